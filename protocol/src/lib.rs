@@ -43,9 +43,7 @@ pub const GET_EXCLUSIVE: u16 = 0x1;
 pub const HELLO_RESUMED: u16 = 0x1;
 
 /// Configuration space, read-only for the driver.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Config {
     /// [`MAGIC`].
@@ -67,19 +65,7 @@ pub struct Config {
 }
 
 /// First bytes of a chain's device-readable part.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Batch {
     /// Requests in the chain, 1 to `max_batch`.
@@ -91,19 +77,7 @@ pub struct Batch {
 }
 
 /// The first eight bytes of every request.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RequestHeader {
     /// An [`Opcode`].
@@ -115,9 +89,7 @@ pub struct RequestHeader {
 }
 
 /// A request whose opcode has not been looked at yet.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Request {
     /// Opcode, flags and pool.
@@ -127,9 +99,7 @@ pub struct Request {
 }
 
 /// Body of HELLO.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct HelloBody {
     /// Random, chosen once per load of the driver.
@@ -143,9 +113,7 @@ pub struct HelloBody {
 }
 
 /// Body of POOL_CREATE and POOL_DESTROY.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PoolBody {
     /// UUID of a shared pool, otherwise zero.
@@ -155,9 +123,7 @@ pub struct PoolBody {
 }
 
 /// Body of PUT, GET and the flushes.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct KeyBody {
     /// Opaque object id.
@@ -169,19 +135,7 @@ pub struct KeyBody {
 }
 
 /// Outcome of one request, in the chain's device-writable part.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Default,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RequestResult {
     /// A [`Status`].
