@@ -161,16 +161,14 @@ fn facts_of_the_crate() -> Facts {
 
     let body = offset_of!(Request, body);
     let header = [("hdr", offset_of!(Request, header), size_of::<RequestHeader>())];
-    let bodies: [(&str, &[(&str, usize, usize)]); 3] = [
-        ("struct zcache_req_hello", fields!(HelloBody: instance, version, features, reserved)),
-        ("struct zcache_req_pool", fields!(PoolBody: uuid, reserved)),
-        ("struct zcache_req_key", fields!(KeyBody: object, index, count)),
-    ];
-    for (tag, members) in bodies {
+    let mut request = |tag, members| {
         facts.size(tag, size_of::<Request>());
         facts.members(tag, 0, &header);
         facts.members(tag, body, members);
-    }
+    };
+    request("struct zcache_req_hello", fields!(HelloBody: instance, version, features, reserved));
+    request("struct zcache_req_pool", fields!(PoolBody: uuid, reserved));
+    request("struct zcache_req_key", fields!(KeyBody: object, index, count));
     facts.size("union zcache_req", size_of::<Request>());
     facts.members("union zcache_req", 0, &header);
     for member in ["hello", "pool", "key"] {
