@@ -20,6 +20,9 @@ const HEADER: &str = include_str!("../include/zcache.h");
 /// What a name of the header stands for: a constant's value, or a size or offset in bytes.
 type Facts = BTreeMap<String, u64>;
 
+/// Name, offset and size of one member of a structure.
+type Member = (&'static str, usize, usize);
+
 /// `#define ZCACHE_NAME value` lines, in the header's order.
 fn defined_names() -> Vec<&'static str> {
     HEADER
@@ -105,10 +108,10 @@ impl CrateFacts {
     }
 
     /// Members by name, offset and size; `base` is where the Rust body starts in the C structure.
-    fn members(&mut self, tag: &str, base: usize, members: &[(&str, usize, usize)]) {
+    fn members(&mut self, tag: &str, base: usize, members: Vec<Member>) {
         for (name, offset, size) in members {
             self.constant(&format!("{tag} {name}"), (base + offset) as u64);
-            self.constant(&format!("sizeof {tag} {name}"), *size as u64);
+            self.constant(&format!("sizeof {tag} {name}"), size as u64);
         }
     }
 }
@@ -116,7 +119,7 @@ impl CrateFacts {
 /// Name, offset and size of fields of one Rust structure.
 macro_rules! fields {
     ($type:ty: $($field:ident),+) => {
-        &[$((stringify!($field), offset_of!($type, $field), {
+        vec![$((stringify!($field), offset_of!($type, $field), {
             fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize { size_of::<F>() }
             size_of_field(|value: &$type| &value.$field)
         })),+]
@@ -160,19 +163,19 @@ fn facts_of_the_crate() -> Facts {
     facts.members("struct zcache_result", 0, fields!(RequestResult: status, flags, reserved, value));
 
     let body = offset_of!(Request, body);
-    let header = [("hdr", offset_of!(Request, header), size_of::<RequestHeader>())];
+    let header = || vec![("hdr", offset_of!(Request, header), size_of::<RequestHeader>())];
     let mut request = |tag, members| {
         facts.size(tag, size_of::<Request>());
-        facts.members(tag, 0, &header);
+        facts.members(tag, 0, header());
         facts.members(tag, body, members);
     };
     request("struct zcache_req_hello", fields!(HelloBody: instance, version, features, reserved));
     request("struct zcache_req_pool", fields!(PoolBody: uuid, reserved));
     request("struct zcache_req_key", fields!(KeyBody: object, index, count));
     facts.size("union zcache_req", size_of::<Request>());
-    facts.members("union zcache_req", 0, &header);
+    facts.members("union zcache_req", 0, header());
     for member in ["hello", "pool", "key"] {
-        facts.members("union zcache_req", 0, &[(member, 0, size_of::<Request>())]);
+        facts.members("union zcache_req", 0, vec![(member, 0, size_of::<Request>())]);
     }
     facts.0
 }

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the witness saw, the pages it holds, and the driver's rules.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vm_memory::GuestAddress;
+use zcache_protocol::{
+    GET_EXCLUSIVE, HELLO_RESUMED, HelloBody, KeyBody, Opcode, POOL_PERSISTENT, POOL_SHARED, PoolBody, Request,
+    RequestResult, Status, VERSION,
+};
+use zerocopy::FromBytes;
+
+/// Content of a page.
+pub(super) type Page = Box<[u8; zcache_protocol::PAGE_SIZE]>;
+type Object = [u8; zcache_protocol::OBJECT_SIZE];
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Queue it came on.
+    pub queue: usize,
+    /// Its bytes.
+    pub request: Request,
+}
+
+impl Seen {
+    /// Whether the request has this opcode.
+    #[must_use]
+    pub fn is(&self, opcode: Opcode) -> bool {
+        self.request.header.opcode == opcode as u16
+    }
+
+    /// Instance of a HELLO.
+    #[must_use]
+    pub fn instance(&self) -> Option<[u8; zcache_protocol::ID_SIZE]> {
+        let body = HelloBody::read_from_bytes(&self.request.body).ok()?;
+        self.is(Opcode::Hello).then_some(body.instance)
+    }
+}
+
+/// Everything the witness knows of one driver.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Requests in the order in which they were executed.
+    pub seen: Vec<Seen>,
+    /// Rules of SPEC.md that the driver broke, each with what happened.
+    pub violations: Vec<String>,
+    /// Reads of the configuration space.
+    pub config_reads: u64,
+    /// Writes to the configuration space.
+    pub config_writes: u64,
+    /// Pools that exist now: flags by id.
+    pub pools: BTreeMap<u32, u16>,
+    /// Device-writable buffers of chains that were taken and not answered.
+    pub(super) held: Vec<(GuestAddress, u32)>,
+    pages: HashMap<(u32, Object, u64), Page>,
+    queue_of: HashMap<(u32, Object), usize>,
+    instance: Option<[u8; zcache_protocol::ID_SIZE]>,
+    epoch: u64,
+}
+
+impl Ledger {
+    /// How many requests of this opcode came.
+    #[must_use]
+    pub fn count(&self, opcode: Opcode) -> usize {
+        self.seen.iter().filter(|seen| seen.is(opcode)).count()
+    }
+
+    pub(super) fn violation(&mut self, sentence: &str, what: impl std::fmt::Display) {
+        if self.violations.len() < 50 {
+            self.violations.push(format!("{sentence}: {what}"));
+        }
+    }
+
+    /// Executes one request as the specification says.
+    ///
+    /// `outstanding` names the other queues that hold chains which were not taken yet.
+    pub(super) fn execute(
+        &mut self,
+        queue: usize,
+        outstanding: &[usize],
+        request: &Request,
+        put: Option<Page>,
+    ) -> (RequestResult, Option<Page>) {
+        self.seen.push(Seen { queue, request: *request });
+        let flags = request.header.flags.get();
+        let pool = request.header.pool.get();
+        let Some(opcode) = Opcode::from_wire(request.header.opcode.get()) else {
+            self.violation("format", format_args!("opcode {}", request.header.opcode));
+            return (status(Status::Unsupported), None);
+        };
+        match opcode {
+            Opcode::Hello => (self.hello(request, outstanding), None),
+            _ if self.instance.is_none() => {
+                self.violation("ZC-DRV-7", format_args!("{opcode:?} before any HELLO"));
+                (status(Status::NoSession), None)
+            }
+            Opcode::PoolCreate => (self.create(pool, flags, request), None),
+            _ if !self.pools.contains_key(&pool) => (status(Status::NoPool), None),
+            Opcode::PoolDestroy => {
+                self.pools.remove(&pool);
+                self.queue_of.retain(|(of, _), _| *of != pool);
+                (removed(self.remove(|of, _, _| of == pool)), None)
+            }
+            Opcode::FlushPool => (removed(self.remove(|of, _, _| of == pool)), None),
+            Opcode::Put | Opcode::Get | Opcode::FlushPage | Opcode::FlushRange | Opcode::FlushObject => {
+                self.keyed(queue, opcode, request, put)
+            }
+        }
+    }
+
+    fn hello(&mut self, request: &Request, outstanding: &[usize]) -> RequestResult {
+        if !outstanding.is_empty() {
+            self.violation("ZC-DRV-7", format_args!("HELLO while queues {outstanding:?} hold requests"));
+        }
+        let Ok(hello) = HelloBody::read_from_bytes(&request.body) else { return status(Status::Invalid) };
+        if hello.version.get() != VERSION || hello.features.get() != 0 || hello.reserved != [0; 16] {
+            self.violation("format", format_args!("{hello:?}"));
+        }
+        self.queue_of.clear();
+        let resumed = self.instance == Some(hello.instance);
+        if resumed {
+            self.pools.retain(|_, flags| *flags & POOL_PERSISTENT != 0);
+            let pools = self.pools.clone();
+            self.remove(|of, _, _| !pools.contains_key(&of));
+        } else {
+            self.pools.clear();
+            self.pages.clear();
+            self.instance = Some(hello.instance);
+            self.epoch += 1;
+        }
+        let mut result = status(Status::Ok);
+        result.flags.set(if resumed { HELLO_RESUMED } else { 0 });
+        result.value.set(self.epoch);
+        result
+    }
+
+    fn create(&mut self, pool: u32, flags: u16, request: &Request) -> RequestResult {
+        let Ok(body) = PoolBody::read_from_bytes(&request.body) else { return status(Status::Invalid) };
+        let shared = flags & POOL_SHARED != 0;
+        if body.reserved != [0; 24] || shared != (body.uuid != [0; 16]) || flags & POOL_PERSISTENT != 0 && shared {
+            self.violation("format", format_args!("POOL_CREATE flags {flags} {body:?}"));
+        }
+        match self.pools.insert(pool, flags) {
+            Some(old) if old != flags => status(Status::Exists),
+            _ => status(Status::Ok),
+        }
+    }
+
+    fn keyed(
+        &mut self,
+        queue: usize,
+        opcode: Opcode,
+        request: &Request,
+        put: Option<Page>,
+    ) -> (RequestResult, Option<Page>) {
+        let pool = request.header.pool.get();
+        let Ok(key) = KeyBody::read_from_bytes(&request.body) else { return (status(Status::Invalid), None) };
+        let (index, count) = (key.index.get(), key.count.get());
+        let first = *self.queue_of.entry((pool, key.object)).or_insert(queue);
+        if first != queue {
+            self.violation("ZC-DRV-3", format_args!("{opcode:?} of one object on queue {queue} and on {first}"));
+        }
+        if count != 0 && opcode != Opcode::FlushRange || index != 0 && opcode == Opcode::FlushObject {
+            self.violation("format", format_args!("{opcode:?} {key:?}"));
+        }
+        match opcode {
+            Opcode::Put => {
+                if let Some(page) = put {
+                    self.pages.insert((pool, key.object, index), page);
+                }
+                (status(Status::Ok), None)
+            }
+            Opcode::Get => {
+                let exclusive = request.header.flags.get() & GET_EXCLUSIVE != 0;
+                let private_ephemeral = self.pools.get(&pool) == Some(&0);
+                if exclusive != private_ephemeral {
+                    self.violation("ZC-DRV-11", format_args!("exclusive {exclusive} in pool {pool}"));
+                }
+                let at = (pool, key.object, index);
+                let page = if exclusive { self.pages.remove(&at) } else { self.pages.get(&at).cloned() };
+                (status(if page.is_some() { Status::Ok } else { Status::Miss }), page)
+            }
+            Opcode::FlushPage => (removed(self.pages.remove(&(pool, key.object, index)).map_or(0, |_| 1)), None),
+            Opcode::FlushRange => {
+                let hit = |of, object: &Object, at: u64| {
+                    (of, *object) == (pool, key.object) && at >= index && at - index < count
+                };
+                (removed(self.remove(hit)), None)
+            }
+            _ => (removed(self.remove(|of, object, _| (of, *object) == (pool, key.object))), None),
+        }
+    }
+
+    /// Removes the pages that `which` chooses and says how many they were.
+    fn remove(&mut self, which: impl Fn(u32, &Object, u64) -> bool) -> u64 {
+        let before = self.pages.len();
+        self.pages.retain(|(pool, object, index), _| !which(*pool, object, *index));
+        (before - self.pages.len()) as u64
+    }
+}
+
+fn status(status: Status) -> RequestResult {
+    RequestResult { status: (status as u16).into(), ..RequestResult::default() }
+}
+
+fn removed(pages: u64) -> RequestResult {
+    RequestResult { value: pages.into(), ..status(Status::Ok) }
+}
