@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest's capability to the store.
+
+use std::sync::Arc;
+
+use crate::codec::Scratch;
+use crate::key::{Key, ObjectId, Page, PoolId};
+use crate::op::{GetError, GetMode, PutError};
+use crate::pool::{Creation, NoPool, PoolError, PoolKind};
+use crate::simple::{Engine, GuestNumber};
+use crate::stats::GuestStats;
+
+/// How a guest is registered.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// Name for statistics.
+    pub name: String,
+    /// Most physical bytes charged to the guest, index and overhead included; `None` leaves
+    /// only the store's limit.
+    pub memory_limit: Option<u64>,
+}
+
+impl GuestConfig {
+    /// A guest without a limit of its own.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), memory_limit: None }
+    }
+}
+
+/// One guest's access to the store. Dropping it removes everything it had; share it between
+/// threads in an `Arc`.
+pub struct Guest {
+    engine: Arc<Engine>,
+    number: GuestNumber,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.engine.unregister(self.number);
+    }
+}
+
+impl Guest {
+    pub(crate) fn new(engine: Arc<Engine>, config: GuestConfig) -> Self {
+        let number = engine.register(config.name, config.memory_limit);
+        Self { engine, number }
+    }
+
+    /// Makes a pool, or joins a shared one.
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub fn create_pool(&self, pool: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
+        self.engine.create_pool(self.number, pool, kind)
+    }
+
+    /// Removes a pool and returns the number of pages freed. From a shared pool only this
+    /// guest and its pages leave; the pool goes with its last member.
+    ///
+    /// # Errors
+    /// [`NoPool`] when there is none.
+    pub fn destroy_pool(&self, pool: PoolId) -> Result<u64, NoPool> {
+        self.engine.destroy_pool(self.number, pool)
+    }
+
+    /// Removes all pools but the persistent ones, and returns the number of pages freed.
+    pub fn destroy_ephemeral_pools(&self) -> u64 {
+        self.engine.destroy_pools(self.number, PoolKind::is_ephemeral)
+    }
+
+    /// Removes all pools, and returns the number of pages freed.
+    pub fn reset(&self) -> u64 {
+        self.engine.destroy_pools(self.number, |_| true)
+    }
+
+    /// Changes the guest's limit. A guest above its new limit gets nothing stored until it is
+    /// below; its ephemeral pages are dropped as far as needed at once.
+    pub fn set_memory_limit(&self, bytes: Option<u64>) {
+        self.engine.set_guest_limit(self.number, bytes);
+    }
+
+    /// Stores a page, replacing an older one of that key.
+    ///
+    /// # Errors
+    /// See [`PutError`]. After a refusal the key holds nothing.
+    pub fn put(&self, scratch: &mut Scratch, key: &Key, page: &Page) -> Result<(), PutError> {
+        self.engine.put(self.number, scratch, key, page)
+    }
+
+    /// Fetches a page.
+    ///
+    /// # Errors
+    /// See [`GetError`].
+    pub fn get(&self, scratch: &mut Scratch, key: &Key, mode: GetMode, page: &mut Page) -> Result<(), GetError> {
+        self.engine.get(self.number, scratch, key, mode, page)
+    }
+
+    /// Removes one page; returns how many there were, 0 or 1.
+    ///
+    /// # Errors
+    /// [`NoPool`] when the guest has no such pool; so for all flushes.
+    pub fn flush_page(&self, key: &Key) -> Result<u64, NoPool> {
+        self.flush_range(key.pool, &key.object, key.index, 1)
+    }
+
+    /// Removes the pages `first..first + count` of an object, and returns how many there were.
+    /// A range past the last index ends there. Costs by the pages held, not by `count`.
+    ///
+    /// # Errors
+    /// [`NoPool`] when the guest has no such pool.
+    pub fn flush_range(&self, pool: PoolId, object: &ObjectId, first: u64, count: u64) -> Result<u64, NoPool> {
+        let Some(more) = count.checked_sub(1) else {
+            return self.engine.has_pool(self.number, pool).map(|()| 0);
+        };
+        self.engine.flush_range(self.number, pool, object, first, first.saturating_add(more))
+    }
+
+    /// Removes all pages of an object, and returns how many there were.
+    ///
+    /// # Errors
+    /// [`NoPool`] when the guest has no such pool.
+    pub fn flush_object(&self, pool: PoolId, object: &ObjectId) -> Result<u64, NoPool> {
+        self.engine.flush_range(self.number, pool, object, 0, u64::MAX)
+    }
+
+    /// Removes all pages of a pool (of a shared one: everybody's), and returns how many there
+    /// were. The pool stays.
+    ///
+    /// # Errors
+    /// [`NoPool`] when the guest has no such pool.
+    pub fn flush_pool(&self, pool: PoolId) -> Result<u64, NoPool> {
+        self.engine.flush_pool(self.number, pool)
+    }
+
+    /// What the guest has and did.
+    #[must_use]
+    pub fn stats(&self) -> GuestStats {
+        self.engine.guest_stats(self.number)
+    }
+}

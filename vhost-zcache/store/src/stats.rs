@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Snapshots of the counters. Bytes are bytes, pages are 4 KiB guest pages; counters only grow
+//! while their pool, guest or store lives, gauges say what is there now.
+
+use serde::Serialize;
+
+use crate::key::PoolId;
+use crate::op::Refusal;
+use crate::pool::PoolKind;
+
+/// Refused puts by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Refusals {
+    /// The guest's limit was reached.
+    pub guest_limit: u64,
+    /// The store was full.
+    pub store_full: u64,
+    /// The host gave no memory.
+    pub no_memory: u64,
+}
+
+impl Refusals {
+    /// Counts one refusal.
+    pub(crate) fn count(&mut self, reason: Refusal) {
+        match reason {
+            Refusal::GuestLimit => self.guest_limit += 1,
+            Refusal::StoreFull => self.store_full += 1,
+            Refusal::NoMemory => self.no_memory += 1,
+        }
+    }
+
+    /// All refusals.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.guest_limit + self.store_full + self.no_memory
+    }
+}
+
+/// What happened in a pool, or in all pools of a guest or of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Puts that found their pool, refused ones included.
+    pub puts: u64,
+    /// Refused puts by reason.
+    pub refused: Refusals,
+    /// Gets that found their pool.
+    pub gets: u64,
+    /// Gets that delivered the page.
+    pub hits: u64,
+    /// Gets that found a damaged page.
+    pub corrupt: u64,
+    /// Pages removed by flushes of any kind.
+    pub flushed: u64,
+    /// Pages the store dropped to make room.
+    pub evicted: u64,
+}
+
+/// What is there now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Contents {
+    /// Pages held.
+    pub pages: u64,
+    /// Of these, pages of one repeated word.
+    pub same_filled: u64,
+    /// Of these, pages stored as they are because they do not compress.
+    pub raw: u64,
+    /// Of these, pages in the cold tier.
+    pub cold: u64,
+    /// Sum of the stored sizes, without headers or any other overhead.
+    pub compressed_bytes: u64,
+}
+
+/// One pool, as one guest sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolStats {
+    /// The guest's number of the pool.
+    pub id: PoolId,
+    /// The pool's kind.
+    pub kind: PoolKind,
+    /// Contents; of a shared pool, all members' pages.
+    #[serde(flatten)]
+    pub contents: Contents,
+    /// Events; of a shared pool, all members'.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// One guest.
+#[derive(Clone, Debug, Serialize)]
+pub struct GuestStats {
+    /// The name it was registered with.
+    pub name: String,
+    /// Physical bytes charged: pages, index, overhead and fragmentation.
+    pub physical_bytes: u64,
+    /// Limit of `physical_bytes`, if any.
+    pub memory_limit: Option<u64>,
+    /// Pages that are charged to this guest, in its own and in shared pools.
+    #[serde(flatten)]
+    pub contents: Contents,
+    /// Its pools.
+    pub pools: Vec<PoolStats>,
+}
+
+/// The whole store.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoreStats {
+    /// Physical bytes charged to all guests together.
+    pub physical_bytes: u64,
+    /// Limit of `physical_bytes`.
+    pub memory_limit: u64,
+    /// Registered guests.
+    pub guests: u64,
+    /// Everything held.
+    #[serde(flatten)]
+    pub contents: Contents,
+    /// Bytes of guest pages held per physical byte; 0 when empty.
+    pub ratio: f64,
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random operations against a plain map that knows the rules of transcendent memory.
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+
+use common::page;
+use proptest::prelude::*;
+use zcache_store::{
+    Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError, PoolId, PoolKind,
+    PutError, Scratch, Store, StoreConfig,
+};
+
+const GUESTS: usize = 3;
+/// Indexes around the edges of the index's nodes, and at the end of the number range.
+const INDEXES: [u64; 12] = [0, 1, 2, 62, 63, 64, 65, 4095, 4096, 1 << 32, u64::MAX - 1, u64::MAX];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create { guest: usize, pool: u32, kind: PoolKind },
+    Destroy { guest: usize, pool: u32 },
+    DestroyEphemeral { guest: usize },
+    Reset { guest: usize },
+    Replace { guest: usize },
+    Put { guest: usize, pool: u32, object: u8, index: u64, seed: u32 },
+    Get { guest: usize, pool: u32, object: u8, index: u64, mode: GetMode },
+    FlushPage { guest: usize, pool: u32, object: u8, index: u64 },
+    FlushRange { guest: usize, pool: u32, object: u8, first: u64, count: u64 },
+    FlushObject { guest: usize, pool: u32, object: u8 },
+    FlushPool { guest: usize, pool: u32 },
+}
+
+fn kind() -> impl Strategy<Value = PoolKind> {
+    prop_oneof![
+        Just(PoolKind::Ephemeral),
+        Just(PoolKind::Persistent),
+        (0..2u8).prop_map(|uuid| PoolKind::SharedEphemeral([uuid; 16])),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let guest = 0..GUESTS;
+    let pool = 0..4u32;
+    let object = 0..3u8;
+    let index = prop::sample::select(&INDEXES[..]);
+    let mode = prop_oneof![Just(GetMode::Plain), Just(GetMode::Exclusive)];
+    let count = prop_oneof![0..70u64, Just(u64::MAX), Just(1 << 63)];
+    prop_oneof![
+        6 => (guest.clone(), pool.clone(), kind())
+            .prop_map(|(guest, pool, kind)| Op::Create { guest, pool, kind }),
+        1 => (guest.clone(), pool.clone()).prop_map(|(guest, pool)| Op::Destroy { guest, pool }),
+        1 => guest.clone().prop_map(|guest| Op::DestroyEphemeral { guest }),
+        1 => guest.clone().prop_map(|guest| Op::Reset { guest }),
+        1 => guest.clone().prop_map(|guest| Op::Replace { guest }),
+        40 => (guest.clone(), pool.clone(), object.clone(), index.clone(), any::<u32>())
+            .prop_map(|(guest, pool, object, index, seed)|
+                Op::Put { guest, pool, object, index, seed }),
+        40 => (guest.clone(), pool.clone(), object.clone(), index.clone(), mode)
+            .prop_map(|(guest, pool, object, index, mode)|
+                Op::Get { guest, pool, object, index, mode }),
+        6 => (guest.clone(), pool.clone(), object.clone(), index.clone())
+            .prop_map(|(guest, pool, object, index)|
+                Op::FlushPage { guest, pool, object, index }),
+        4 => (guest.clone(), pool.clone(), object.clone(), index, count)
+            .prop_map(|(guest, pool, object, first, count)|
+                Op::FlushRange { guest, pool, object, first, count }),
+        2 => (guest.clone(), pool.clone(), object)
+            .prop_map(|(guest, pool, object)| Op::FlushObject { guest, pool, object }),
+        1 => (guest, pool).prop_map(|(guest, pool)| Op::FlushPool { guest, pool }),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Domain {
+    Private(usize, u32),
+    Shared([u8; 16]),
+}
+
+#[derive(Default)]
+struct Model {
+    pools: BTreeMap<(usize, u32), PoolKind>,
+    /// Owner and content of each page the store may hold.
+    pages: HashMap<(Domain, u8, u64), (usize, u32)>,
+}
+
+impl Model {
+    fn domain(&self, guest: usize, pool: u32) -> Option<(Domain, PoolKind)> {
+        let kind = *self.pools.get(&(guest, pool))?;
+        Some(match kind {
+            PoolKind::SharedEphemeral(uuid) => (Domain::Shared(uuid), kind),
+            PoolKind::Ephemeral | PoolKind::Persistent => (Domain::Private(guest, pool), kind),
+        })
+    }
+
+    fn remove(&mut self, gone: impl Fn(&(Domain, u8, u64), usize) -> bool) -> u64 {
+        let before = self.pages.len();
+        self.pages.retain(|key, (owner, _)| !gone(key, *owner));
+        (before - self.pages.len()) as u64
+    }
+
+    fn destroy(&mut self, guest: usize, pool: u32) -> Option<u64> {
+        let (domain, _) = self.domain(guest, pool)?;
+        self.pools.remove(&(guest, pool));
+        let still_in = self
+            .pools
+            .keys()
+            .any(|(other, id)| *other == guest && self.domain(guest, *id).map(|(domain, _)| domain) == Some(domain));
+        Some(self.remove(|key, owner| key.0 == domain && owner == guest && !still_in))
+    }
+
+    fn destroy_all(&mut self, guest: usize, which: impl Fn(PoolKind) -> bool) -> u64 {
+        let ids: Vec<u32> = self
+            .pools
+            .iter()
+            .filter(|((owner, _), kind)| *owner == guest && which(**kind))
+            .map(|((_, id), _)| *id)
+            .collect();
+        ids.into_iter().filter_map(|id| self.destroy(guest, id)).sum()
+    }
+}
+
+/// What a run is allowed to lose.
+#[derive(Clone, Copy, PartialEq)]
+enum Room {
+    /// Everything fits: nothing may be refused or dropped.
+    Ample,
+    /// Puts may be refused and ephemeral pages dropped.
+    Tight,
+}
+
+struct Run {
+    store: Store,
+    guests: Vec<Guest>,
+    model: Model,
+    scratch: Scratch,
+    room: Room,
+    guest_limit: Option<u64>,
+}
+
+impl Run {
+    fn new(room: Room, store_limit: u64, guest_limit: Option<u64>) -> Self {
+        let store = Store::new(StoreConfig::new(store_limit)).expect("a store is made");
+        let mut run =
+            Self { store, guests: Vec::new(), model: Model::default(), scratch: Scratch::new(), room, guest_limit };
+        run.guests = (0..GUESTS).map(|guest| run.register(guest)).collect();
+        run
+    }
+
+    fn register(&self, guest: usize) -> Guest {
+        self.store.register_guest(GuestConfig {
+            memory_limit: self.guest_limit,
+            ..GuestConfig::new(format!("guest {guest}"))
+        })
+    }
+
+    fn counts(&self, what: &str, got: Result<u64, NoPool>, expected: Option<u64>) {
+        match (got, expected) {
+            (Ok(got), Some(expected)) if self.room == Room::Ample => {
+                assert_eq!(got, expected, "{what} removed another number of pages");
+            }
+            (Ok(got), Some(most)) => assert!(got <= most, "{what} removed pages it never had"),
+            (Err(NoPool), None) => {}
+            (got, expected) => panic!("{what} returned {got:?}, the model says {expected:?}"),
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Create { guest, pool, kind } => self.create(guest, pool, kind),
+            Op::Destroy { guest, pool } => {
+                let expected = self.model.destroy(guest, pool);
+                self.counts("destroy_pool", self.guests[guest].destroy_pool(PoolId(pool)), expected);
+            }
+            Op::DestroyEphemeral { guest } => {
+                let expected = self.model.destroy_all(guest, PoolKind::is_ephemeral);
+                let got = self.guests[guest].destroy_ephemeral_pools();
+                self.counts("destroy_ephemeral_pools", Ok(got), Some(expected));
+            }
+            Op::Reset { guest } => {
+                let expected = self.model.destroy_all(guest, |_| true);
+                self.counts("reset", Ok(self.guests[guest].reset()), Some(expected));
+            }
+            Op::Replace { guest } => {
+                self.model.destroy_all(guest, |_| true);
+                self.guests[guest] = self.register(guest);
+            }
+            Op::Put { guest, pool, object, index, seed } => {
+                self.put(guest, pool, object, index, seed);
+            }
+            Op::Get { guest, pool, object, index, mode } => {
+                self.get(guest, pool, object, index, mode);
+            }
+            Op::FlushPage { guest, pool, object, index } => {
+                let expected = self.flushed(guest, pool, |o, i| o == object && i == index);
+                let got = self.guests[guest].flush_page(&key(pool, object, index));
+                self.counts("flush_page", got, expected);
+            }
+            Op::FlushRange { guest, pool, object, first, count } => {
+                let expected = self.flushed(guest, pool, |o, i| o == object && i >= first && i - first < count);
+                let got = self.guests[guest].flush_range(PoolId(pool), &id(object), first, count);
+                self.counts("flush_range", got, expected);
+            }
+            Op::FlushObject { guest, pool, object } => {
+                let expected = self.flushed(guest, pool, |o, _| o == object);
+                let got = self.guests[guest].flush_object(PoolId(pool), &id(object));
+                self.counts("flush_object", got, expected);
+            }
+            Op::FlushPool { guest, pool } => {
+                let expected = self.flushed(guest, pool, |_, _| true);
+                self.counts("flush_pool", self.guests[guest].flush_pool(PoolId(pool)), expected);
+            }
+        }
+    }
+
+    fn flushed(&mut self, guest: usize, pool: u32, which: impl Fn(u8, u64) -> bool) -> Option<u64> {
+        let (domain, _) = self.model.domain(guest, pool)?;
+        Some(self.model.remove(|key, _| key.0 == domain && which(key.1, key.2)))
+    }
+
+    fn create(&mut self, guest: usize, pool: u32, kind: PoolKind) {
+        let got = self.guests[guest].create_pool(PoolId(pool), kind);
+        match (self.model.pools.get(&(guest, pool)), got) {
+            (Some(known), Ok(Creation::AlreadySame)) => assert_eq!(*known, kind),
+            (Some(known), Err(PoolError::Exists)) => assert_ne!(*known, kind),
+            (None, Ok(Creation::Created)) => {
+                self.model.pools.insert((guest, pool), kind);
+            }
+            (None, Err(PoolError::NoMemory)) if self.room == Room::Tight => {}
+            (known, got) => panic!("create_pool returned {got:?}, the model has {known:?}"),
+        }
+    }
+
+    fn put(&mut self, guest: usize, pool: u32, object: u8, index: u64, seed: u32) {
+        let key = key(pool, object, index);
+        let got = self.guests[guest].put(&mut self.scratch, &key, &page(seed));
+        let Some((domain, _)) = self.model.domain(guest, pool) else {
+            assert_eq!(got, Err(PutError::NoPool(NoPool)));
+            return;
+        };
+        match got {
+            Ok(()) => {
+                self.model.pages.insert((domain, object, index), (guest, seed));
+            }
+            Err(PutError::Refused(_)) if self.room == Room::Tight => {
+                self.model.pages.remove(&(domain, object, index));
+            }
+            Err(error) => panic!("put failed with {error:?}"),
+        }
+    }
+
+    fn get(&mut self, guest: usize, pool: u32, object: u8, index: u64, mode: GetMode) {
+        let mut out = [0xee; PAGE_SIZE];
+        let key = key(pool, object, index);
+        let got = self.guests[guest].get(&mut self.scratch, &key, mode, &mut out);
+        let Some((domain, kind)) = self.model.domain(guest, pool) else {
+            assert_eq!(got, Err(GetError::NoPool(NoPool)));
+            return;
+        };
+        if mode == GetMode::Exclusive && !kind.is_ephemeral() {
+            assert_eq!(got, Err(GetError::ExclusivePersistent));
+            return;
+        }
+        let at = (domain, object, index);
+        match (got, self.model.pages.get(&at)) {
+            (Ok(()), Some((_, seed))) => {
+                assert!(out == page(*seed), "get returned another page than was put");
+                if mode == GetMode::Exclusive {
+                    self.model.pages.remove(&at);
+                }
+            }
+            (Err(GetError::Miss), None) => {}
+            // A page that was lost must stay lost.
+            (Err(GetError::Miss), Some(_)) if self.room == Room::Tight && kind.is_ephemeral() => {
+                self.model.pages.remove(&at);
+            }
+            (got, known) => panic!("get returned {got:?}, the model has {known:?}"),
+        }
+    }
+
+    fn check_totals(&self) {
+        let store = self.store.stats();
+        let guests: Vec<_> = self.guests.iter().map(Guest::stats).collect();
+        let charged: u64 = guests.iter().map(|guest| guest.physical_bytes).sum();
+        assert_eq!(store.physical_bytes, charged, "bytes are charged to no guest or to two");
+        assert!(store.physical_bytes <= store.memory_limit, "the store is above its limit");
+        for guest in &guests {
+            let limit = guest.memory_limit.unwrap_or(u64::MAX);
+            assert!(guest.physical_bytes <= limit, "{} is above its limit", guest.name);
+        }
+        let pages: u64 = guests.iter().map(|guest| guest.contents.pages).sum();
+        assert_eq!(store.contents.pages, pages, "pages are counted for no guest or for two");
+        if self.room == Room::Ample {
+            assert_eq!(pages, self.model.pages.len() as u64, "the store lost or kept pages");
+        }
+    }
+}
+
+fn id(object: u8) -> ObjectId {
+    ObjectId([object; 24])
+}
+
+fn key(pool: u32, object: u8, index: u64) -> Key {
+    Key { pool: PoolId(pool), object: id(object), index }
+}
+
+fn run(room: Room, store_limit: u64, guest_limit: Option<u64>, ops: &[Op]) {
+    let mut run = Run::new(room, store_limit, guest_limit);
+    for op in ops {
+        run.apply(op);
+        run.check_totals();
+    }
+    for guest in 0..GUESTS {
+        run.model.destroy_all(guest, |_| true);
+        run.guests[guest].reset();
+        run.check_totals();
+    }
+    assert_eq!(run.store.stats().contents.pages, 0, "pages outlived their guests' pools");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn with_room_the_store_is_the_map(ops in prop::collection::vec(op(), 1..400)) {
+        run(Room::Ample, 256 << 20, None, &ops);
+    }
+
+    #[test]
+    fn a_tight_guest_loses_only_what_it_may(ops in prop::collection::vec(op(), 1..400)) {
+        run(Room::Tight, 256 << 20, Some(48 << 10), &ops);
+    }
+
+    #[test]
+    fn a_tight_store_loses_only_what_it_may(ops in prop::collection::vec(op(), 1..400)) {
+        run(Room::Tight, 96 << 10, None, &ops);
+    }
+}
