@@ -1,2 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Skeleton.
+//! Boots real guests against the real daemon.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
+//! | `vm`, `qemu`, `device`, `qmp` | a virtual machine, its command line, hot-plug, the monitor |
+//! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
+//! | `zhost` | requests from inside a guest to the host |
+//! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
+//! | `artefacts` | kernel, root disk, QEMU and payload, from `zcache-images` |
+//! | `complaints` | what a guest's kernel log must not contain |
+//! | `witness` | a second device that records and checks what the driver does |
+
+mod agent;
+mod artefacts;
+mod complaints;
+mod daemon;
+mod device;
+mod guest;
+mod process;
+mod qemu;
+mod qmp;
+mod scenario;
+mod vm;
+pub mod witness;
+mod zhost;
+
+pub use artefacts::{Artefacts, Kernel, daemon_binary};
+pub use daemon::{Daemon, DaemonOptions, SocketOptions};
+pub use device::Endpoint;
+pub use guest::{Exit, Guest, Output, Running, Stream};
+pub use process::{Process, describe};
+pub use qmp::{EventMark, Qmp};
+pub use scenario::{Scenario, fresh_folder, scenario, target_folder};
+pub use vm::{Console, DiskIo, Modules, Presence, Vm, VmOptions};

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The real daemon as a child process.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::device::Endpoint;
+use crate::process::{Process, describe, wait_readable};
+
+/// One guest's socket and what that guest may do.
+#[derive(Debug, Clone, Default)]
+pub struct SocketOptions {
+    /// Most physical memory of this guest, with a unit such as `64M`.
+    pub memory_limit: Option<String>,
+    /// UUIDs of the shared pools this guest may create.
+    pub allow_shared: Vec<String>,
+}
+
+/// How the daemon is started, also after it was killed.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// The program.
+    pub binary: PathBuf,
+    /// One entry per guest.
+    pub sockets: Vec<SocketOptions>,
+    /// Most physical memory of all guests together, with a unit.
+    pub memory_limit: Option<String>,
+    /// Request queues of each guest.
+    pub queues: u16,
+}
+
+/// A daemon that can be killed and started anew on the same sockets.
+#[derive(Debug)]
+pub struct Daemon {
+    options: DaemonOptions,
+    log: PathBuf,
+    sockets: TempDir,
+    process: Mutex<Option<Arc<Process>>>,
+}
+
+impl Daemon {
+    /// Starts the daemon and waits until it serves its sockets. Its log goes to
+    /// `daemon.log` in `dir`.
+    pub fn start(options: DaemonOptions, dir: &Path) -> Result<Self> {
+        let daemon = Self {
+            options,
+            log: dir.join("daemon.log"),
+            // Outside `dir`, whose path may exceed the length of a socket address.
+            sockets: tempfile::Builder::new().prefix("zcache-daemon-").tempdir()?,
+            process: Mutex::new(None),
+        };
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    fn socket(&self, index: usize) -> PathBuf {
+        self.sockets.path().join(format!("guest{index}.sock"))
+    }
+
+    /// Where the VMM of guest number `index` finds this daemon.
+    pub fn endpoint(&self, index: usize) -> Result<Endpoint> {
+        let backend = self.pid().context("The daemon is dead: restart it first")?;
+        Ok(Endpoint { socket: self.socket(index), queues: self.options.queues, backend })
+    }
+
+    /// The daemon's process id, if it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.process().as_ref().map(|process| process.pid())
+    }
+
+    /// Ends the daemon if it runs, and starts a new one with the same options.
+    pub fn restart(&self) -> Result<()> {
+        let mut slot = self.process();
+        if let Some(old) = slot.take() {
+            old.signal(Signal::TERM)?;
+            old.wait(Duration::from_secs(10)).context("The daemon does not end on SIGTERM")?;
+        }
+        let process = Arc::new(Process::spawn("the daemon", self.command(), &self.log)?);
+        *slot = Some(Arc::clone(&process));
+        drop(slot);
+        self.wait_until_served(&process)
+    }
+
+    /// Kills the daemon as `kill -9` does.
+    pub fn kill(&self) -> Result<()> {
+        let process = self.process().take().context("The daemon is dead already")?;
+        process.kill()?;
+        Ok(())
+    }
+
+    /// The daemon's statistics document.
+    pub fn stats(&self) -> Result<Value> {
+        let document = self.read_stats().context("Cannot read the daemon's statistics")?;
+        serde_json::from_str(&document).context("The daemon's statistics are not JSON")
+    }
+
+    fn read_stats(&self) -> Result<String> {
+        let mut stream = UnixStream::connect(self.stats_socket())?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut document = String::new();
+        stream.read_to_string(&mut document)?;
+        Ok(document)
+    }
+
+    fn stats_socket(&self) -> PathBuf {
+        self.sockets.path().join("stats.sock")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.options.binary);
+        for (index, socket) in self.options.sockets.iter().enumerate() {
+            let mut value = self.socket(index).into_os_string();
+            if let Some(limit) = &socket.memory_limit {
+                value.push(format!(",memory-limit={limit}"));
+            }
+            for uuid in &socket.allow_shared {
+                value.push(format!(",allow-shared={uuid}"));
+            }
+            command.arg("--socket-path").arg(value);
+        }
+        if let Some(limit) = &self.options.memory_limit {
+            command.arg("--memory-limit").arg(limit);
+        }
+        command.arg("--queues").arg(self.options.queues.to_string());
+        command.arg("--stats-socket").arg(self.stats_socket());
+        command
+    }
+
+    /// The daemon binds the statistics socket last, so an answer there says that the
+    /// guests' sockets can be connected to. Connecting to one of those to find out
+    /// would be taken for a VMM.
+    fn wait_until_served(&self, process: &Process) -> Result<()> {
+        let limit = Duration::from_secs(20);
+        let deadline = Instant::now() + limit;
+        loop {
+            let Err(error) = self.read_stats() else { return Ok(()) };
+            if let Some(status) = process.try_wait()? {
+                bail!(
+                    "The daemon ended with {} before it served its sockets: {}",
+                    describe(status),
+                    std::fs::read_to_string(&self.log).unwrap_or_default().trim_end()
+                );
+            }
+            if Instant::now() >= deadline {
+                return Err(error.context(format!("The daemon serves no statistics after {limit:?}")));
+            }
+            // There is no event for "a socket is listening" short of watching the
+            // folder; this wait ends early when the daemon does.
+            wait_readable(&[process.exit_fd()], Duration::from_millis(5))?;
+        }
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! QEMU's command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::artefacts::Artefacts;
+use crate::device::{self, Endpoint};
+use crate::vm::{Console, VmOptions};
+
+/// The sockets on which the test listens for QEMU.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) qmp: PathBuf,
+    pub(crate) agent: PathBuf,
+    pub(crate) host: PathBuf,
+}
+
+impl Sockets {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        let path = |name: &str| folder.join(name);
+        Self { qmp: path("qmp"), agent: path("agent"), host: path("host") }
+    }
+}
+
+/// What the guest calls test disk number `index`: the root disk is `vda`.
+pub(crate) fn disk_name(index: usize) -> String {
+    let letter = b'b'.saturating_add(u8::try_from(index).unwrap_or(u8::MAX));
+    format!("vd{}", char::from(letter))
+}
+
+/// The whole command line of a guest.
+pub(crate) fn command(
+    options: &VmOptions,
+    sockets: &Sockets,
+    disks: &[PathBuf],
+    cold_plugged: Option<&Endpoint>,
+    serial: &Path,
+) -> Result<Command> {
+    let artefacts = Artefacts::get(options.kernel)?;
+    let mut line = Line { command: artefacts.qemu()? };
+    line.words(["-nodefaults", "-no-reboot", "-display", "none", "-accel", artefacts.accel()?, "-cpu", "max"]);
+    line.option("-smp", &options.cpus.to_string(), &[]);
+    // The daemon maps the guest's memory.
+    let memory = format!("{}M", options.memory_mib);
+    line.words(["-m", &memory]);
+    line.option(
+        "-object",
+        "memory-backend-memfd",
+        &[("id", "mem".into()), ("size", memory.into()), ("share", "on".into())],
+    );
+    line.option("-machine", "q35", &[("memory-backend", "mem".into())]);
+
+    let mut words = vec![artefacts.cmdline().to_owned()];
+    if options.console == Console::Terminal {
+        words.push("zcache.shell=1".to_owned());
+    }
+    line.option("-kernel", &artefacts.kernel_image().to_string_lossy(), &[]);
+    line.option("-append", &words.join(" "), &[]);
+
+    match options.console {
+        Console::Log => line.option("-chardev", "file", &[("id", "console".into()), ("path", serial.into())]),
+        Console::Terminal => {
+            line.option(
+                "-chardev",
+                "stdio",
+                &[("id", "console".into()), ("signal", "off".into()), ("logfile", serial.into())],
+            );
+        }
+    }
+    line.option("-serial", "chardev:console", &[]);
+    line.socket("monitor", &sockets.qmp);
+    line.option("-mon", "chardev=monitor", &[("mode", "control".into())]);
+    line.option("-device", "virtio-serial-pci", &[("id", "ports".into()), ("addr", "0x2".into())]);
+    for (id, socket) in [("agent", &sockets.agent), ("host", &sockets.host)] {
+        line.socket(id, socket);
+        line.option(
+            "-device",
+            "virtserialport",
+            &[("bus", "ports.0".into()), ("chardev", id.into()), ("name", format!("org.zcache.{id}").into())],
+        );
+    }
+    line.option("-device", "virtio-rng-pci", &[("addr", "0x3".into())]);
+    line.option(
+        "-device",
+        "pcie-root-port",
+        &[("id", device::PORT.into()), ("addr", "0x4".into()), ("chassis", "1".into()), ("slot", "1".into())],
+    );
+    // The guest names its disks in the order of their addresses: root, test disks, payload.
+    line.disk("root", artefacts.rootfs(), true, 5, "zcache-root");
+    let mut address = 6;
+    for (index, disk) in disks.iter().enumerate() {
+        line.disk(&disk_name(index), disk, false, address, &format!("disk{index}"));
+        address += 1;
+    }
+    line.disk("payload", artefacts.payload(), true, address, "zcache-payload");
+    if let Some(endpoint) = cold_plugged {
+        line.socket(&device::COLD.chardev(), &endpoint.socket);
+        let mut properties = vec![
+            ("id", device::COLD.device().into()),
+            ("bus", device::PORT.into()),
+            ("chardev", device::COLD.chardev().into()),
+        ];
+        for (key, value) in device::properties(endpoint.queues) {
+            properties.push((key, value.to_string().into()));
+        }
+        line.option("-device", device::DRIVER, &properties);
+    }
+    Ok(line.command)
+}
+
+/// A command line in the making.
+struct Line {
+    command: Command,
+}
+
+impl Line {
+    fn words<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) {
+        self.command.args(words);
+    }
+
+    /// Adds `-option value,key=value,...`.
+    fn option(&mut self, option: &str, value: &str, properties: &[(&str, OsString)]) {
+        let mut word = value.to_owned();
+        for (key, value) in properties {
+            // A comma inside a value is written twice.
+            word.push_str(&format!(",{key}={}", value.to_string_lossy().replace(',', ",,")));
+        }
+        self.command.arg(option).arg(word);
+    }
+
+    /// Adds a character device connected to a socket that listens already.
+    fn socket(&mut self, id: &str, path: &Path) {
+        self.option("-chardev", "socket", &[("id", id.into()), ("path", path.into())]);
+    }
+
+    fn disk(&mut self, id: &str, image: &Path, read_only: bool, address: u8, serial: &str) {
+        let mut drive: Vec<(&str, OsString)> =
+            vec![("id", id.into()), ("file", image.into()), ("format", "raw".into())];
+        if read_only {
+            drive.push(("read-only", "on".into()));
+        } else {
+            drive.push(("discard", "unmap".into()));
+        }
+        self.option("-drive", "if=none", &drive);
+        self.option(
+            "-device",
+            "virtio-blk-pci",
+            &[("drive", id.into()), ("serial", serial.into()), ("addr", format!("{address:#x}").into())],
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::disk_name;
+
+    #[test]
+    fn test_disks_come_after_the_root_disk() {
+        assert_eq!([0, 1, 24].map(disk_name), ["vdb", "vdc", "vdz"]);
+    }
+}

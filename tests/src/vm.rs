@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A virtual machine: starting it, its disks' counters, and its end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::agent::{Agent, Reply};
+use crate::artefacts::Kernel;
+use crate::complaints;
+use crate::daemon::Daemon;
+use crate::device::{Endpoint, Slot};
+use crate::guest::Guest;
+use crate::process::{Process, describe, wait_readable};
+use crate::qemu::{self, Sockets};
+use crate::qmp::Qmp;
+use crate::zhost::{self, Answer};
+
+/// Whether the zcache device is there when the guest boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is on the VMM's command line.
+    ColdPlugged,
+    /// Nothing is there until [`Vm::attach`].
+    Later,
+}
+
+/// Whether the guest driver is loaded before anything else happens in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modules {
+    /// Both modules are loaded as soon as the guest is up.
+    Loaded,
+    /// The modules lie in `/payload/modules`; nobody has loaded them.
+    NotLoaded,
+}
+
+/// Where the guest's serial console goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// To `NAME-serial.log`.
+    Log,
+    /// To this process's terminal, with a shell on it.
+    Terminal,
+}
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct VmOptions {
+    /// The guest's name in messages and log file names.
+    pub name: String,
+    /// Which kernel.
+    pub kernel: Kernel,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Sizes of the test disks in bytes: `/dev/vdb`, `/dev/vdc`, ...
+    pub disks: Vec<u64>,
+    /// The daemon whose socket the zcache device uses, and the number of that socket.
+    pub daemon: Option<(Arc<Daemon>, usize)>,
+    /// Whether the device is there at boot.
+    pub presence: Presence,
+    /// Whether the driver is loaded at boot.
+    pub modules: Modules,
+    /// Where the console goes.
+    pub console: Console,
+}
+
+impl VmOptions {
+    /// A guest of 256 MiB and two CPUs with the driver loaded and no device.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: Kernel::Classic,
+            memory_mib: 256,
+            cpus: 2,
+            disks: Vec::new(),
+            daemon: None,
+            presence: Presence::Later,
+            modules: Modules::Loaded,
+            console: Console::Log,
+        }
+    }
+
+    /// Adds a test disk of so many MiB.
+    #[must_use]
+    pub fn disk_mib(mut self, size: u64) -> Self {
+        self.disks.push(size << 20);
+        self
+    }
+
+    /// Names the daemon's socket the device will be attached to.
+    #[must_use]
+    pub fn daemon(mut self, daemon: &Arc<Daemon>, socket: usize) -> Self {
+        self.daemon = Some((Arc::clone(daemon), socket));
+        self
+    }
+
+    /// How much slower than an ordinary guest this one is, at worst.
+    pub fn patience(&self) -> u32 {
+        match self.kernel {
+            Kernel::Classic => 1,
+            Kernel::ClassicDebug => 5,
+        }
+    }
+}
+
+/// What one disk has done so far, as QEMU counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DiskIo {
+    /// Read requests.
+    pub reads: u64,
+    /// Write requests.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+/// A running virtual machine. Dropping it kills it.
+#[derive(Debug)]
+pub struct Vm {
+    options: VmOptions,
+    guest: Guest,
+    qmp: Qmp,
+    slot: Slot,
+    process: Process,
+    dir: PathBuf,
+    // The sockets and the disks: removed last.
+    _scratch: TempDir,
+}
+
+impl Vm {
+    /// Boots a guest and waits until it takes commands. Its logs go to `dir`.
+    pub fn boot(options: VmOptions, dir: &Path) -> Result<Arc<Self>> {
+        let scratch = tempfile::Builder::new().prefix("zcache-vm-").tempdir()?;
+        let disks = create_disks(&options, scratch.path())?;
+        let sockets = Sockets::in_folder(scratch.path());
+        let [qmp, agent, host] = [&sockets.qmp, &sockets.agent, &sockets.host]
+            .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
+        let (qmp, agent, host) = (qmp?, agent?, host?);
+
+        let serial = dir.join(format!("{}-serial.log", options.name));
+        let cold_plugged = match (options.presence, &options.daemon) {
+            (Presence::ColdPlugged, Some((daemon, socket))) => Some(daemon.endpoint(*socket)?),
+            (Presence::ColdPlugged, None) => bail!("A device at boot needs a daemon"),
+            (Presence::Later, _) => None,
+        };
+        let command = qemu::command(&options, &sockets, &disks, cold_plugged.as_ref(), &serial)?;
+        let log = dir.join(format!("{}-qemu.log", options.name));
+        let process = match options.console {
+            Console::Log => Process::spawn(&format!("QEMU of {}", options.name), command, &log)?,
+            Console::Terminal => Process::spawn_on_terminal("QEMU", command)?,
+        };
+        let accept = |listener: &UnixListener| accept_from(&process, listener, &log);
+        let qmp = accept(&qmp)?;
+        let (agent, host) = (accept(&agent)?, accept(&host)?);
+        let qmp = Qmp::new(qmp)?;
+
+        let agent = Agent::new(agent)?;
+        let patience = options.patience();
+        let limit = Duration::from_secs(60) * patience;
+        await_agent(&agent, limit)
+            .with_context(|| format!("{} does not come up; its console ends with:\n{}", options.name, tail(&serial)))?;
+        let vm = Arc::new(Self {
+            guest: Guest::new(&options.name, agent, limit),
+            slot: Slot::new(cold_plugged.map(|endpoint| endpoint.backend)),
+            qmp,
+            process,
+            dir: dir.to_owned(),
+            _scratch: scratch,
+            options,
+        });
+        let weak = Arc::downgrade(&vm);
+        zhost::serve(host, move |words| answer(&weak, words));
+        if vm.options.modules == Modules::Loaded {
+            vm.load_modules()?;
+        }
+        Ok(vm)
+    }
+
+    /// The inside of the guest.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// QEMU's monitor.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// What was asked for.
+    pub fn options(&self) -> &VmOptions {
+        &self.options
+    }
+
+    /// The folder with the guest's logs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// QEMU's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Loads the driver's two modules, those that are not loaded yet.
+    pub fn load_modules(&self) -> Result<()> {
+        self.guest.sh("for m in zcache zcache_virtio; do
+                 [ -d /sys/module/$m ] || insmod /payload/modules/$m.ko
+             done")?;
+        Ok(())
+    }
+
+    /// Plugs in the device of this guest's daemon and waits until a loaded driver uses it.
+    pub fn attach(&self) -> Result<()> {
+        self.attach_to(&self.daemon_endpoint()?)
+    }
+
+    /// Plugs in a device with some other backend.
+    pub fn attach_to(&self, endpoint: &Endpoint) -> Result<()> {
+        self.slot.attach(&self.qmp, endpoint)
+    }
+
+    /// Unplugs the device and waits until it is gone, whether or not its daemon lives.
+    pub fn detach(&self) -> Result<()> {
+        self.slot.detach(&self.qmp)
+    }
+
+    /// Whether the device is plugged in.
+    pub fn is_attached(&self) -> bool {
+        self.slot.is_attached()
+    }
+
+    /// What each test disk has done, by its name in the guest (`vdb`, ...).
+    pub fn disk_io(&self) -> Result<BTreeMap<String, DiskIo>> {
+        let stats = self.qmp.execute("query-blockstats", json!({}))?;
+        let mut io = BTreeMap::new();
+        for index in 0..self.options.disks.len() {
+            let name = qemu::disk_name(index);
+            let stats = stats
+                .as_array()
+                .and_then(|all| all.iter().find(|one| one["device"] == name.as_str()))
+                .map(|one| &one["stats"])
+                .with_context(|| format!("QEMU has no counters of disk {name}"))?;
+            let count = |field: &str| stats[field].as_u64().unwrap_or(0);
+            io.insert(
+                name,
+                DiskIo {
+                    reads: count("rd_operations"),
+                    writes: count("wr_operations"),
+                    read_bytes: count("rd_bytes"),
+                    written_bytes: count("wr_bytes"),
+                },
+            );
+        }
+        Ok(io)
+    }
+
+    /// The daemon's statistics and the disks' counters in one document.
+    pub fn stats(&self) -> Result<Value> {
+        let daemon = match &self.options.daemon {
+            Some((daemon, _)) => daemon.stats().unwrap_or_else(|error| json!({"error": format!("{error:#}")})),
+            None => Value::Null,
+        };
+        Ok(json!({
+            "attached": self.is_attached(),
+            "disks": self.disk_io()?,
+            "daemon": daemon,
+        }))
+    }
+
+    /// The kernel's complaints so far: one line each, empty when there are none.
+    pub fn complaints(&self) -> Result<Vec<String>> {
+        Ok(complaints::in_log(&self.guest.sh("dmesg")?))
+    }
+
+    /// Ends the guest in good order.
+    pub fn power_off(&self) -> Result<()> {
+        self.guest.agent().power_off()?;
+        self.process.wait(Duration::from_secs(30) * self.options.patience())?;
+        Ok(())
+    }
+
+    /// Writes what is needed to understand a failure into the log folder. What cannot be
+    /// had any more is named in the file instead.
+    pub fn keep_evidence(&self) {
+        let limit = Duration::from_secs(10) * self.options.patience();
+        let ask = |script: &str| {
+            self.guest.sh_within(script, limit).unwrap_or_else(|error| format!("not available: {error:#}\n"))
+        };
+        let mut text = String::new();
+        match self.stats() {
+            Ok(stats) => writeln!(text, "{stats:#}"),
+            Err(error) => writeln!(text, "not available: {error:#}"),
+        }
+        .unwrap_or(());
+        for (what, contents) in [
+            ("stats.json", text),
+            ("dmesg.txt", ask("dmesg")),
+            (
+                "zcache.txt",
+                ask("cd /sys/kernel/debug/zcache && find . -type f | sort | while read -r f; do
+                         echo \"== $f\"; cat \"$f\"
+                     done
+                     cat /proc/meminfo /proc/swaps /proc/mounts"),
+            ),
+        ] {
+            let path = self.dir.join(format!("{}-{what}", self.options.name));
+            if let Err(error) = fs::write(&path, contents) {
+                eprintln!("Cannot keep {}: {error}", path.display());
+            }
+        }
+    }
+
+    fn daemon(&self) -> Result<&(Arc<Daemon>, usize)> {
+        self.options.daemon.as_ref().context("This guest was started without a daemon")
+    }
+
+    fn daemon_endpoint(&self) -> Result<Endpoint> {
+        let (daemon, socket) = self.daemon()?;
+        daemon.endpoint(*socket)
+    }
+
+    fn host_request(&self, words: &[String]) -> Result<String> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[..] {
+            ["attach"] if self.slot.is_attached_to(self.daemon_endpoint()?.backend) => {
+                Ok("already attached".to_owned())
+            }
+            ["attach"] => {
+                self.attach()?;
+                Ok("attached".to_owned())
+            }
+            ["detach"] if !self.is_attached() => Ok("not attached".to_owned()),
+            ["detach"] => {
+                self.detach()?;
+                Ok("detached".to_owned())
+            }
+            ["kill-daemon"] => {
+                self.daemon()?.0.kill()?;
+                Ok("killed".to_owned())
+            }
+            ["restart-daemon"] => {
+                self.daemon()?.0.restart()?;
+                Ok("restarted".to_owned())
+            }
+            ["stats"] => Ok(self.stats()?.to_string()),
+            _ => bail!("zhost attach|detach|kill-daemon|restart-daemon|stats, not '{}'", words.join(" ")),
+        }
+    }
+}
+
+fn answer(vm: &Weak<Vm>, words: &[String]) -> Answer {
+    let Some(vm) = vm.upgrade() else {
+        return Answer { status: 1, text: "the guest is being ended\n".to_owned() };
+    };
+    match vm.host_request(words) {
+        Ok(text) => Answer { status: 0, text: text + "\n" },
+        Err(error) => Answer { status: 1, text: format!("{error:#}\n") },
+    }
+}
+
+fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut disks = Vec::new();
+    for (index, size) in options.disks.iter().enumerate() {
+        let path = folder.join(format!("{}.raw", qemu::disk_name(index)));
+        fs::File::create(&path)
+            .and_then(|file| file.set_len(*size))
+            .with_context(|| format!("Cannot create the disk {}", path.display()))?;
+        disks.push(path);
+    }
+    Ok(disks)
+}
+
+fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
+    use std::os::fd::AsFd;
+    let ready = wait_readable(&[listener.as_fd(), process.exit_fd()], Duration::from_secs(30))?;
+    if ready[0] {
+        return Ok(listener.accept()?.0);
+    }
+    match process.try_wait()? {
+        Some(status) => bail!("QEMU ended with {} at start:\n{}", describe(status), tail(log)),
+        None => bail!("QEMU does not connect its sockets:\n{}", tail(log)),
+    }
+}
+
+/// Waits for the agent's greeting.
+fn await_agent(agent: &Agent, limit: Duration) -> Result<()> {
+    let greeting = agent.greeting()?;
+    let started = Instant::now();
+    match greeting.next(limit)? {
+        Some(Reply::Hello(_)) => Ok(()),
+        Some(other) => bail!("The agent greets with {other:?}"),
+        None => bail!("No agent after {:?}", started.elapsed()),
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
