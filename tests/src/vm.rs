@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::agent::{Agent, Reply};
 use crate::artefacts::Kernel;
@@ -136,15 +135,13 @@ pub struct Vm {
     slot: Slot,
     process: Process,
     dir: PathBuf,
-    // The sockets and the disks: removed last.
-    _scratch: TempDir,
 }
 
 impl Vm {
     /// Boots a guest and waits until it takes commands. Its logs go to `dir`.
     pub fn boot(options: VmOptions, dir: &Path) -> Result<Arc<Self>> {
         let scratch = tempfile::Builder::new().prefix("zcache-vm-").tempdir()?;
-        let disks = create_disks(&options, scratch.path())?;
+        let disks = create_disks(&options, dir)?;
         let sockets = Sockets::in_folder(scratch.path());
         let [qmp, agent, host] = [&sockets.qmp, &sockets.agent, &sockets.host]
             .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
@@ -166,6 +163,12 @@ impl Vm {
         let qmp = accept(&qmp)?;
         let (agent, host) = (accept(&agent)?, accept(&host)?);
         let qmp = Qmp::new(qmp)?;
+        // QEMU has everything open by now. Without names, nothing has to be removed later,
+        // not even after a SIGKILL.
+        for disk in &disks {
+            fs::remove_file(disk)?;
+        }
+        scratch.close()?;
 
         let agent = Agent::new(agent)?;
         let patience = options.patience();
@@ -178,7 +181,6 @@ impl Vm {
             qmp,
             process,
             dir: dir.to_owned(),
-            _scratch: scratch,
             options,
         });
         let weak = Arc::downgrade(&vm);
@@ -374,7 +376,7 @@ fn answer(vm: &Weak<Vm>, words: &[String]) -> Answer {
 fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut disks = Vec::new();
     for (index, size) in options.disks.iter().enumerate() {
-        let path = folder.join(format!("{}.raw", qemu::disk_name(index)));
+        let path = folder.join(format!("{}-{}.raw", options.name, qemu::disk_name(index)));
         fs::File::create(&path)
             .and_then(|file| file.set_len(*size))
             .with_context(|| format!("Cannot create the disk {}", path.display()))?;

@@ -1,3 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Skeleton.
-fn main() {}
+//! Developer commands. Each lives in a file of its own.
+
+mod build;
+mod guest;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit status of a command that could not do its work, apart from what a guest's
+/// script returns.
+const FAILED: u8 = 125;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of vhost-zcache")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Guest(guest::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Guest(arguments) => guest::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("cargo xtask: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}

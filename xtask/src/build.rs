@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Building the workspace's own programs.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The cargo that runs us, in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    cargo
+}
+
+/// Runs a command that has to succeed; what it prints goes to the terminal.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().display().to_string();
+    let status = command.status().with_context(|| format!("Cannot start {program}"))?;
+    if !status.success() {
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        bail!("{program} {} failed with {}", words.join(" "), zcache_tests::describe(status));
+    }
+    Ok(())
+}
+
+/// Builds the daemon and returns its path.
+pub(crate) fn daemon() -> Result<PathBuf> {
+    run(cargo().args(["build", "--quiet", "--release", "--package", "vhost-zcache"]))?;
+    zcache_tests::daemon_binary()
+}

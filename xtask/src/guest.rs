@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `cargo xtask guest`: one guest with a daemon beside it, interactive or running a script.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use zcache_tests::{
+    Console, Daemon, DaemonOptions, Exit, Kernel, Modules, Presence, SocketOptions, Stream, Vm, VmOptions, fresh_folder,
+};
+
+use crate::{build, size};
+
+/// Boot a guest with the daemon beside it
+///
+/// Without --run there is a shell on the terminal, and the guest ends when the shell does.
+/// With --run the host file SCRIPT is copied into the guest and executed as root, its output
+/// is passed on, and the command exits with the script's status (128 + n when signal n killed
+/// it, 125 when the guest itself failed).
+#[derive(clap::Args)]
+#[command(after_long_help = IN_THE_GUEST)]
+pub(crate) struct Arguments {
+    /// The guest's kernel
+    #[arg(long, value_enum, default_value = "classic")]
+    pub(crate) kernel: KernelName,
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
+    pub(crate) memory: u64,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 2)]
+    pub(crate) cpus: u8,
+    /// An empty test disk; repeatable [default: one of 1G]
+    #[arg(long = "disk", value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) disks: Vec<u64>,
+    /// Whether the zcache device is there at boot, comes with 'zhost attach', or never
+    #[arg(long, value_enum, default_value = "yes")]
+    pub(crate) device: Device,
+    /// The daemon's memory limit
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub(crate) limit: String,
+    /// A shared pool the guest may open; repeatable
+    #[arg(long, value_name = "UUID")]
+    pub(crate) allow_shared: Vec<String>,
+    /// Request queues of the device
+    #[arg(long, default_value_t = 2)]
+    pub(crate) queues: u16,
+    /// Whether the driver's modules are loaded before the script runs
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) modules: ModulesMode,
+    /// Stop the script after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) timeout: u64,
+    /// Run this file in the guest
+    #[arg(long, value_name = "SCRIPT")]
+    pub(crate) run: Option<PathBuf>,
+}
+
+/// An interactive guest ends when its user wants it to.
+const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
+
+const IN_THE_GUEST: &str = "\
+In the guest:
+  /dev/vda              the root disk, read-only; the root folder is writable and forgets
+  /dev/vdb, /dev/vdc..  the test disks in the order of --disk, empty, with the serial
+                        numbers disk0, disk1.. (/sys/block/vdb/serial)
+  /mnt, /mnt1..9        empty folders to mount on
+  /payload/modules      zcache.ko (front-ends) and zcache_virtio.ko (transport)
+  /payload/bin          test programs, in PATH: swaphog, coherence, ..
+  /sys/kernel/debug/zcache  the driver's counters
+  bash, fio, mkfs.ext4, mkfs.btrfs, mkfs.ocfs2 and the usual tools are there.
+  zhost attach          plug the device in; when this returns, a loaded driver uses it
+  zhost detach          pull the device out, also when its daemon is dead
+  zhost kill-daemon     kill -9 of the daemon
+  zhost restart-daemon  start the daemon anew, empty; the device of the dead one has to be
+                        replaced by 'zhost detach' and 'zhost attach', or by 'zhost attach' alone
+  zhost stats           one JSON document: attached, disks.vdb.{reads,writes,..}, daemon
+The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later|no and
+ZCACHE_MODULES=/payload/modules.";
+
+/// Names of the kernels on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KernelName {
+    /// Linux 5.10 with cleancache and frontswap
+    Classic,
+    /// The same with KASAN and lockdep
+    ClassicDebug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Yes,
+    Later,
+    No,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ModulesMode {
+    Auto,
+    None,
+}
+
+impl From<KernelName> for Kernel {
+    fn from(name: KernelName) -> Self {
+        match name {
+            KernelName::Classic => Self::Classic,
+            KernelName::ClassicDebug => Self::ClassicDebug,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let script = arguments.run.as_deref().map(read_script).transpose()?;
+    let dir = fresh_folder(&format!("guest-{}", std::process::id()))?;
+    let status = boot_and_run(arguments, script.as_deref(), &dir);
+    if matches!(status, Ok(0)) {
+        fs::remove_dir_all(&dir).with_context(|| format!("Cannot remove {}", dir.display()))?;
+    } else {
+        eprintln!("Logs and counters are in {}", dir.display());
+    }
+    Ok(ExitCode::from(status?))
+}
+
+fn read_script(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("Cannot read the script {}", path.display()))
+}
+
+fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
+    let mut options = VmOptions::new("guest");
+    options.kernel = arguments.kernel.into();
+    options.memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
+    options.cpus = arguments.cpus;
+    options.disks.clone_from(&arguments.disks);
+    if options.disks.is_empty() {
+        options.disks.push(1 << 30);
+    }
+    options.modules = match arguments.modules {
+        ModulesMode::Auto => Modules::Loaded,
+        ModulesMode::None => Modules::NotLoaded,
+    };
+    if script.is_none() {
+        options.console = Console::Terminal;
+    }
+    if arguments.device != Device::No {
+        let daemon = Daemon::start(daemon_options(arguments)?, dir)?;
+        options = options.daemon(&daemon.into(), 0);
+    }
+    if arguments.device == Device::Yes {
+        options.presence = Presence::ColdPlugged;
+    }
+    let vm = Vm::boot(options, dir)?;
+    vm.guest().sh("mkdir -p /mnt /mnt{1..9}")?;
+    let Some(script) = script else {
+        vm.process().wait(NO_LIMIT)?;
+        return Ok(0);
+    };
+    let status = run_script(&vm, arguments, script)?;
+    for line in vm.complaints()? {
+        eprintln!("The guest's kernel complained: {line}");
+    }
+    if status == 0 {
+        vm.power_off()?;
+    } else {
+        vm.keep_evidence();
+    }
+    Ok(status)
+}
+
+fn daemon_options(arguments: &Arguments) -> Result<DaemonOptions> {
+    Ok(DaemonOptions {
+        binary: build::daemon()?,
+        sockets: vec![SocketOptions { memory_limit: None, allow_shared: arguments.allow_shared.clone() }],
+        memory_limit: Some(arguments.limit.clone()),
+        queues: arguments.queues,
+    })
+}
+
+fn run_script(vm: &Vm, arguments: &Arguments, script: &[u8]) -> Result<u8> {
+    const PATH: &str = "/root/script";
+    vm.guest().push(PATH, 0o755, script)?;
+    let disks: Vec<_> = vm.disk_io()?.into_keys().map(|name| format!("/dev/{name}")).collect();
+    let device = arguments.device.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    // Bash also takes a script without a first line that names its interpreter.
+    let running = vm.guest().spawn_program(&[
+        "/usr/bin/env",
+        &format!("ZCACHE_DISKS={}", disks.join(" ")),
+        &format!("ZCACHE_DEVICE={device}"),
+        "ZCACHE_MODULES=/payload/modules",
+        "HOME=/root",
+        "/bin/bash",
+        "-c",
+        &format!("cd /root && exec {PATH}"),
+    ])?;
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let exit = running.stream(Duration::from_secs(arguments.timeout), |stream, bytes| {
+        // Whoever closed our output does not want it; the status still counts.
+        let _ = match stream {
+            Stream::Out => out.write_all(bytes).and_then(|()| out.flush()),
+            Stream::Err => err.write_all(bytes),
+        };
+    })?;
+    let code = match exit {
+        Exit::Status(status) => status,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
