@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest driver, built for one kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::cache::{Cache, Key, Leftovers};
+use crate::error::{IoContext as _, Result};
+use crate::kernel::BuiltKernel;
+use crate::tools::Tools;
+use crate::{command, host};
+
+/// The header shared with the host side, relative to the folder the driver's is in. The
+/// copy keeps this layout, so one Kbuild file serves both places.
+const SHARED_HEADERS: &str = "protocol/include";
+
+/// Builds the driver and returns the folder its `.ko` files are in. Warnings are errors.
+pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<PathBuf> {
+    let driver = fs::canonicalize(driver).while_doing("open", driver)?;
+    let parent = driver.parent().unwrap_or(&driver);
+    let mut files = Vec::new();
+    collect(&driver, &mut files)?;
+    collect(&parent.join(SHARED_HEADERS), &mut files)?;
+
+    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec()];
+    for file in &files {
+        let place = file.strip_prefix(parent).unwrap_or(file);
+        inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
+        inputs.push(fs::read(file).while_doing("read", file)?);
+    }
+    let name = format!("modules-{}", kernel.kernel());
+    let folder = driver.file_name().unwrap_or_default();
+    let artefact = cache.artefact(&name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
+        host::require()?;
+        let tools = Tools::get(cache)?;
+        for file in &files {
+            let target = dir.join(file.strip_prefix(parent).unwrap_or(file));
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent).while_doing("create", parent)?;
+            }
+            fs::copy(file, &target).while_doing("copy", file)?;
+        }
+        progress.step("compiling the guest driver");
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        let mut make = tools.make();
+        make.arg("-C")
+            .arg(kernel.build_tree())
+            .arg(format!("M={}", dir.join(folder).display()))
+            .args(["ARCH=x86_64", "W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
+            .arg("modules");
+        command::run(&mut make, &dir.join("build.log"))?;
+        Ok(Vec::new())
+    })?;
+    Ok(artefact.dir.join(folder))
+}
+
+/// The sources below a folder, in a fixed order. What an earlier build left there is
+/// not among them.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir).while_doing("read", dir)? {
+        entries.push(entry.while_doing("read", dir)?.path());
+    }
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if [".c", ".h", ".S"].iter().any(|end| name.ends_with(end) && !name.ends_with(".mod.c"))
+            || ["Kbuild", "Makefile"].contains(&name.as_ref())
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
