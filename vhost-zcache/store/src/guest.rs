@@ -74,6 +74,12 @@ impl Guest {
         self.engine.destroy_pools(self.number, |_| true)
     }
 
+    /// Whether the guest has a pool of that number.
+    #[must_use]
+    pub fn has_pool(&self, pool: PoolId) -> bool {
+        self.engine.has_pool(self.number, pool).is_ok()
+    }
+
     /// Changes the guest's limit. A guest above its new limit gets nothing stored until it is
     /// below; its ephemeral pages are dropped as far as needed at once.
     pub fn set_memory_limit(&self, bytes: Option<u64>) {
