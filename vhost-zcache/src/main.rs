@@ -1,3 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Skeleton.
-fn main() {}
+//! The vhost-zcache daemon.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+use vhost_zcache::args::Args;
+use vhost_zcache::daemon::Daemon;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if !error.use_stderr() => {
+            // Help or version. Nothing can be done when they cannot be printed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&first_paragraph(&error.to_string())),
+    };
+    if args.print_capabilities {
+        println!("{}", capabilities());
+        return ExitCode::SUCCESS;
+    }
+    env_logger::Builder::new().filter_level(args.log_level).init();
+    match Daemon::new(&args).and_then(Daemon::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("vhost-zcache: {message}");
+    ExitCode::FAILURE
+}
+
+/// The message of a command line error as one line, without usage and hints.
+fn first_paragraph(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.trim().is_empty());
+    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// What `--print-capabilities` prints. The type is not (yet) in the list of QEMU's
+/// `vhost-user.json`.
+fn capabilities() -> serde_json::Value {
+    json!({
+        "type": "zcache",
+        "features": ["socket-path", "fd", "multiple-guests", "stats-socket"],
+    })
+}

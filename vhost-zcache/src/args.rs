@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgGroup, Parser};
+use log::LevelFilter;
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
+pub const MAX_QUEUES: u16 = 64;
+
+/// Keeps evicted guest pages compressed in host memory (vhost-user back-end)
+///
+/// One daemon serves many guests: give one socket for each. A guest's socket may be followed by
+/// options, separated by commas:
+///
+///   memory-limit=SIZE   physical bytes this guest may use
+///   allow-shared=UUID   a shared pool this guest may join (repeatable)
+#[derive(Debug, Parser)]
+#[command(version, group(ArgGroup::new("what").required(true).multiple(true)
+    .args(["socket_path", "fd", "print_capabilities"])))]
+pub struct Args {
+    /// Listen for a guest's VMM at PATH (repeatable)
+    #[arg(long, value_name = "PATH[,OPTION]...")]
+    pub socket_path: Vec<PathGuest>,
+
+    /// Serve a guest on an inherited socket, listening or connected (repeatable)
+    #[arg(long, alias = "socket-fd", value_name = "N[,OPTION]...")]
+    pub fd: Vec<FdGuest>,
+
+    /// Print what this back-end is and can do as JSON, and exit
+    #[arg(long)]
+    pub print_capabilities: bool,
+
+    /// Physical bytes that all guests together may use [default: a quarter of the host's memory]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<Size>,
+
+    /// Physical bytes that each guest without a limit of its own may use [default: no limit but
+    /// --memory-limit]
+    #[arg(long, value_name = "SIZE")]
+    pub guest_memory_limit: Option<Size>,
+
+    /// Request queues of each guest's device
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
+    pub queues: u16,
+
+    /// Answer each connection at PATH with one JSON document of statistics
+    #[arg(long, value_name = "PATH")]
+    pub stats_socket: Option<PathBuf>,
+
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info)]
+    pub log_level: LevelFilter,
+}
+
+/// Why an argument is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ArgError {
+    /// No number, an unknown suffix, or more than 2^64 bytes.
+    #[error("a size is a number of bytes, or a number followed by K, M, G or T")]
+    Size,
+    /// A size of zero.
+    #[error("a limit of zero would keep nothing")]
+    Zero,
+    /// No path or number before the options.
+    #[error("the socket is missing")]
+    NoSocket,
+    /// No descriptor number.
+    #[error("a file descriptor is a number from 3 on")]
+    Descriptor,
+    /// An unknown option of a guest.
+    #[error("{0:?} is not an option: memory-limit=SIZE and allow-shared=UUID are")]
+    Option(String),
+    /// An option of a guest with a wrong value.
+    #[error("{option}: {error}")]
+    Value {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// Number of bytes, greater than zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = ArgError;
+
+    fn from_str(text: &str) -> Result<Self, ArgError> {
+        let (digits, shift) = match text.char_indices().last() {
+            Some((end, 'K' | 'k')) => (&text[..end], 10),
+            Some((end, 'M' | 'm')) => (&text[..end], 20),
+            Some((end, 'G' | 'g')) => (&text[..end], 30),
+            Some((end, 'T' | 't')) => (&text[..end], 40),
+            _ => (text, 0),
+        };
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ArgError::Size);
+        }
+        let number: u64 = digits.parse().map_err(|_| ArgError::Size)?;
+        match number.checked_mul(1 << shift) {
+            Some(0) => Err(ArgError::Zero),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(ArgError::Size),
+        }
+    }
+}
+
+/// What follows a guest's socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestOptions {
+    /// Physical bytes the guest may use.
+    pub memory_limit: Option<Size>,
+    /// UUIDs of shared pools it may join.
+    pub allow_shared: Vec<[u8; 16]>,
+}
+
+impl GuestOptions {
+    /// Parses `SOCKET[,OPTION]...`; the socket and the options.
+    fn split(text: &str) -> Result<(&str, Self), ArgError> {
+        let mut parts = text.split(',');
+        let socket = parts.next().filter(|s| !s.is_empty()).ok_or(ArgError::NoSocket)?;
+        let mut options = Self::default();
+        for part in parts {
+            match part.split_once('=') {
+                Some(("memory-limit", value)) => {
+                    let size = value.parse().map_err(|error: ArgError| ArgError::Value {
+                        option: "memory-limit",
+                        error: error.to_string(),
+                    })?;
+                    options.memory_limit = Some(size);
+                }
+                Some(("allow-shared", value)) => {
+                    let uuid: Uuid = value.parse().map_err(|_| ArgError::Value {
+                        option: "allow-shared",
+                        error: format!("{value:?} is not a UUID"),
+                    })?;
+                    if uuid.is_nil() {
+                        return Err(ArgError::Value {
+                            option: "allow-shared",
+                            error: "the zero UUID names no pool".into(),
+                        });
+                    }
+                    options.allow_shared.push(uuid.into_bytes());
+                }
+                _ => return Err(ArgError::Option(part.into())),
+            }
+        }
+        Ok((socket, options))
+    }
+}
+
+/// A guest that connects to a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathGuest {
+    /// Path of the socket.
+    pub path: PathBuf,
+    /// Options of the guest.
+    pub options: GuestOptions,
+}
+
+impl FromStr for PathGuest {
+    type Err = ArgError;
+
+    fn from_str(text: &str) -> Result<Self, ArgError> {
+        let (path, options) = GuestOptions::split(text)?;
+        let path = path.into();
+        Ok(Self { path, options })
+    }
+}
+
+/// A guest on an inherited socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FdGuest {
+    /// Number of the descriptor, 3 or more.
+    pub number: i32,
+    /// Options of the guest.
+    pub options: GuestOptions,
+}
+
+impl FromStr for FdGuest {
+    type Err = ArgError;
+
+    fn from_str(text: &str) -> Result<Self, ArgError> {
+        let (number, options) = GuestOptions::split(text)?;
+        let number = number.parse().ok().filter(|n| *n > 2).ok_or(ArgError::Descriptor)?;
+        Ok(Self { number, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("4096", 4096),
+            ("3k", 3 << 10),
+            ("512M", 512 << 20),
+            ("2G", 2 << 30),
+            ("1T", 1 << 40),
+            ("16777215T", 16_777_215 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "M", "-1", "+1", "1.5G", "1GB", "1 G", "16777216T", "0x10", "1é"] {
+            assert_eq!(text.parse::<Size>(), Err(ArgError::Size), "{text:?}");
+        }
+        assert_eq!("0".parse::<Size>(), Err(ArgError::Zero));
+        assert_eq!("0G".parse::<Size>(), Err(ArgError::Zero));
+    }
+
+    #[test]
+    fn guests_with_options() {
+        let guest: PathGuest = "/run/a.sock,memory-limit=1G,\
+                                allow-shared=00112233-4455-6677-8899-aabbccddeeff,\
+                                allow-shared=ffffffffffffffffffffffffffffffff"
+            .parse()
+            .unwrap();
+        assert_eq!(guest.path, PathBuf::from("/run/a.sock"));
+        assert_eq!(guest.options.memory_limit, Some(Size(1 << 30)));
+        assert_eq!(
+            guest.options.allow_shared,
+            [[0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff], [0xff; 16]]
+        );
+        assert_eq!("7".parse::<FdGuest>().unwrap().number, 7);
+    }
+
+    #[test]
+    fn wrong_guests() {
+        for text in ["", ",memory-limit=1G"] {
+            assert_eq!(text.parse::<PathGuest>(), Err(ArgError::NoSocket), "{text:?}");
+        }
+        for text in ["a,", "a,limit=1G", "a,memory-limit", "a, memory-limit=1G"] {
+            let error = text.parse::<PathGuest>().unwrap_err();
+            assert!(matches!(error, ArgError::Option(_)), "{text:?}: {error}");
+        }
+        for text in [
+            "a,memory-limit=",
+            "a,memory-limit=0",
+            "a,allow-shared=1",
+            "a,allow-shared=\
+                      00000000-0000-0000-0000-000000000000",
+        ] {
+            let error = text.parse::<PathGuest>().unwrap_err();
+            assert!(matches!(error, ArgError::Value { .. }), "{text:?}: {error}");
+        }
+        for text in ["x", "2", "-1", "4294967296"] {
+            assert_eq!(text.parse::<FdGuest>(), Err(ArgError::Descriptor), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Start, control plane and end of the daemon.
+//!
+//! The main thread waits for signals and for readers of the statistics. Each guest has a thread
+//! of its own, and each started queue of a guest has one.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use log::{error, info};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+use zcache_store::{Store, StoreConfig};
+
+use crate::admin::stats::Reporter;
+use crate::admin::stats_socket::StatsSocket;
+use crate::args::{Args, FdGuest, GuestOptions, PathGuest};
+use crate::device::session::Epochs;
+use crate::error::Error;
+use crate::frontend::connection;
+use crate::frontend::guest::{GuestPolicy, GuestSocket, Host};
+use crate::frontend::listener::{BoundSocket, InheritedSocket};
+use crate::frontend::worker::stop::StopSignal;
+
+/// Part of the host's memory that the store may use if the operator does not say.
+const DEFAULT_SHARE: u64 = 4;
+
+/// A daemon whose sockets are ready, and which does not serve them yet.
+pub struct Daemon {
+    guests: Vec<(Arc<GuestSocket>, Socket)>,
+    /// Removes the sockets when the daemon ends.
+    bound: Vec<BoundSocket>,
+    stats: Option<StatsSocket>,
+    signals: UnixStream,
+}
+
+/// Where a guest connects.
+enum Socket {
+    Listening(UnixListener),
+    Connected(UnixStream),
+}
+
+impl Daemon {
+    /// Makes the store and the sockets. To be called first of all: descriptors given by number
+    /// must not be taken for something else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], one line for the user.
+    pub fn new(args: &Args) -> Result<Self, Error> {
+        check_unique(args)?;
+        let inherited = args
+            .fd
+            .iter()
+            .map(|guest| {
+                // SAFETY: the numbers were checked to differ, and no file was opened yet.
+                let socket = unsafe { InheritedSocket::claim(guest.number) }?;
+                Ok((socket, guest))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+
+        let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
+        let store = Store::new(StoreConfig::new(limit))?;
+        info!("The store holds up to {limit} bytes");
+        let host =
+            Arc::new(Host { store: store.clone(), epochs: Arc::new(Epochs::default()), num_queues: args.queues });
+        let guest = |name: String, options: &GuestOptions| {
+            let limit = options.memory_limit.or(args.guest_memory_limit);
+            let policy =
+                GuestPolicy { memory_limit: limit.map(|size| size.0), allow_shared: options.allow_shared.clone() };
+            Arc::new(GuestSocket::new(name, Arc::clone(&host), policy))
+        };
+
+        let mut guests = Vec::new();
+        let mut bound = Vec::new();
+        for PathGuest { path, options } in &args.socket_path {
+            let socket = BoundSocket::bind(path)?;
+            let listener = socket.listener().try_clone().map_err(Error::Descriptors)?;
+            guests.push((guest(path.display().to_string(), options), Socket::Listening(listener)));
+            bound.push(socket);
+        }
+        for (socket, FdGuest { number, options }) in inherited {
+            let socket = match socket {
+                InheritedSocket::Listening(listener) => Socket::Listening(listener),
+                InheritedSocket::Connected(stream) => Socket::Connected(stream),
+            };
+            guests.push((guest(format!("fd:{number}"), options), socket));
+        }
+
+        let reported = guests.iter().map(|(guest, _)| Arc::clone(guest)).collect();
+        let reporter = Reporter::new(store, reported);
+        let stats = args.stats_socket.as_deref().map(|path| StatsSocket::bind(path, reporter));
+        Ok(Self { guests, bound, stats: stats.transpose()?, signals: signals().map_err(Error::Signals)? })
+    }
+
+    /// Serves the guests until a signal says to end, or until no guest can come back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], one line for the user.
+    pub fn run(self) -> Result<(), Error> {
+        let ending = Rc::new(Cell::new(false));
+        let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new().map_err(Error::Events)?;
+        events.add_subscriber(Box::new(EndOn { source: self.signals, reason: "a signal", ending: Rc::clone(&ending) }));
+        let all_gone = Arc::new(StopSignal::new().map_err(Error::Descriptors)?);
+        events.add_subscriber(Box::new(EndOn {
+            source: all_gone.as_fd().try_clone_to_owned().map_err(Error::Descriptors)?,
+            reason: "the end of the last inherited connection",
+            ending: Rc::clone(&ending),
+        }));
+        if let Some(stats) = self.stats {
+            events.add_subscriber(Box::new(stats));
+        }
+
+        let left = Arc::new(AtomicUsize::new(self.guests.len()));
+        for (guest, socket) in self.guests {
+            let (left, all_gone) = (Arc::clone(&left), Arc::clone(&all_gone));
+            thread::Builder::new()
+                .name("guest".into())
+                .spawn(move || {
+                    info!("{}: ready", guest.name());
+                    match socket {
+                        Socket::Listening(listener) => {
+                            connection::serve_listener(&listener, &guest);
+                        }
+                        Socket::Connected(stream) => connection::serve_stream(stream, &guest),
+                    }
+                    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        all_gone.raise();
+                    }
+                })
+                .map_err(Error::Thread)?;
+        }
+
+        while !ending.get() {
+            match events.run() {
+                Ok(_) => {}
+                Err(event_manager::Error::Epoll(error)) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
+                Err(error) => return Err(Error::Events(error)),
+            }
+        }
+        // The threads end with the process: what they hold, the kernel takes back faster.
+        drop(self.bound);
+        Ok(())
+    }
+}
+
+/// Ends the daemon when a file descriptor becomes readable.
+struct EndOn<F> {
+    source: F,
+    reason: &'static str,
+    ending: Rc<Cell<bool>>,
+}
+
+impl<F: AsRawFd> MutEventSubscriber for EndOn<F> {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        info!("Ending because of {}", self.reason);
+        self.ending.set(true);
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.source, EventSet::IN)) {
+            error!("{} cannot be watched: {error}", self.reason);
+        }
+    }
+}
+
+/// Becomes readable at a signal that asks the daemon to end.
+fn signals() -> io::Result<UnixStream> {
+    let (receiver, sender) = UnixStream::pair()?;
+    pipe::register(SIGINT, sender.try_clone()?)?;
+    pipe::register(SIGTERM, sender)?;
+    Ok(receiver)
+}
+
+fn check_unique(args: &Args) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    let paths = args.socket_path.iter().map(|guest| guest.path.as_path());
+    for path in paths.chain(args.stats_socket.as_deref()) {
+        if !seen.insert(path) {
+            return Err(Error::Twice(path.display().to_string()));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for number in args.fd.iter().map(|guest| guest.number) {
+        if !seen.insert(number) {
+            return Err(Error::Twice(format!("File descriptor {number}")));
+        }
+    }
+    Ok(())
+}
+
+fn default_memory_limit() -> u64 {
+    let info = rustix::system::sysinfo();
+    // The kernel's types differ between architectures.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::from(info.totalram).saturating_mul(info.mem_unit.into());
+    total / DEFAULT_SHARE
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Follows a chain of descriptors.
+
+use thiserror::Error;
+use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+
+use super::guest_memory::{self, Buffer, Memory, Unmapped};
+
+/// Bytes of a descriptor: le64 address, le32 length, le16 flags, le16 next.
+const DESCRIPTOR_SIZE: u32 = 16;
+
+/// Why the descriptors of a chain make no sense. A ring with such a chain is no longer served:
+/// ZC-DEV-43.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ChainError {
+    /// A head or next index is not in its table.
+    #[error("descriptor {index} is outside its table of {entries}")]
+    Index {
+        /// The index.
+        index: u16,
+        /// Entries in the table.
+        entries: u32,
+    },
+    /// More descriptors than queue entries, as a loop has.
+    #[error("the chain has a loop or more than {limit} descriptors")]
+    TooLong {
+        /// Entries of the queue.
+        limit: u16,
+    },
+    /// An indirect descriptor in an indirect table, or one that is not the last of its chain.
+    #[error("an indirect descriptor is inside an indirect table or not the last of its chain")]
+    NestedIndirect,
+    /// An indirect table of zero or broken length.
+    #[error("an indirect table has a length of {0} bytes")]
+    IndirectLength(u32),
+    /// A device-readable descriptor after a device-writable one.
+    #[error("a readable descriptor follows a writable one")]
+    Direction,
+    /// A table or buffer outside the guest's memory.
+    #[error(transparent)]
+    Unmapped(#[from] Unmapped),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    fn has(self, flag: u32) -> bool {
+        u32::from(self.flags) & flag != 0
+    }
+}
+
+/// Table of descriptors in guest memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Number of descriptors.
+    pub entries: u32,
+}
+
+impl Table {
+    fn descriptor(self, memory: &Memory, index: u16) -> Result<Descriptor, ChainError> {
+        if u32::from(index) >= self.entries {
+            let entries = self.entries;
+            return Err(ChainError::Index { index, entries });
+        }
+        let offset = u64::from(DESCRIPTOR_SIZE) * u64::from(index);
+        let address = self
+            .address
+            .checked_add(offset)
+            .ok_or(Unmapped { address: self.address, length: u64::from(self.entries) * u64::from(DESCRIPTOR_SIZE) })?;
+        let mut raw = [0; 16];
+        guest_memory::read(memory, address, &mut raw)?;
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = raw;
+        Ok(Descriptor {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        })
+    }
+}
+
+/// Buffers of one chain, in order. Reused from chain to chain to save allocations.
+#[derive(Debug, Default)]
+pub struct Chain {
+    readable: Vec<Buffer>,
+    writable: Vec<Buffer>,
+}
+
+impl Chain {
+    /// Replaces the contents by the chain that starts at `head`. Each descriptor is read once.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError`] when the descriptors make no sense; the contents are then of no use.
+    pub fn collect(
+        &mut self,
+        memory: &Memory,
+        ring_table: Table,
+        head: u16,
+        queue_size: u16,
+    ) -> Result<(), ChainError> {
+        self.readable.clear();
+        self.writable.clear();
+
+        let mut table = ring_table;
+        let mut in_indirect = false;
+        let mut writable_seen = false;
+        let mut index = head;
+        let mut seen = 0;
+        loop {
+            let descriptor = table.descriptor(memory, index)?;
+            if descriptor.has(VRING_DESC_F_INDIRECT) {
+                if in_indirect || descriptor.has(VRING_DESC_F_NEXT) {
+                    return Err(ChainError::NestedIndirect);
+                }
+                if descriptor.length == 0 || descriptor.length % DESCRIPTOR_SIZE != 0 {
+                    return Err(ChainError::IndirectLength(descriptor.length));
+                }
+                table = Table { address: descriptor.address, entries: descriptor.length / DESCRIPTOR_SIZE };
+                in_indirect = true;
+                index = 0;
+                continue;
+            }
+
+            seen += 1;
+            if seen > queue_size {
+                return Err(ChainError::TooLong { limit: queue_size });
+            }
+            let buffer = Buffer::new(memory, descriptor.address, descriptor.length)?;
+            if descriptor.has(VRING_DESC_F_WRITE) {
+                writable_seen = true;
+                self.writable.extend(buffer);
+            } else if writable_seen {
+                return Err(ChainError::Direction);
+            } else {
+                self.readable.extend(buffer);
+            }
+
+            if !descriptor.has(VRING_DESC_F_NEXT) {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+    }
+
+    /// Buffers the device reads.
+    #[must_use]
+    pub fn readable(&self) -> &[Buffer] {
+        &self.readable
+    }
+
+    /// Buffers the device writes.
+    #[must_use]
+    pub fn writable(&self) -> &[Buffer] {
+        &self.writable
+    }
+}
+
+/// Bytes of a stream of buffers.
+#[must_use]
+pub fn stream_length(buffers: &[Buffer]) -> u64 {
+    buffers.iter().map(|b| u64::from(b.length())).sum()
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What happened on one queue.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use zcache_protocol::{Opcode, Status};
+
+/// Rows of the table of statuses: one for each opcode, and one for unknown opcodes.
+const ROWS: usize = Opcode::ALL.len() + 1;
+
+/// Counters of one queue. They live as long as the socket, and are written by the one thread
+/// that serves the queue; readers see each value at some recent moment.
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    chains: AtomicU64,
+    malformed_chains: AtomicU64,
+    ring_errors: AtomicU64,
+    stopped: AtomicBool,
+    statuses: [[AtomicU64; Status::ALL.len()]; ROWS],
+}
+
+impl QueueCounters {
+    /// A chain was put on the used ring.
+    pub fn count_chain(&self, well_formed: bool) {
+        self.chains.fetch_add(1, Ordering::Relaxed);
+        if !well_formed {
+            self.malformed_chains.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was answered.
+    pub fn count_request(&self, opcode: u16, status: Status) {
+        let row = Opcode::from_wire(opcode)
+            .and_then(|opcode| Opcode::ALL.iter().position(|o| *o == opcode))
+            .unwrap_or(Opcode::ALL.len());
+        // Statuses are numbered from 0 without a gap, in the order of `ALL`.
+        self.statuses[row][status as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The ring makes no sense and is served no longer.
+    pub fn count_ring_error(&self) {
+        self.ring_errors.fetch_add(1, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// The ring was started (again).
+    pub fn ring_started(&self) {
+        self.stopped.store(false, Ordering::Relaxed);
+    }
+
+    /// Chains put on the used ring.
+    #[must_use]
+    pub fn chains(&self) -> u64 {
+        self.chains.load(Ordering::Relaxed)
+    }
+
+    /// Of these, chains that were no batches.
+    #[must_use]
+    pub fn malformed_chains(&self) -> u64 {
+        self.malformed_chains.load(Ordering::Relaxed)
+    }
+
+    /// Times the ring was found to make no sense.
+    #[must_use]
+    pub fn ring_errors(&self) -> u64 {
+        self.ring_errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether the ring is not served because of such an error.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Requests of an opcode (`None`: of all unknown ones) that were answered with a status.
+    #[must_use]
+    pub fn requests(&self, opcode: Option<Opcode>, status: Status) -> u64 {
+        let row = opcode.and_then(|opcode| Opcode::ALL.iter().position(|o| *o == opcode)).unwrap_or(Opcode::ALL.len());
+        self.statuses[row][status as usize].load(Ordering::Relaxed)
+    }
+}

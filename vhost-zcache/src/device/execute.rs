@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Carries out requests: from a typed request through the store to a result.
+
+use std::sync::Arc;
+
+use zcache_protocol as wire;
+use zcache_protocol::{HELLO_RESUMED, RequestResult, Status};
+use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch};
+
+use super::counters::QueueCounters;
+use super::request::{self, Request};
+use super::session::{Access, Epochs, Session};
+
+/// Executes the requests of one queue.
+pub struct Executor {
+    session: Arc<Session>,
+    epochs: Arc<Epochs>,
+    counters: Arc<QueueCounters>,
+    scratch: Scratch,
+}
+
+impl Executor {
+    /// An executor of requests in `session`.
+    #[must_use]
+    pub fn new(session: Arc<Session>, epochs: Arc<Epochs>, counters: Arc<QueueCounters>) -> Self {
+        Self { session, epochs, counters, scratch: Scratch::new() }
+    }
+
+    /// Executes one request. `page` holds the page of a PUT, and receives the page of a GET that
+    /// is answered OK.
+    pub fn execute(&mut self, request: &wire::Request, page: &mut Page) -> RequestResult {
+        let done = request::decode(request).and_then(|request| self.carry_out(request, page));
+        let status = done.err().unwrap_or(Status::Ok);
+        self.counters.count_request(request.header.opcode.get(), status);
+        let done = done.unwrap_or_default();
+        RequestResult {
+            status: (status as u16).into(),
+            flags: done.flags.into(),
+            reserved: 0.into(),
+            value: done.value.into(),
+        }
+    }
+
+    fn carry_out(&mut self, request: Request, page: &mut Page) -> Result<Done, Status> {
+        if let Request::Hello { instance } = request {
+            let welcome = self.session.hello(instance, &self.epochs);
+            return Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch });
+        }
+
+        let access = self.session.access().map_err(|_| Status::NoSession)?;
+        let guest = access.guest();
+        match request {
+            Request::Hello { .. } => Ok(Done::default()),
+            Request::PoolCreate(pool, kind) => create_pool(&access, pool, kind),
+            Request::PoolDestroy(pool) => removed(guest.destroy_pool(pool)),
+            Request::Put(key) => match guest.put(&mut self.scratch, &key, page) {
+                Ok(()) => Ok(Done::default()),
+                Err(PutError::NoPool(_)) => Err(Status::NoPool),
+                Err(PutError::Refused(_)) => Err(Status::Refused),
+            },
+            Request::Get(key, mode) => match guest.get(&mut self.scratch, &key, mode, page) {
+                Ok(()) => Ok(Done::default()),
+                Err(GetError::NoPool(_)) => Err(Status::NoPool),
+                Err(GetError::Miss) => Err(Status::Miss),
+                Err(GetError::Corrupt) => Err(Status::Corrupt),
+                Err(GetError::ExclusivePersistent) => Err(Status::Invalid),
+            },
+            Request::FlushPage(key) => removed(guest.flush_page(&key)),
+            Request::FlushRange(key, count) => removed(guest.flush_range(key.pool, &key.object, key.index, count)),
+            Request::FlushObject(pool, object) => removed(guest.flush_object(pool, &object)),
+            Request::FlushPool(pool) => removed(guest.flush_pool(pool)),
+        }
+    }
+}
+
+/// Flags and value of an OK result.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    flags: u16,
+    value: u64,
+}
+
+fn removed(pages: Result<u64, NoPool>) -> Result<Done, Status> {
+    match pages {
+        Ok(value) => Ok(Done { flags: 0, value }),
+        Err(NoPool) => Err(Status::NoPool),
+    }
+}
+
+fn create_pool(access: &Access<'_>, pool: PoolId, kind: PoolKind) -> Result<Done, Status> {
+    let guest: &Guest = access.guest();
+    if let PoolKind::SharedEphemeral(uuid) = kind
+        && !access.may_share(&uuid)
+    {
+        // What the guest already has under this id is no secret to it, and comes first.
+        return Err(if guest.has_pool(pool) { Status::Exists } else { Status::Denied });
+    }
+    match guest.create_pool(pool, kind) {
+        Ok(Creation::Created | Creation::AlreadySame) => Ok(Done::default()),
+        Err(PoolError::Exists) => Err(Status::Exists),
+        Err(PoolError::TooMany | PoolError::NoMemory) => Err(Status::Limit),
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The zcache device: from a ring to the store and back. Knows virtio, not vhost-user.
+//!
+//! The way of one chain:
+//!
+//! 1. [`ring`] takes the next head from the available ring;
+//! 2. [`chain`] follows its descriptors into two lists of buffers;
+//! 3. [`batch`] reads the requests once and checks the lengths;
+//! 4. [`request`] turns each into a typed [`request::Request`] or refuses it;
+//! 5. [`execute`] carries it out in the guest's [`session`] and the store;
+//! 6. [`batch`] writes the results and pages, [`ring`] publishes the used entry.
+//!
+//! [`guest_memory`] is the only module that touches guest memory: everything past it works on
+//! owned copies that the guest can no longer change.
+
+pub mod batch;
+pub mod chain;
+pub mod config_space;
+pub mod counters;
+pub mod execute;
+pub mod guest_memory;
+pub mod request;
+pub mod ring;
+pub mod session;

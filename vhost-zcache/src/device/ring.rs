@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One split ring: takes chains in order, gives them back in order.
+
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+
+use super::chain::{Chain, ChainError, Table};
+use super::guest_memory::{self, Memory, Unmapped};
+
+/// Most entries a ring may have. Both VMMs with a generic vhost-user device stop at this.
+pub const MAX_QUEUE_SIZE: u16 = 1024;
+
+/// Offset of the first entry in the available ring, after its flags and index.
+const AVAIL_ENTRIES: u64 = 4;
+
+/// Why a ring is not served (any more).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RingError {
+    /// A size that is no power of two up to [`MAX_QUEUE_SIZE`], or a misaligned address.
+    #[error("the ring's size or alignment is wrong")]
+    Layout,
+    /// The ring itself is not in the guest's memory.
+    #[error("the ring is not in the guest's memory")]
+    Unmapped,
+    /// More chains than entries: the driver's index jumped.
+    #[error("{pending} chains are available in a ring of {size}")]
+    AvailIndex {
+        /// Chains between the last one taken and the driver's index.
+        pending: u16,
+        /// Entries of the ring.
+        size: u16,
+    },
+    /// A chain that cannot be followed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+impl From<Unmapped> for RingError {
+    fn from(error: Unmapped) -> Self {
+        Self::Chain(error.into())
+    }
+}
+
+impl From<virtio_queue::Error> for RingError {
+    fn from(_: virtio_queue::Error) -> Self {
+        // With the layout checked at the start, what is left are accesses outside of memory.
+        Self::Unmapped
+    }
+}
+
+/// Where a ring is, as the VMM said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingLayout {
+    /// Entries.
+    pub size: u16,
+    /// Guest-physical address of the descriptor table.
+    pub descriptors: u64,
+    /// Guest-physical address of the available ring.
+    pub available: u64,
+    /// Guest-physical address of the used ring.
+    pub used: u64,
+    /// Whether `VIRTIO_RING_F_EVENT_IDX` was negotiated.
+    pub event_idx: bool,
+}
+
+/// A chain that was taken and has to be completed before the next one is taken.
+#[derive(Debug)]
+#[must_use]
+pub struct Taken {
+    head: u16,
+}
+
+/// A ring that is being served.
+#[derive(Debug)]
+pub struct Ring {
+    queue: Queue,
+}
+
+impl Ring {
+    /// Starts to serve a ring at its used index, whatever index the VMM believes in.
+    ///
+    /// Chains are completed in order, so all before the used index are done and none after it
+    /// is. After an orderly stop this is where the ring was left; after a crash of the device it
+    /// replays exactly the unfinished chains, where Cloud Hypervisor would skip them by passing
+    /// the available index.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`] when the layout is wrong or not in guest memory.
+    pub fn start(layout: &RingLayout, memory: &Memory) -> Result<Self, RingError> {
+        let mut queue = Queue::new(MAX_QUEUE_SIZE).map_err(|_| RingError::Layout)?;
+        queue
+            .try_set_size(layout.size)
+            .and_then(|()| queue.try_set_desc_table_address(GuestAddress(layout.descriptors)))
+            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(layout.available)))
+            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(layout.used)))
+            .map_err(|_| RingError::Layout)?;
+        queue.set_event_idx(layout.event_idx);
+        queue.set_ready(true);
+        if !queue.is_valid(memory) {
+            return Err(RingError::Unmapped);
+        }
+        let used = queue.used_idx(memory, Ordering::Acquire)?.0;
+        queue.set_next_avail(used);
+        queue.set_next_used(used);
+        Ok(Self { queue })
+    }
+
+    /// Takes the next chain into `chain`, if the driver made one available.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`] when the ring or the chain makes no sense.
+    pub fn take(&mut self, memory: &Memory, chain: &mut Chain) -> Result<Option<Taken>, RingError> {
+        let size = self.queue.size();
+        let next = self.queue.next_avail();
+        // Acquire: the entry and descriptors are read after the index that announces them.
+        let available = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        let pending = available.wrapping_sub(next);
+        if pending == 0 {
+            return Ok(None);
+        }
+        if pending > size {
+            return Err(RingError::AvailIndex { pending, size });
+        }
+
+        let slot = AVAIL_ENTRIES + 2 * u64::from(next % size);
+        // The whole ring was found to be in guest memory, far from the end of addresses.
+        let head = guest_memory::load_u16(memory, self.queue.avail_ring().wrapping_add(slot))?;
+        let table = Table { address: self.queue.desc_table(), entries: size.into() };
+        chain.collect(memory, table, head, size)?;
+        self.queue.set_next_avail(next.wrapping_add(1));
+        Ok(Some(Taken { head }))
+    }
+
+    /// Puts a chain on the used ring, `written` bytes of it written.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Unmapped`] when the used ring's memory has gone.
+    pub fn complete(&mut self, memory: &Memory, taken: Taken, written: u32) -> Result<(), RingError> {
+        Ok(self.queue.add_used(memory, taken.head, written)?)
+    }
+
+    /// Whether the driver wants to be told of the chains completed since the last call.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Unmapped`] when the ring's memory has gone.
+    pub fn needs_notification(&mut self, memory: &Memory) -> Result<bool, RingError> {
+        Ok(self.queue.needs_notification(memory)?)
+    }
+
+    /// Asks the driver not to kick.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Unmapped`] when the ring's memory has gone.
+    pub fn disable_kicks(&mut self, memory: &Memory) -> Result<(), RingError> {
+        Ok(self.queue.disable_notification(memory)?)
+    }
+
+    /// Asks the driver to kick again; true when chains are already there, which may have been
+    /// made available without a kick.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Unmapped`] when the ring's memory has gone.
+    pub fn enable_kicks(&mut self, memory: &Memory) -> Result<bool, RingError> {
+        Ok(self.queue.enable_notification(memory)?)
+    }
+
+    /// Index of the first chain that is not completed.
+    #[must_use]
+    pub fn position(&self) -> u16 {
+        self.queue.next_used()
+    }
+}

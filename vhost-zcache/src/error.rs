@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Why the daemon did not start. Each is one line for the user.
+
+use std::io;
+
+use thiserror::Error;
+use zcache_store::StoreError;
+
+use crate::frontend::listener::SocketError;
+
+/// Why the daemon did not start, or had to end.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A socket cannot be used.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The same path or descriptor was given twice.
+    #[error("{0} is given twice")]
+    Twice(String),
+    /// The store cannot be made.
+    #[error("Cannot make the store: {0}")]
+    Store(#[from] StoreError),
+    /// A guest's thread cannot be started.
+    #[error("Cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The control plane cannot run.
+    #[error("Cannot wait for events: {0}")]
+    Events(event_manager::Error),
+    /// Signals cannot be received.
+    #[error("Cannot receive signals: {0}")]
+    Signals(io::Error),
+    /// The process has no file descriptor left.
+    #[error("Cannot have another file descriptor: {0}")]
+    Descriptors(io::Error),
+}
