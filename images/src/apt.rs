@@ -74,7 +74,7 @@ impl AptRoot {
     /// Downloads packages and everything they depend on. Files that are there already
     /// are not fetched again.
     pub(crate) fn download(&self, packages: &[&str]) -> Result<Vec<Deb>> {
-        let plan = command::output(self.apt_get().args(["--simulate", "--no-download", "install"]).args(packages))?;
+        let plan = command::output(self.apt_get().args(["--simulate", "install"]).args(packages))?;
         command::run(self.apt_get().args(["--yes", "--download-only", "install"]).args(packages), &self.log)?;
         let archives = self.dir.join("cache/archives");
         Ok(plan.lines().filter_map(|line| planned(line, &archives)).collect())
@@ -127,8 +127,10 @@ pub(crate) fn download_from_first(
 /// Reads a line like `Inst zlib1g (1:1.2.13.dfsg-1 Debian:12.15/oldstable [amd64])`.
 fn planned(line: &str, archives: &Path) -> Option<Deb> {
     let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
-    let version = rest.split(' ').next()?;
-    let architecture = rest.rsplit_once('[')?.1.split(']').next()?;
+    // After the parenthesis may follow what else this step of an upgrade breaks.
+    let details = rest.split(')').next()?;
+    let version = details.split(' ').next()?;
+    let architecture = details.rsplit_once('[')?.1.split(']').next()?;
     // apt writes the epoch's colon like this in file names.
     let file = format!("{name}_{}_{architecture}.deb", version.replace(':', "%3a"));
     Some(Deb { package: Package { name: name.to_owned(), version: version.to_owned() }, path: archives.join(file) })
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn reads_apts_plan() {
         let archives = Path::new("/a");
-        let line = "Inst zlib1g (1:1.2.13.dfsg-1 Debian:12.15/oldstable [amd64])";
+        let line = "Inst zlib1g (1:1.2.13.dfsg-1 Debian:12.15/oldstable [amd64]) []";
         let deb = planned(line, archives).expect("an Inst line names a package");
         assert_eq!(deb.package.name, "zlib1g");
         assert_eq!(deb.package.version, "1:1.2.13.dfsg-1");
