@@ -1,56 +1,106 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a guest is made of, and the daemon's program.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use zcache_images::{GUEST_CMDLINE, Images, Kernel, PayloadFile, Qemu};
 
-/// stub
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
-    /// stub
-    Classic,
-    /// stub
-    ClassicDebug,
-}
+use crate::scenario::target_folder;
 
-/// The files one kernel's guests are booted from.
+/// The files that guests with one kernel are booted from.
 #[derive(Debug)]
 pub struct Artefacts {
-    dir: PathBuf,
+    qemu: Qemu,
+    accel: zcache_images::Accel,
+    kernel_image: PathBuf,
+    rootfs: PathBuf,
+    payload: PathBuf,
 }
 
 impl Artefacts {
-    /// Fetches or builds what is missing.
-    pub fn get(_kernel: Kernel) -> Result<Self> {
-        Ok(Self { dir: PathBuf::from(std::env::var("STUB_DIR")?) })
+    /// Fetches or builds what is missing, with progress on standard error.
+    pub fn get(kernel: Kernel) -> Result<Self> {
+        let images = Images::open()?;
+        let built = images.kernel(kernel)?;
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+        let mut files = Vec::new();
+        let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
+        for module in files_with_extension(&modules, "ko")? {
+            files.push(payload_file("modules", module)?);
+        }
+        for source in files_with_extension(&workspace.join("tests/guest"), "c")? {
+            files.push(payload_file("bin", images.guest_program(&source)?)?);
+        }
+        Ok(Self {
+            qemu: images.qemu()?,
+            accel: images.accel()?,
+            kernel_image: built.image(),
+            rootfs: images.rootfs()?,
+            payload: images.payload(&files)?,
+        })
     }
-    pub(crate) fn qemu(&self) -> Result<Command> {
-        Ok(Command::new(self.dir.join("qemu")))
+
+    /// How guests are executed: `kvm` or `tcg`.
+    #[must_use]
+    pub fn accel(&self) -> &'static str {
+        match self.accel {
+            zcache_images::Accel::Kvm => "kvm",
+            zcache_images::Accel::Tcg => "tcg",
+        }
     }
-    pub(crate) fn accel(&self) -> Result<&'static str> {
-        Ok("tcg,thread=multi")
+
+    /// The first words of QEMU's command line.
+    pub(crate) fn qemu(&self) -> Command {
+        let mut command = self.qemu.command();
+        command.args(self.accel.qemu_args());
+        command
     }
-    pub(crate) fn cmdline(&self) -> &str {
-        "root=/dev/vda rootfstype=squashfs ro init=/init console=ttyS0 panic=-1"
+
+    /// The kernel's command line; words may be added.
+    pub(crate) fn cmdline(&self) -> &'static str {
+        GUEST_CMDLINE
     }
-    pub(crate) fn kernel_image(&self) -> PathBuf {
-        self.dir.join("bzImage")
+
+    pub(crate) fn kernel_image(&self) -> &Path {
+        &self.kernel_image
     }
+
     pub(crate) fn rootfs(&self) -> &Path {
-        &self.dir
+        &self.rootfs
     }
+
     pub(crate) fn payload(&self) -> &Path {
-        &self.dir
+        &self.payload
     }
 }
 
-/// The daemon's program, which the build has put beside the other binaries.
+/// The daemon's program, where `cargo build --release` has put it.
 pub fn daemon_binary() -> Result<PathBuf> {
-    let path = crate::scenario::target_folder().join("release/vhost-zcache");
+    let path = target_folder().join("release/vhost-zcache");
     if !path.exists() {
         bail!("{} is missing: cargo build --release --package vhost-zcache", path.display());
     }
     Ok(path)
+}
+
+fn files_with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let context = || format!("Cannot list {}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(context)? {
+        let path = entry.with_context(context)?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn payload_file(folder: &str, source: PathBuf) -> Result<PayloadFile> {
+    let name = source.file_name().and_then(|name| name.to_str()).context("A payload file has no name")?;
+    let path = format!("{folder}/{name}");
+    Ok(PayloadFile { source, path })
 }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::device::Endpoint;
 use crate::process::{Process, describe, wait_readable};
+use crate::stats::{DaemonStats, GuestStats};
 
 /// One guest's socket and what that guest may do.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +102,20 @@ impl Daemon {
     pub fn stats(&self) -> Result<Value> {
         let document = self.read_stats().context("Cannot read the daemon's statistics")?;
         serde_json::from_str(&document).context("The daemon's statistics are not JSON")
+    }
+
+    /// The statistics of guest number `index`.
+    pub fn guest_stats(&self, index: usize) -> Result<GuestStats> {
+        let mut stats = self.typed_stats()?;
+        if index >= stats.guests.len() {
+            bail!("The daemon has no guest number {index}");
+        }
+        Ok(stats.guests.swap_remove(index))
+    }
+
+    /// The statistics that tests look at.
+    pub fn typed_stats(&self) -> Result<DaemonStats> {
+        serde_json::from_value(self.stats()?).context("The daemon's statistics are not as documented")
     }
 
     fn read_stats(&self) -> Result<String> {

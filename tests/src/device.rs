@@ -116,15 +116,18 @@ impl Slot {
     }
 }
 
+/// Bytes of config space that the guest sees; `struct zcache_config` is at their start.
+const CONFIG_SIZE: u64 = 64;
+
 /// Properties of the device besides its connection: what the daemon serves, and config
-/// space for `struct zcache_config`.
+/// space.
 pub(crate) fn properties(queues: u16) -> [(&'static str, u64); 4] {
     [
         ("virtio-id", u64::from(zcache_protocol::DEFAULT_VIRTIO_ID)),
         ("num_vqs", u64::from(queues)),
-        // The most QEMU takes, and a power of two.
+        // The most QEMU takes.
         ("vq_size", 1024),
-        ("config_size", size_of::<zcache_protocol::Config>() as u64),
+        ("config_size", CONFIG_SIZE),
     ]
 }
 

@@ -8,6 +8,7 @@
 //! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
 //! | `zhost` | requests from inside a guest to the host |
 //! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
+//! | `stats` | the daemon's statistics, typed |
 //! | `artefacts` | kernel, root disk, QEMU and payload, from `zcache-images` |
 //! | `complaints` | what a guest's kernel log must not contain |
 //! | `witness` | a second device that records and checks what the driver does |
@@ -22,15 +23,18 @@ mod process;
 mod qemu;
 mod qmp;
 mod scenario;
+mod stats;
 mod vm;
 pub mod witness;
 mod zhost;
 
-pub use artefacts::{Artefacts, Kernel, daemon_binary};
+pub use artefacts::{Artefacts, daemon_binary};
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
 pub use guest::{Exit, Guest, Output, Running, Stream};
 pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, scenario, target_folder};
+pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Modules, Presence, Vm, VmOptions};
+pub use zcache_images::Kernel;

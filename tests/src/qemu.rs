@@ -41,8 +41,8 @@ pub(crate) fn command(
     serial: &Path,
 ) -> Result<Command> {
     let artefacts = Artefacts::get(options.kernel)?;
-    let mut line = Line { command: artefacts.qemu()? };
-    line.words(["-nodefaults", "-no-reboot", "-display", "none", "-accel", artefacts.accel()?, "-cpu", "max"]);
+    let mut line = Line { command: artefacts.qemu() };
+    line.words(["-nodefaults", "-no-reboot", "-display", "none"]);
     line.option("-smp", &options.cpus.to_string(), &[]);
     // The daemon maps the guest's memory.
     let memory = format!("{}M", options.memory_mib);

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
+use zcache_images::Kernel;
 
 use crate::agent::{Agent, Reply};
-use crate::artefacts::Kernel;
 use crate::complaints;
 use crate::daemon::Daemon;
 use crate::device::{Endpoint, Slot};
@@ -106,10 +106,7 @@ impl VmOptions {
 
     /// How much slower than an ordinary guest this one is, at worst.
     pub fn patience(&self) -> u32 {
-        match self.kernel {
-            Kernel::Classic => 1,
-            Kernel::ClassicDebug => 5,
-        }
+        if self.kernel == Kernel::ClassicDebug { 5 } else { 1 }
     }
 }
 

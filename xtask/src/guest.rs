@@ -24,39 +24,39 @@ use crate::{build, size};
 #[derive(clap::Args)]
 #[command(after_long_help = IN_THE_GUEST)]
 pub(crate) struct Arguments {
-    /// The guest's kernel
-    #[arg(long, value_enum, default_value = "classic")]
-    pub(crate) kernel: KernelName,
+    /// The guest's kernel; classic-debug has KASAN and lockdep
+    #[arg(long, value_name = "classic|classic-debug", default_value = "classic")]
+    kernel: Kernel,
     /// The guest's memory
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
-    pub(crate) memory: u64,
+    memory: u64,
     /// Virtual CPUs
     #[arg(long, default_value_t = 2)]
-    pub(crate) cpus: u8,
+    cpus: u8,
     /// An empty test disk; repeatable [default: one of 1G]
     #[arg(long = "disk", value_name = "SIZE", value_parser = size::parse)]
-    pub(crate) disks: Vec<u64>,
+    disks: Vec<u64>,
     /// Whether the zcache device is there at boot, comes with 'zhost attach', or never
     #[arg(long, value_enum, default_value = "yes")]
-    pub(crate) device: Device,
+    device: Device,
     /// The daemon's memory limit
     #[arg(long, value_name = "SIZE", default_value = "1G")]
-    pub(crate) limit: String,
+    limit: String,
     /// A shared pool the guest may open; repeatable
     #[arg(long, value_name = "UUID")]
-    pub(crate) allow_shared: Vec<String>,
+    allow_shared: Vec<String>,
     /// Request queues of the device
     #[arg(long, default_value_t = 2)]
-    pub(crate) queues: u16,
+    queues: u16,
     /// Whether the driver's modules are loaded before the script runs
     #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) modules: ModulesMode,
+    modules: ModulesMode,
     /// Stop the script after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    pub(crate) timeout: u64,
+    timeout: u64,
     /// Run this file in the guest
     #[arg(long, value_name = "SCRIPT")]
-    pub(crate) run: Option<PathBuf>,
+    run: Option<PathBuf>,
 }
 
 /// An interactive guest ends when its user wants it to.
@@ -81,35 +81,17 @@ In the guest:
 The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later|no and
 ZCACHE_MODULES=/payload/modules.";
 
-/// Names of the kernels on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum KernelName {
-    /// Linux 5.10 with cleancache and frontswap
-    Classic,
-    /// The same with KASAN and lockdep
-    ClassicDebug,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
+enum Device {
     Yes,
     Later,
     No,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ModulesMode {
+enum ModulesMode {
     Auto,
     None,
-}
-
-impl From<KernelName> for Kernel {
-    fn from(name: KernelName) -> Self {
-        match name {
-            KernelName::Classic => Self::Classic,
-            KernelName::ClassicDebug => Self::ClassicDebug,
-        }
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -130,7 +112,7 @@ fn read_script(path: &Path) -> Result<Vec<u8>> {
 
 fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
     let mut options = VmOptions::new("guest");
-    options.kernel = arguments.kernel.into();
+    options.kernel = arguments.kernel;
     options.memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
     options.cpus = arguments.cpus;
     options.disks.clone_from(&arguments.disks);

@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackend, VringRwLock, VringT};
 use virtio_queue::desc::split::Descriptor;
-use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT};
 use vm_memory::{Bytes, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier};
-use zcache_protocol::{Batch, Config, Opcode, PAGE_SIZE, Request, RequestResult};
+use zcache_protocol::{Batch, Config, Opcode, PAGE_SIZE, Request, RequestHeader, RequestResult};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::ledger::{Ledger, Page};
+use super::ledger::{Ledger, Page, Waiting};
 use super::{Behaviour, locked};
 
 const QUEUES: u16 = 4;
@@ -59,6 +59,7 @@ impl Backend {
         let head = chain.head_index();
         let readable = read(&chain)?;
         let behaviour = locked(&self.behaviour).clone();
+        std::thread::sleep(behaviour.delay);
         if behaviour.silent {
             locked(&self.ledger).held.extend(writable(&chain).map(|buffer| (buffer.addr(), buffer.len())));
             return Ok(());
@@ -68,8 +69,7 @@ impl Backend {
         let count = usize::from(batch.count.get());
         ensure!(count >= 1 && count <= usize::from(MAX_BATCH), "A batch of {count} requests");
         let (requests, mut pages) = rest.split_at_checked(count * size_of::<Request>()).context("Short batch")?;
-        let others: Vec<usize> =
-            (0..vrings.len()).filter(|other| *other != queue && holds_chains(&vrings[*other])).collect();
+        let waiting = waiting(queue, vrings, chain.memory());
 
         let (mut results, mut gets) = (Vec::new(), Vec::new());
         let mut answered_gets = 0;
@@ -83,7 +83,7 @@ impl Backend {
             } else {
                 None
             };
-            let (mut result, mut page) = locked(&self.ledger).execute(queue, &others, &request, put);
+            let (mut result, mut page) = locked(&self.ledger).execute(queue, &waiting, &request, put);
             if let Some((_, status)) = behaviour.answer.filter(|(which, _)| Some(*which) == opcode) {
                 (result, page) = (RequestResult { status: status.into(), ..RequestResult::default() }, None);
             }
@@ -112,14 +112,25 @@ impl Backend {
     }
 }
 
-/// Whether a queue has chains that were not taken yet.
-fn holds_chains(vring: &VringRwLock<Memory>) -> bool {
-    let state = vring.get_ref();
-    let queue = state.get_queue();
-    queue.ready() && {
-        drop(state);
-        vring.enable_notification().unwrap_or(false)
+/// The chains on the other queues that were made available and not taken yet, by queue and by the
+/// pool of their first request.
+fn waiting(queue: usize, vrings: &[VringRwLock<Memory>], memory: &GuestMemoryMmap) -> Vec<Waiting> {
+    let mut found = Vec::new();
+    for (other, vring) in vrings.iter().enumerate().filter(|(other, _)| *other != queue) {
+        // A copy of the queue, so that looking does not take.
+        let Ok(mut copy) = Queue::try_from(vring.get_ref().get_queue().state()) else { continue };
+        let Ok(chains) = copy.iter(memory) else { continue };
+        for chain in chains {
+            let mut head = [0; size_of::<Batch>() + size_of::<RequestHeader>()];
+            let first = chain.readable().next();
+            if first.is_some_and(|buffer| memory.read_slice(&mut head, buffer.addr()).is_ok())
+                && let Ok(header) = RequestHeader::read_from_bytes(&head[size_of::<Batch>()..])
+            {
+                found.push(Waiting { queue: other, pool: header.pool.get() });
+            }
+        }
     }
+    found
 }
 
 fn readable(chain: &Chain) -> impl Iterator<Item = Descriptor> {

@@ -38,13 +38,21 @@ impl Seen {
     }
 }
 
+/// A chain on another queue that the device has not taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) queue: usize,
+    /// Pool of the chain's first request.
+    pub(super) pool: u32,
+}
+
 /// Everything the witness knows of one driver.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Requests in the order in which they were executed.
     pub seen: Vec<Seen>,
-    /// Rules of SPEC.md that the driver broke, each with what happened.
-    pub violations: Vec<String>,
+    /// Rules of SPEC.md that the driver broke, each with what happened; see [`verdict`](Self::verdict).
+    violations: Vec<String>,
     /// Reads of the configuration space.
     pub config_reads: u64,
     /// Writes to the configuration space.
@@ -55,6 +63,8 @@ pub struct Ledger {
     pub(super) held: Vec<(GuestAddress, u32)>,
     pages: HashMap<(u32, Object, u64), Page>,
     queue_of: HashMap<(u32, Object), usize>,
+    /// Queues that still owe a FLUSH_POOL (ZC-DRV-15).
+    unflushed: Vec<Waiting>,
     instance: Option<[u8; zcache_protocol::ID_SIZE]>,
     epoch: u64,
 }
@@ -66,6 +76,13 @@ impl Ledger {
         self.seen.iter().filter(|seen| seen.is(opcode)).count()
     }
 
+    /// The broken rules, those that only the end of the run shows included.
+    #[must_use]
+    pub fn verdict(&self) -> Vec<String> {
+        let owed = self.unflushed.iter().map(|chain| format!("ZC-DRV-15: a queue was not flushed: {chain:?}"));
+        self.violations.iter().cloned().chain(owed).collect()
+    }
+
     pub(super) fn violation(&mut self, sentence: &str, what: impl std::fmt::Display) {
         if self.violations.len() < 50 {
             self.violations.push(format!("{sentence}: {what}"));
@@ -74,11 +91,11 @@ impl Ledger {
 
     /// Executes one request as the specification says.
     ///
-    /// `outstanding` names the other queues that hold chains which were not taken yet.
+    /// `waiting` are the chains on other queues which were not taken yet.
     pub(super) fn execute(
         &mut self,
         queue: usize,
-        outstanding: &[usize],
+        waiting: &[Waiting],
         request: &Request,
         put: Option<Page>,
     ) -> (RequestResult, Option<Page>) {
@@ -90,7 +107,7 @@ impl Ledger {
             return (status(Status::Unsupported), None);
         };
         match opcode {
-            Opcode::Hello => (self.hello(request, outstanding), None),
+            Opcode::Hello => (self.hello(request, waiting), None),
             _ if self.instance.is_none() => {
                 self.violation("ZC-DRV-7", format_args!("{opcode:?} before any HELLO"));
                 (status(Status::NoSession), None)
@@ -98,20 +115,28 @@ impl Ledger {
             Opcode::PoolCreate => (self.create(pool, flags, request), None),
             _ if !self.pools.contains_key(&pool) => (status(Status::NoPool), None),
             Opcode::PoolDestroy => {
+                if waiting.iter().any(|chain| chain.pool == pool) {
+                    self.violation("ZC-DRV-9", format_args!("pool {pool} destroyed while in use: {waiting:?}"));
+                }
                 self.pools.remove(&pool);
                 self.queue_of.retain(|(of, _), _| *of != pool);
                 (removed(self.remove(|of, _, _| of == pool)), None)
             }
-            Opcode::FlushPool => (removed(self.remove(|of, _, _| of == pool)), None),
+            Opcode::FlushPool => {
+                // Requests that wait elsewhere come after this flush: their queues need their own.
+                self.unflushed.retain(|chain| *chain != Waiting { queue, pool });
+                self.unflushed.extend(waiting.iter().filter(|chain| chain.pool == pool));
+                (removed(self.remove(|of, _, _| of == pool)), None)
+            }
             Opcode::Put | Opcode::Get | Opcode::FlushPage | Opcode::FlushRange | Opcode::FlushObject => {
                 self.keyed(queue, opcode, request, put)
             }
         }
     }
 
-    fn hello(&mut self, request: &Request, outstanding: &[usize]) -> RequestResult {
-        if !outstanding.is_empty() {
-            self.violation("ZC-DRV-7", format_args!("HELLO while queues {outstanding:?} hold requests"));
+    fn hello(&mut self, request: &Request, waiting: &[Waiting]) -> RequestResult {
+        if !waiting.is_empty() {
+            self.violation("ZC-DRV-7", format_args!("HELLO while other queues hold requests: {waiting:?}"));
         }
         let Ok(hello) = HelloBody::read_from_bytes(&request.body) else { return status(Status::Invalid) };
         if hello.version.get() != VERSION || hello.features.get() != 0 || hello.reserved != [0; 16] {

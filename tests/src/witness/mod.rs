@@ -12,6 +12,7 @@ mod ledger;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use vhost_user_backend::VhostUserDaemon;
@@ -31,11 +32,19 @@ pub struct Behaviour {
     pub answer: Option<(Opcode, u16)>,
     /// Chains are taken and never answered.
     pub silent: bool,
+    /// How long the device thinks about each chain.
+    pub delay: Duration,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { magic: zcache_protocol::MAGIC, version: zcache_protocol::VERSION, answer: None, silent: false }
+        Self {
+            magic: zcache_protocol::MAGIC,
+            version: zcache_protocol::VERSION,
+            answer: None,
+            silent: false,
+            delay: Duration::ZERO,
+        }
     }
 }
 
