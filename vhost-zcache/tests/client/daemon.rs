@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The real daemon as a child process.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{PATIENCE, eventually};
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    directory: TempDir,
+    guests: usize,
+}
+
+impl Daemon {
+    /// A daemon with one guest.
+    pub fn start() -> Self {
+        Self::with(&[""], &[])
+    }
+
+    /// A daemon with a guest for each of `guests`, which are options after the socket's path
+    /// such as `memory-limit=1M`, and with further arguments.
+    pub fn with(guests: &[&str], arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the sockets");
+        let mut command = binary();
+        for (number, options) in guests.iter().enumerate() {
+            let mut socket = socket_path(directory.path(), number).into_os_string();
+            if !options.is_empty() {
+                socket.push(",");
+                socket.push(options);
+            }
+            command.arg("--socket-path").arg(socket);
+        }
+        command.arg("--stats-socket").arg(directory.path().join("stats"));
+        command.args(["--log-level", "warn"]).args(arguments);
+        let child = command.spawn().expect("the daemon starts");
+        let mut daemon = Self { child, directory, guests: guests.len() };
+        let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
+        sockets.push(daemon.directory.path().join("stats"));
+        eventually("the daemon listens on all its sockets", || {
+            if let Some(status) = daemon.child.try_wait().expect("the daemon's state") {
+                panic!("the daemon ended at its start: {status}");
+            }
+            sockets.iter().all(|socket| socket.exists())
+        });
+        daemon
+    }
+
+    /// A guest's socket.
+    pub fn socket(&self, number: usize) -> PathBuf {
+        socket_path(self.directory.path(), number)
+    }
+
+    /// Directory of the sockets.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The statistics.
+    pub fn stats(&self) -> serde_json::Value {
+        let mut text = String::new();
+        let mut socket = UnixStream::connect(self.directory.path().join("stats")).expect("the statistics socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.read_to_string(&mut text).expect("statistics");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("statistics are no JSON document: {e}\n{text}"))
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        self.count("fd")
+    }
+
+    /// Threads.
+    pub fn threads(&self) -> usize {
+        self.count("task")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        fs::read_dir(format!("/proc/{}/{what}", self.child.id())).expect("the daemon's process").count()
+    }
+
+    /// Whether the daemon is alive.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("the daemon's state").is_none()
+    }
+
+    /// Sends a signal and waits for the end; the status and how long it took.
+    pub fn end(&mut self, signal: Signal) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        kill_process(Pid::from_child(&self.child), signal).expect("the daemon is alive");
+        let status = wait(&mut self.child);
+        (status, start.elapsed())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn socket_path(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("guest{number}"))
+}
+
+/// The daemon's binary, to be started with arguments.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-zcache"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary with arguments that make it end by itself.
+pub fn run(arguments: &[&str]) -> Output {
+    let mut child =
+        binary().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the daemon starts");
+    wait(&mut child);
+    child.wait_with_output().expect("its output")
+}
+
+/// Waits for a process, which is killed if it does not end.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("a child process") {
+            return status;
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill().expect("a child process");
+            panic!("the daemon did not end within {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
