@@ -9,6 +9,7 @@
 //! | `zhost` | requests from inside a guest to the host |
 //! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
 //! | `stats` | the daemon's statistics, typed |
+//! | `driver` | the driver's statistics, typed |
 //! | `artefacts` | kernel, root disk, QEMU and payload, from `zcache-images` |
 //! | `complaints` | what a guest's kernel log must not contain |
 //! | `witness` | a second device that records and checks what the driver does |
@@ -18,6 +19,7 @@ mod artefacts;
 mod complaints;
 mod daemon;
 mod device;
+mod driver;
 mod guest;
 mod process;
 mod qemu;
@@ -31,6 +33,7 @@ mod zhost;
 pub use artefacts::{Artefacts, daemon_binary};
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
+pub use driver::{DriverPool, DriverStats};
 pub use guest::{Exit, Guest, Output, Running, Stream};
 pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};

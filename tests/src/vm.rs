@@ -223,7 +223,11 @@ impl Vm {
 
     /// Plugs in the device of this guest's daemon and waits until a loaded driver uses it.
     pub fn attach(&self) -> Result<()> {
-        self.attach_to(&self.daemon_endpoint()?)
+        self.attach_to(&self.daemon_endpoint()?)?;
+        if self.guest.has_driver()? {
+            self.guest.await_driver_state("attached", Duration::from_secs(30) * self.options.patience())?;
+        }
+        Ok(())
     }
 
     /// Plugs in a device with some other backend.

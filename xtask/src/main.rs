@@ -2,8 +2,11 @@
 //! Developer commands. Each lives in a file of its own.
 
 mod build;
+mod demo;
+mod driver;
 mod guest;
 mod size;
+mod test;
 
 use std::process::ExitCode;
 
@@ -23,11 +26,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Guest(guest::Arguments),
+    Demo(demo::Arguments),
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Guest(arguments) => guest::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run_all(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

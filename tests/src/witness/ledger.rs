@@ -76,6 +76,12 @@ impl Ledger {
         self.seen.iter().filter(|seen| seen.is(opcode)).count()
     }
 
+    /// How many buffers the chains hold that were taken and not answered.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The broken rules, those that only the end of the run shows included.
     #[must_use]
     pub fn verdict(&self) -> Vec<String> {

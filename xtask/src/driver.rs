@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Checks of the guest driver that need no guest: the kernel's style checker and sparse.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use zcache_images::{Images, Kernel};
+
+/// Fails on the first complaint of either checker.
+pub(crate) fn check() -> Result<()> {
+    let images = Images::open()?;
+    let kernel = images.kernel(Kernel::Classic)?;
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+    check_style(&kernel.build_tree().join("source/scripts/checkpatch.pl"), &workspace)
+}
+
+fn check_style(checkpatch: &Path, workspace: &Path) -> Result<()> {
+    let files = sources(&workspace.join("guest-driver"))?;
+    let output = Command::new("perl")
+        .arg(checkpatch)
+        .args(["--no-tree", "--strict", "--terse", "--no-summary", "--show-types", "--max-line-length=100", "--file"])
+        .args(&files)
+        .output()
+        .context("Cannot run checkpatch.pl")?;
+    let complaints = String::from_utf8_lossy(&output.stdout);
+    if !complaints.trim().is_empty() {
+        bail!("checkpatch.pl complains:\n{}", complaints.trim());
+    }
+    if !output.status.success() {
+        bail!("checkpatch.pl failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("Cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        let is_source = path.extension().is_some_and(|end| end == "c" || end == "h");
+        if is_source && !path.to_string_lossy().ends_with(".mod.c") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `cargo xtask test`: every check of the project, the tests that boot guests last.
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::Result;
+use zcache_tests::{Artefacts, Kernel};
+
+use crate::build::{self, cargo, run};
+use crate::driver;
+
+/// Run all checks and tests
+///
+/// Fetches and builds what they need first; a second run needs no network.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out the long tests (docs/testing.md names them) and the debug kernel they need
+    #[arg(long)]
+    quick: bool,
+    /// Run only the tests whose name contains one of these
+    filters: Vec<String>,
+}
+
+pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
+    step("guest kernels, root disk, QEMU", || {
+        Artefacts::get(Kernel::Classic)?;
+        if !arguments.quick {
+            Artefacts::get(Kernel::ClassicDebug)?;
+        }
+        Ok(())
+    })?;
+    step("daemon", || build::daemon().map(drop))?;
+    step("rustfmt and clippy components", ensure_components)?;
+    step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    step("clippy", || {
+        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+    })?;
+    step("licences and duplicates of dependencies", check_dependencies)?;
+    step("guest driver's style and types", driver::check)?;
+    println!("== tests");
+    test(arguments)
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let started = Instant::now();
+    work()?;
+    println!("   {:.1} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// A minimal toolchain comes without them.
+fn ensure_components() -> Result<()> {
+    for (command, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !has_subcommand(command) {
+            run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_dependencies() -> Result<()> {
+    if !has_subcommand("deny") {
+        println!("   skipped: cargo-deny is not installed (cargo install --locked cargo-deny)");
+        return Ok(());
+    }
+    // Advisories change under an unchanged tree and need a network: not for this test.
+    run(cargo().args(["deny", "--offline", "--log-level", "error", "check", "licenses", "bans", "sources"]))
+}
+
+fn has_subcommand(name: &str) -> bool {
+    cargo()
+        .args([name, "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The runner's summary is the end of what this command prints.
+fn test(arguments: &Arguments) -> Result<ExitCode> {
+    let mut command = cargo();
+    if has_subcommand("nextest") {
+        command.args(["nextest", "run", "--workspace"]);
+        if arguments.quick {
+            command.args(["--filterset", "not binary(long)"]);
+        }
+        command.args(&arguments.filters);
+    } else {
+        command.args(["test", "--workspace", "--no-fail-fast", "--"]);
+        if arguments.quick {
+            command.args(["--skip", "long_"]);
+        }
+        command.args(&arguments.filters);
+    }
+    Ok(if command.status()?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
