@@ -188,6 +188,8 @@ fn configuration(dir: &Path, suites: &[Suite]) -> Result<String> {
          Dir::State \"{dir}/state\";\n\
          Dir::State::status \"{dir}/state/status\";\n\
          Dir::Cache \"{dir}/cache\";\n\
+         Dir::Cache::pkgcache \"\";\n\
+         Dir::Cache::srcpkgcache \"\";\n\
          APT::Architecture \"amd64\";\n\
          APT::Architectures {{ \"amd64\"; }};\n\
          APT::Install-Recommends \"false\";\n\
