@@ -14,7 +14,7 @@ pub(crate) fn pack(tools: &Tools, folder: &Path, image: &Path, log: &Path) -> Re
     command
         .arg(folder)
         .arg(image)
-        .args(["-noappend", "-all-root", "-comp", "lz4", "-Xhc", "-no-progress", "-quiet"])
+        .args(["-noappend", "-all-root", "-comp", "lz4", "-no-progress", "-quiet"])
         .args(["-all-time", "0", "-mkfs-time", "0"])
         .env_remove("SOURCE_DATE_EPOCH");
     command::run(&mut command, log)
