@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Rings and slots.
+ *
+ * Slots are allocated when the device is probed and never again, because most
+ * requests come from places that must not allocate. The ring carries them
+ * without indirect tables, which virtqueue_add() would allocate (virtio.c
+ * declines the feature): a request with a page takes three descriptors, one
+ * without takes two.
+ *
+ * No interrupts: the virtqueues have no callbacks. Answers are looked for by
+ * whoever takes the queue's lock next, by tasks that wait for one, and by the
+ * tick.
+ *
+ * The device answers in the order of the requests. This is checked, for
+ * everything that docs/ordering.md says hangs on it.
+ */
+#include <linux/delay.h>
+#include <linux/ktime.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include "zcache_virtio.h"
+
+/* Ring entries that a request with and without a page takes. */
+#define DESCS_PAGE	3
+#define DESCS_SMALL	2
+
+/* One page slot in so many is kept for gets and stores. */
+#define RESERVE_PART	8
+
+/* Sleeps of a waiting task, after it has spun: from, doubling, up to (us). */
+#define SLEEP_MIN	20
+#define SLEEP_MAX	500
+
+static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
+{
+	struct zcv_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL);
+
+	if (!slot)
+		return NULL;
+	if (with_page) {
+		slot->page = alloc_page(GFP_KERNEL);
+		if (!slot->page) {
+			kfree(slot);
+			return NULL;
+		}
+	}
+	slot->out.batch.count = cpu_to_le16(1);
+	q->slots[q->nr_slots++] = slot;
+	zcv_free_slot(q, slot);
+	return slot;
+}
+
+/**
+ * zcv_queue_init - sets a queue up
+ * @q:		the queue, zeroed
+ * @dev:	its device
+ * @vq:		its virtqueue
+ * @max_pages:	how many bounce pages it may have
+ *
+ * Of a ring's entries at least a quarter of what puts and gets take is left
+ * to requests without a page, that is to invalidations.
+ *
+ * Context: Process context.
+ * Return: 0, -ENOMEM, or -EINVAL if the ring is too small.
+ */
+int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
+		   struct virtqueue *vq, unsigned int max_pages)
+{
+	unsigned int ring = virtqueue_get_vring_size(vq);
+	unsigned int pages = min(ring / (DESCS_PAGE + 1), max_pages);
+	unsigned int small = (ring - pages * DESCS_PAGE) / DESCS_SMALL;
+	unsigned int i;
+
+	if (pages < 2)
+		return -EINVAL;
+	small = min(small, pages);
+
+	q->dev = dev;
+	q->vq = vq;
+	spin_lock_init(&q->lock);
+	INIT_LIST_HEAD(&q->free_pages);
+	INIT_LIST_HEAD(&q->free_small);
+	q->reserve = max(pages / RESERVE_PART, 1U);
+	if (zcv_backlog_init(&q->backlog))
+		return -ENOMEM;
+	q->slots = kcalloc(pages + small, sizeof(*q->slots), GFP_KERNEL);
+	if (!q->slots)
+		goto fail;
+	for (i = 0; i < pages + small; i++)
+		if (!zcv_slot_alloc(q, i < pages))
+			goto fail;
+	return 0;
+fail:
+	zcv_queue_free(q);
+	return -ENOMEM;
+}
+
+/**
+ * zcv_queue_free - frees slots and backlog
+ * @q:	the queue, which the device does not know any more
+ *
+ * Context: Process context.
+ */
+void zcv_queue_free(struct zcv_queue *q)
+{
+	unsigned int i;
+
+	for (i = 0; i < q->nr_slots; i++) {
+		if (q->slots[i]->page)
+			__free_page(q->slots[i]->page);
+		kfree(q->slots[i]);
+	}
+	kfree(q->slots);
+	q->slots = NULL;
+	q->nr_slots = 0;
+	zcv_backlog_free(&q->backlog);
+}
+
+/*
+ * Makes sure that the tick runs while anything is outstanding, soon if there
+ * is a backlog.
+ */
+static void zcv_arm(struct zcv_device *dev, bool backlog)
+{
+	if (backlog) {
+		if (!READ_ONCE(dev->hurried) && !xchg(&dev->hurried, true)) {
+			WRITE_ONCE(dev->ticking, true);
+			mod_delayed_work(dev->wq, &dev->tick, 1);
+		}
+	} else if (!READ_ONCE(dev->ticking) && !xchg(&dev->ticking, true)) {
+		queue_delayed_work(dev->wq, &dev->tick,
+				   clamp(dev->timeout / 4, 1UL, (unsigned long)HZ));
+	}
+}
+
+/**
+ * zcv_unlock - releases the queue's lock and notifies the device
+ * @q:		the queue
+ * @flags:	from spin_lock_irqsave()
+ *
+ * Context: Any.
+ */
+void zcv_unlock(struct zcv_queue *q, unsigned long flags)
+	__releases(&q->lock)
+{
+	bool notify = false, busy, backlog;
+
+	if (q->kick && !zcv_is_lost(q->dev)) {
+		notify = virtqueue_kick_prepare(q->vq);
+		q->kicks += notify;
+	}
+	q->kick = false;
+	busy = q->posted != q->answered;
+	backlog = !zcv_backlog_empty(&q->backlog);
+	spin_unlock_irqrestore(&q->lock, flags);
+
+	if (zcv_is_lost(q->dev))
+		return;
+	if (notify)
+		virtqueue_notify(q->vq);
+	if (busy || backlog)
+		zcv_arm(q->dev, backlog);
+}
+
+/**
+ * zcv_reap - takes answers off the ring
+ * @q:	the queue
+ *
+ * Context: q->lock held.
+ */
+void zcv_reap(struct zcv_queue *q)
+{
+	struct zcv_slot *slot;
+	u32 used;
+
+	lockdep_assert_held(&q->lock);
+	while (!zcv_is_lost(q->dev) &&
+	       (slot = virtqueue_get_buf(q->vq, &used))) {
+		if (slot->seq != q->answered) {
+			zcv_lost(q->dev, "answers out of order");
+			return;
+		}
+		if (used < sizeof(slot->in)) {
+			zcv_lost(q->dev, "gives an answer too short");
+			return;
+		}
+		q->answered++;
+		q->progress = jiffies;
+		slot->used = used;
+		slot->result = slot->in;
+		if (slot->state == ZCV_SLOT_AWAITED) {
+			/* Pairs with the acquire in zcv_wait_answer(). */
+			smp_store_release(&slot->state, ZCV_SLOT_ANSWERED);
+		} else {
+			zcv_posted_answer(q, slot);
+			zcv_free_slot(q, slot);
+		}
+	}
+	if (virtqueue_is_broken(q->vq))
+		zcv_lost(q->dev, "breaks the ring");
+}
+
+/**
+ * zcv_take_page_slot - takes a free slot with a page
+ * @q:		the queue
+ * @leave:	how many to leave for others
+ *
+ * Context: q->lock held.
+ * Return: The slot or NULL.
+ */
+struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
+{
+	struct zcv_slot *slot;
+
+	if (q->nr_free_pages <= leave)
+		return NULL;
+	slot = list_first_entry(&q->free_pages, struct zcv_slot, node);
+	list_del(&slot->node);
+	q->nr_free_pages--;
+	return slot;
+}
+
+/**
+ * zcv_take_small_slot - takes a free slot without a page
+ * @q:	the queue
+ *
+ * Context: q->lock held.
+ * Return: The slot or NULL.
+ */
+struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q)
+{
+	struct zcv_slot *slot;
+
+	slot = list_first_entry_or_null(&q->free_small, struct zcv_slot, node);
+	if (slot)
+		list_del(&slot->node);
+	return slot;
+}
+
+/**
+ * zcv_free_slot - gives a slot back
+ * @q:		the queue
+ * @slot:	the slot, not the device's
+ *
+ * Context: q->lock held, or the queue not in use yet.
+ */
+void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	slot->state = ZCV_SLOT_FREE;
+	if (slot->page) {
+		/* Last in, first out: the page may still be in the cache. */
+		list_add(&slot->node, &q->free_pages);
+		q->nr_free_pages++;
+	} else {
+		list_add(&slot->node, &q->free_small);
+	}
+}
+
+/**
+ * zcv_post - makes a request available to the device
+ * @q:		the queue
+ * @slot:	the request, filled in; freed if this fails
+ * @awaited:	a task waits for the answer
+ *
+ * Context: q->lock held.
+ * Return: false if the ring does not take it.
+ */
+bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
+{
+	struct scatterlist head, result, page, *sgs[DESCS_PAGE];
+	unsigned int out = 0, in = 0;
+
+	lockdep_assert_held(&q->lock);
+
+	/* No status: an answer that is not written is not taken for one. */
+	slot->in.status = cpu_to_le16(U16_MAX);
+	sg_init_one(&head, &slot->out, sizeof(slot->out));
+	sg_init_one(&result, &slot->in, sizeof(slot->in));
+	sg_init_table(&page, 1);
+	if (slot->page)
+		sg_set_page(&page, slot->page, ZCACHE_PAGE_SIZE, 0);
+
+	sgs[out++] = &head;
+	if (slot->opcode == ZCACHE_OP_PUT)
+		sgs[out++] = &page;
+	sgs[out + in++] = &result;
+	if (slot->opcode == ZCACHE_OP_GET)
+		sgs[out + in++] = &page;
+
+	slot->state = awaited ? ZCV_SLOT_AWAITED : ZCV_SLOT_POSTED;
+	slot->seq = q->posted;
+	if (virtqueue_add_sgs(q->vq, sgs, out, in, slot, GFP_ATOMIC)) {
+		zcv_free_slot(q, slot);
+		return false;
+	}
+	if (q->posted == q->answered)
+		q->progress = jiffies;
+	q->posted++;
+	q->kick = true;
+	return true;
+}
+
+/**
+ * zcv_wait_answer - waits until a request is answered
+ * @q:		the queue
+ * @slot:	the request, posted as awaited
+ * @deadline:	jiffies at which the device counts as lost
+ *
+ * Spins first: an answer takes less than being scheduled does. The last look
+ * comes after the deadline, in case it was this guest that stood still.
+ *
+ * Context: Process context; sleeps.
+ * Return: 0: the slot is the caller's; -EIO: the device is lost, and the slot
+ *	   stays with it.
+ */
+int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		    unsigned long deadline)
+{
+	u64 spin_until = ktime_get_ns() + zcv_spin_us * NSEC_PER_USEC;
+	unsigned int sleep = SLEEP_MIN;
+	unsigned long flags;
+	bool late = false;
+
+	for (;;) {
+		if (zcv_is_lost(q->dev))
+			return -EIO;
+		spin_lock_irqsave(&q->lock, flags);
+		zcv_reap(q);
+		zcv_backlog_send(q);
+		zcv_unlock(q, flags);
+		if (smp_load_acquire(&slot->state) == ZCV_SLOT_ANSWERED)
+			return 0;
+		if (late) {
+			zcv_lost(q->dev, "does not answer");
+			return -EIO;
+		}
+		late = time_after(jiffies, deadline);
+		if (ktime_get_ns() < spin_until && !need_resched()) {
+			cpu_relax();
+			continue;
+		}
+		usleep_range(sleep, 2 * sleep);
+		sleep = min_t(unsigned int, 2 * sleep, SLEEP_MAX);
+	}
+}
+
+static bool zcv_reached(struct zcv_queue *q, u32 target)
+{
+	unsigned long flags;
+	bool reached;
+
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_reap(q);
+	zcv_backlog_send(q);
+	reached = (s32)(q->answered - target) >= 0;
+	zcv_unlock(q, flags);
+	return reached;
+}
+
+/**
+ * zcv_quiesce - waits until all that was posted so far is answered
+ * @dev:	the device
+ *
+ * Context: Process context; sleeps.
+ * Return: 0 or -EIO: the device is lost.
+ */
+int zcv_quiesce(struct zcv_device *dev)
+{
+	unsigned long deadline = jiffies + dev->timeout;
+	u32 target[ZCV_MAX_QUEUES];
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++)
+		target[i] = READ_ONCE(dev->queues[i].posted);
+	for (i = 0; i < dev->nr_queues; i++) {
+		while (!zcv_reached(&dev->queues[i], target[i])) {
+			if (time_after(jiffies, deadline))
+				zcv_lost(dev, "does not become quiet");
+			if (zcv_is_lost(dev))
+				return -EIO;
+			usleep_range(SLEEP_MIN, SLEEP_MAX);
+		}
+	}
+	return zcv_is_lost(dev) ? -EIO : 0;
+}
+
+/**
+ * zcv_tick - looks after requests that nobody waits for
+ * @work:	&zcv_device.tick
+ *
+ * zcv_unlock() arms the next tick, as long as there is reason for one.
+ *
+ * Context: Workqueue.
+ */
+void zcv_tick(struct work_struct *work)
+{
+	struct zcv_device *dev = container_of(to_delayed_work(work),
+					      struct zcv_device, tick);
+	struct zcv_queue *q;
+	unsigned long flags;
+	unsigned int i;
+
+	/* Before looking: what is posted from now on arms the next tick. */
+	xchg(&dev->hurried, false);
+	xchg(&dev->ticking, false);
+
+	for (i = 0; i < dev->nr_queues && !zcv_is_lost(dev); i++) {
+		q = &dev->queues[i];
+		spin_lock_irqsave(&q->lock, flags);
+		zcv_reap(q);
+		zcv_backlog_send(q);
+		if (q->posted != q->answered &&
+		    time_after(jiffies, q->progress + dev->timeout))
+			zcv_lost(dev, "does not answer");
+		zcv_unlock(q, flags);
+	}
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The transport's operations: builds requests, and judges answers.
+ *
+ * An answer that the format does not allow for its request means that device
+ * and driver no longer agree on what is stored; the device is then given up,
+ * because a page that one side believes flushed could come back.
+ */
+#include <linux/highmem.h>
+#include <linux/jhash.h>
+#include <linux/delay.h>
+#include "zcache_virtio.h"
+
+/* Sleep of a task that waits for a free slot (us). */
+#define SLOT_SLEEP	50
+
+static struct zcv_device *to_zcv(struct zcache_transport *t)
+{
+	return container_of(t, struct zcv_device, transport);
+}
+
+/* All requests for one object of one pool go to one queue. */
+static struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+				      const struct zcache_key *key)
+{
+	u32 hash = jhash(key->object, sizeof(key->object), pool);
+
+	return &dev->queues[reciprocal_scale(hash, dev->nr_queues)];
+}
+
+static void zcv_fill(struct zcv_slot *slot, const union zcache_req *req)
+{
+	slot->opcode = le16_to_cpu(req->hdr.opcode);
+	slot->out.req = *req;
+}
+
+/**
+ * zcv_fill_key - fills in a request on a key
+ * @slot:	the slot
+ * @opcode:	PUT, GET or a flush
+ * @flags:	ZCACHE_GET_*
+ * @pool:	pool id
+ * @key:	the key; NULL for FLUSH_POOL
+ * @count:	pages of a FLUSH_RANGE, else ignored
+ */
+void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
+		  const struct zcache_key *key, u64 count)
+{
+	union zcache_req req = {
+		.key.hdr.opcode = cpu_to_le16(opcode),
+		.key.hdr.flags = cpu_to_le16(flags),
+		.key.hdr.pool = cpu_to_le32(pool),
+	};
+
+	if (opcode != ZCACHE_OP_FLUSH_POOL)
+		memcpy(req.key.object, key->object, sizeof(req.key.object));
+	if (opcode != ZCACHE_OP_FLUSH_POOL && opcode != ZCACHE_OP_FLUSH_OBJECT)
+		req.key.index = cpu_to_le64(key->index);
+	if (opcode == ZCACHE_OP_FLUSH_RANGE)
+		req.key.count = cpu_to_le64(count);
+	zcv_fill(slot, &req);
+}
+
+static void zcv_bad_status(struct zcv_queue *q, u16 status)
+{
+	zcv_lost(q->dev, status == ZCACHE_S_NO_SESSION ?
+		 "has forgotten the session" : "gives an answer that makes no sense");
+}
+
+/**
+ * zcv_posted_answer - judges the answer to a put or flush nobody waits for
+ * @q:		the queue
+ * @slot:	the request
+ *
+ * Context: q->lock held.
+ */
+void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	u16 status = le16_to_cpu(slot->result.status);
+
+	switch (status) {
+	case ZCACHE_S_OK:
+	case ZCACHE_S_NO_POOL:
+		break;
+	case ZCACHE_S_REFUSED:
+		if (slot->opcode == ZCACHE_OP_PUT) {
+			q->refused++;
+			break;
+		}
+		fallthrough;
+	default:
+		zcv_bad_status(q, status);
+		break;
+	}
+}
+
+/*
+ * Invalidates pages of an ephemeral pool, now or by way of the backlog. If
+ * that is full the whole pool is given up until it was flushed.
+ */
+static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
+			   u16 opcode, const struct zcache_key *key, u64 count)
+{
+	struct zcv_flush flush = {
+		.pool = pool->id,
+		.opcode = opcode,
+		.key = *key,
+		.count = count,
+	};
+	struct zcv_slot *slot;
+
+	lockdep_assert_held(&q->lock);
+
+	/* Nothing can be got from it, and all of it will be flushed. */
+	if (atomic_long_read(&pool->poison))
+		return;
+
+	if (opcode == ZCACHE_OP_FLUSH_PAGE) {
+		flush.opcode = ZCACHE_OP_FLUSH_RANGE;
+		flush.count = 1;
+	}
+	if (zcv_backlog_empty(&q->backlog)) {
+		slot = zcv_take_small_slot(q);
+		if (slot) {
+			zcv_fill_key(slot, opcode, 0, pool->id, key, count);
+			if (zcv_post(q, slot, false))
+				return;
+		}
+	}
+	zcache_count(pool, ZC_INVALIDATE_BACKLOGGED);
+	if (!zcv_backlog_push(&q->backlog, &flush))
+		zcache_pool_poison(pool);
+}
+
+static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
+		    const struct zcache_key *key, struct page *page)
+{
+	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
+	struct zcv_slot *slot = NULL;
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_reap(q);
+	zcv_backlog_send(q);
+	if (zcv_is_lost(q->dev)) {
+		zcache_count(pool, ZC_PUT_UNATTACHED);
+		goto unlock;
+	}
+	if (atomic_long_read(&pool->poison)) {
+		zcache_count(pool, ZC_PUT_DROPPED_POISONED);
+		goto unlock;
+	}
+	if (!zcv_backlog_empty(&q->backlog)) {
+		zcache_count(pool, ZC_PUT_DROPPED_BACKLOG);
+	} else {
+		slot = zcv_take_page_slot(q, q->reserve);
+		if (!slot)
+			zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
+	}
+	if (slot) {
+		copy_highpage(slot->page, page);
+		zcv_fill_key(slot, ZCACHE_OP_PUT, 0, pool->id, key, 0);
+		if (zcv_post(q, slot, false)) {
+			zcache_count(pool, ZC_PUTS);
+			goto unlock;
+		}
+		zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
+	}
+	/* The device may have an older copy. */
+	zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
+unlock:
+	zcv_unlock(q, flags);
+}
+
+static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
+		      u16 opcode, const struct zcache_key *key, u64 count)
+{
+	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
+	struct zcv_slot *slot;
+	unsigned long flags;
+	bool done = true;
+
+	zcache_count(pool, ZC_INVALIDATES);
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_reap(q);
+	zcv_backlog_send(q);
+	if (zcv_is_lost(q->dev)) {
+		/* Persistent pages can be there again; ephemeral ones can't. */
+		done = !zcache_pool_persistent(pool);
+	} else if (zcache_pool_persistent(pool)) {
+		slot = zcv_take_small_slot(q);
+		if (slot)
+			zcv_fill_key(slot, opcode, 0, pool->id, key, count);
+		done = slot && zcv_post(q, slot, false);
+	} else {
+		zcv_invalidate(q, pool, opcode, key, count);
+	}
+	zcv_unlock(q, flags);
+	return done;
+}
+
+/**
+ * struct zcv_call - a request that a task waits for
+ * @q:		its queue
+ * @pool:	its pool, if it has to keep the rules of ephemeral pools
+ * @req:	the request
+ * @data:	the page of a PUT
+ * @deadline:	jiffies at which the device counts as lost
+ */
+struct zcv_call {
+	struct zcv_queue *q;
+	struct zcache_pool *pool;
+	union zcache_req req;
+	struct page *data;
+	unsigned long deadline;
+};
+
+/* Return: the slot; -EAGAIN: no room; -ENOENT: a miss for certain; -EIO. */
+static struct zcv_slot *zcv_call_post(struct zcv_call *call)
+{
+	struct zcv_queue *q = call->q;
+	u16 opcode = le16_to_cpu(call->req.hdr.opcode);
+	struct zcv_slot *slot;
+
+	lockdep_assert_held(&q->lock);
+	zcv_reap(q);
+	zcv_backlog_send(q);
+	if (zcv_is_lost(q->dev))
+		return ERR_PTR(-EIO);
+	if (call->pool && atomic_long_read(&call->pool->poison))
+		return ERR_PTR(-ENOENT);
+	/* The key may be among those that wait to be invalidated. */
+	if (call->pool && !zcv_backlog_empty(&q->backlog))
+		return ERR_PTR(-EAGAIN);
+
+	if (opcode == ZCACHE_OP_PUT || opcode == ZCACHE_OP_GET)
+		slot = zcv_take_page_slot(q, 0);
+	else
+		slot = zcv_take_small_slot(q);
+	if (!slot)
+		return ERR_PTR(-EAGAIN);
+	if (call->data)
+		copy_highpage(slot->page, call->data);
+	zcv_fill(slot, &call->req);
+	return zcv_post(q, slot, true) ? slot : ERR_PTR(-EAGAIN);
+}
+
+/* Posts a request, waiting for a slot if need be. */
+static struct zcv_slot *zcv_call_start(struct zcv_call *call)
+{
+	struct zcv_queue *q = call->q;
+	struct zcv_slot *slot;
+	unsigned long flags;
+
+	call->deadline = jiffies + q->dev->timeout;
+	for (;;) {
+		spin_lock_irqsave(&q->lock, flags);
+		slot = zcv_call_post(call);
+		zcv_unlock(q, flags);
+		if (slot != ERR_PTR(-EAGAIN))
+			return slot;
+		if (time_after(jiffies, call->deadline)) {
+			zcv_lost(q->dev, "leaves no room in a queue");
+			return ERR_PTR(-EIO);
+		}
+		usleep_range(SLOT_SLEEP, 2 * SLOT_SLEEP);
+	}
+}
+
+static void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&call->q->lock, flags);
+	zcv_free_slot(call->q, slot);
+	zcv_unlock(call->q, flags);
+}
+
+/*
+ * Starts a request and waits for the answer. On success the slot is the
+ * caller's until zcv_call_end().
+ */
+static struct zcv_slot *zcv_call(struct zcv_call *call)
+{
+	struct zcv_slot *slot = zcv_call_start(call);
+	int err;
+
+	if (IS_ERR(slot))
+		return slot;
+	err = zcv_wait_answer(call->q, slot, call->deadline);
+	return err ? ERR_PTR(err) : slot;
+}
+
+static void zcv_call_key(struct zcv_call *call, struct zcv_queue *q, u16 opcode,
+			 u16 flags, u32 pool, const struct zcache_key *key,
+			 u64 count)
+{
+	struct zcv_slot draft = {};
+
+	zcv_fill_key(&draft, opcode, flags, pool, key, count);
+	call->q = q;
+	call->pool = NULL;
+	call->data = NULL;
+	call->req = draft.out.req;
+}
+
+static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+			  struct page *page)
+{
+	u16 status = le16_to_cpu(slot->result.status);
+
+	switch (status) {
+	case ZCACHE_S_OK:
+		if (slot->used < sizeof(slot->in) + ZCACHE_PAGE_SIZE) {
+			zcv_lost(q->dev, "answers a get without the page");
+			return -EIO;
+		}
+		copy_highpage(page, slot->page);
+		return 0;
+	case ZCACHE_S_MISS:
+	case ZCACHE_S_NO_POOL:
+		return -ENOENT;
+	case ZCACHE_S_CORRUPT:
+		return -EBADMSG;
+	default:
+		zcv_bad_status(q, status);
+		return -EIO;
+	}
+}
+
+static void zcv_count_get(struct zcache_pool *pool, int err)
+{
+	switch (err) {
+	case 0:
+		zcache_count(pool, ZC_GET_HITS);
+		break;
+	case -EIO:
+		zcache_count(pool, ZC_GET_FAILED);
+		break;
+	default:
+		zcache_count(pool, ZC_GET_MISSES);
+		break;
+	}
+}
+
+static int zcv_get(struct zcache_transport *t, struct zcache_pool *pool,
+		   u16 flags, const struct zcache_key *key, struct page *page)
+{
+	bool ephemeral = !zcache_pool_persistent(pool);
+	struct zcv_call call;
+	struct zcv_slot *slot;
+	int err;
+
+	zcv_call_key(&call, zcv_queue_of(to_zcv(t), pool->id, key),
+		     ZCACHE_OP_GET, flags, pool->id, key, 0);
+	if (ephemeral)
+		call.pool = pool;
+	slot = zcv_call(&call);
+	if (slot == ERR_PTR(-ENOENT)) {
+		zcache_count(pool, ZC_GET_POISONED);
+		return -ENOENT;
+	}
+	if (IS_ERR(slot)) {
+		err = PTR_ERR(slot);
+	} else {
+		err = zcv_get_answer(call.q, slot, page);
+		zcv_call_end(&call, slot);
+	}
+	if (ephemeral) {
+		zcache_count(pool, ZC_GETS);
+		zcv_count_get(pool, err);
+	}
+	return err;
+}
+
+static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
+		     const struct zcache_key *key, struct page *page)
+{
+	struct zcv_call call;
+	struct zcv_slot *slot;
+	u16 status;
+
+	zcv_call_key(&call, zcv_queue_of(to_zcv(t), pool->id, key),
+		     ZCACHE_OP_PUT, 0, pool->id, key, 0);
+	call.data = page;
+	slot = zcv_call(&call);
+	if (IS_ERR(slot))
+		return PTR_ERR(slot);
+	status = le16_to_cpu(slot->result.status);
+	zcv_call_end(&call, slot);
+
+	switch (status) {
+	case ZCACHE_S_OK:
+		return 0;
+	case ZCACHE_S_REFUSED:
+	case ZCACHE_S_NO_POOL:
+		return -ENOSPC;
+	default:
+		zcv_bad_status(call.q, status);
+		return -EIO;
+	}
+}
+
+static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
+{
+	u16 status;
+
+	if (zcv_wait_answer(call->q, slot, call->deadline))
+		return -EIO;
+	status = le16_to_cpu(slot->result.status);
+	zcv_call_end(call, slot);
+	if (status == ZCACHE_S_OK || status == ZCACHE_S_NO_POOL)
+		return 0;
+	zcv_bad_status(call->q, status);
+	return -EIO;
+}
+
+/* On every queue, so that it comes after whatever was posted there before. */
+static int zcv_flush_pool(struct zcv_device *dev, u32 pool)
+{
+	struct zcv_call *call, calls[ZCV_MAX_QUEUES];
+	struct zcv_slot *slots[ZCV_MAX_QUEUES];
+	unsigned int i, started;
+	int err = 0;
+
+	for (started = 0; started < dev->nr_queues; started++) {
+		call = &calls[started];
+		zcv_call_key(call, &dev->queues[started], ZCACHE_OP_FLUSH_POOL,
+			     0, pool, NULL, 0);
+		slots[started] = zcv_call_start(call);
+		if (IS_ERR(slots[started])) {
+			err = -EIO;
+			break;
+		}
+	}
+	for (i = 0; i < started; i++)
+		if (zcv_flush_end(&calls[i], slots[i]))
+			err = -EIO;
+	return err;
+}
+
+static int zcv_flush_wait(struct zcache_transport *t, struct zcache_pool *pool,
+			  u16 opcode, const struct zcache_key *key, u64 count)
+{
+	struct zcv_device *dev = to_zcv(t);
+	struct zcv_call call;
+	struct zcv_slot *slot;
+
+	if (opcode == ZCACHE_OP_FLUSH_POOL)
+		return zcv_flush_pool(dev, pool->id);
+	zcv_call_key(&call, zcv_queue_of(dev, pool->id, key), opcode, 0,
+		     pool->id, key, count);
+	slot = zcv_call_start(&call);
+	if (IS_ERR(slot))
+		return PTR_ERR(slot);
+	return zcv_flush_end(&call, slot);
+}
+
+static int zcv_control(struct zcache_transport *t, const union zcache_req *req,
+		       struct zcache_result *res)
+{
+	struct zcv_call call = {
+		.q = &to_zcv(t)->queues[0],
+		.req = *req,
+	};
+	struct zcv_slot *slot = zcv_call(&call);
+
+	if (IS_ERR(slot))
+		return PTR_ERR(slot);
+	*res = slot->result;
+	zcv_call_end(&call, slot);
+	return 0;
+}
+
+static int zcv_quiesce_transport(struct zcache_transport *t)
+{
+	return zcv_quiesce(to_zcv(t));
+}
+
+static void zcv_show(struct zcache_transport *t, struct seq_file *m)
+{
+	struct zcv_device *dev = to_zcv(t);
+	struct zcv_queue *q;
+	unsigned int i;
+
+	seq_printf(m, "queues %u\n", dev->nr_queues);
+	for (i = 0; i < dev->nr_queues; i++) {
+		q = &dev->queues[i];
+		seq_printf(m, "queue%u_slots %u\n", i, q->nr_slots);
+		seq_printf(m, "queue%u_posted %u\n", i, READ_ONCE(q->posted));
+		seq_printf(m, "queue%u_answered %u\n", i,
+			   READ_ONCE(q->answered));
+		seq_printf(m, "queue%u_kicks %lu\n", i, READ_ONCE(q->kicks));
+		seq_printf(m, "queue%u_refused %lu\n", i,
+			   READ_ONCE(q->refused));
+		seq_printf(m, "queue%u_backlog %u\n", i,
+			   READ_ONCE(q->backlog.tail) -
+			   READ_ONCE(q->backlog.head));
+	}
+}
+
+const struct zcache_transport_ops zcv_transport_ops = {
+	.put = zcv_put,
+	.flush = zcv_flush,
+	.get = zcv_get,
+	.store = zcv_store,
+	.flush_wait = zcv_flush_wait,
+	.control = zcv_control,
+	.quiesce = zcv_quiesce_transport,
+	.show = zcv_show,
+};

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Attach, detach and loss of the device.
+ *
+ *	UNATTACHED --attach--> ATTACHED --detach--> DRAINING ----> UNATTACHED
+ *	    LOST   --attach-->    |                    |
+ *	     ^---------lost-------+---------lost-------+
+ *
+ * One device is attached at a time. The data path sees it through
+ * zcache_transport under SRCU, and what the pointer says is the truth; the
+ * state is for those who need to know why.
+ *
+ * Ephemeral pages never survive a change of this pointer: HELLO makes the
+ * device destroy them. So a put or an invalidation that found no device needs
+ * no record. See docs/ordering.md.
+ */
+#include <linux/random.h>
+#include <linux/wait.h>
+#include "core.h"
+
+/* Runs while memory is being reclaimed, and behind it. */
+struct workqueue_struct *zcache_wq;
+
+static struct zcache_transport __rcu *zcache_transport;
+static enum zcache_state zcache_state;
+
+/* Counts attaches, so that a waiter can tell a new device from the old. */
+static atomic_long_t zcache_attaches = ATOMIC_LONG_INIT(0);
+static unsigned long zcache_detaches, zcache_losses;
+static DECLARE_WAIT_QUEUE_HEAD(zcache_attach_wait);
+
+/*
+ * Tells a device that still has our pools from one that has another's or
+ * none. Chosen when the module is loaded, that is with an empty pool table.
+ */
+static u8 zcache_instance[ZCACHE_ID_SIZE];
+
+/* Epoch of the session in which the live swap pages were accepted. */
+static u64 zcache_epoch;
+
+static void zcache_lost_work(struct work_struct *work);
+static DECLARE_WORK(zcache_lost_job, zcache_lost_work);
+
+/**
+ * zcache_current_locked - the attached device
+ *
+ * Context: zcache_mutex held, which keeps it attached.
+ * Return: The transport or NULL. It may be lost already.
+ */
+struct zcache_transport *zcache_current_locked(void)
+{
+	return rcu_dereference_protected(zcache_transport,
+					 lockdep_is_held(&zcache_mutex));
+}
+
+/**
+ * zcache_transport_of - the way to the device for a pool
+ * @pool:	the pool
+ * @unattached:	what to count if there is no device
+ * @inactive:	what to count if the device does not have the pool
+ *
+ * Context: Within zcache_srcu, which protects the result. Any.
+ * Return: The transport or NULL.
+ */
+struct zcache_transport *zcache_transport_of(struct zcache_pool *pool,
+					     enum zcache_counter unattached,
+					     enum zcache_counter inactive)
+{
+	struct zcache_transport *t;
+
+	t = srcu_dereference(zcache_transport, &zcache_srcu);
+	if (!t || READ_ONCE(t->lost)) {
+		zcache_count(pool, unattached);
+		return NULL;
+	}
+	if (!READ_ONCE(pool->active)) {
+		zcache_count(pool, inactive);
+		return NULL;
+	}
+	return t;
+}
+EXPORT_SYMBOL_GPL(zcache_transport_of);
+
+enum zcache_state zcache_get_state(void)
+{
+	return READ_ONCE(zcache_state);
+}
+
+unsigned long zcache_attach_seq(void)
+{
+	return atomic_long_read(&zcache_attaches);
+}
+
+/**
+ * zcache_wait_attach - waits for another device than the one that failed
+ * @seq:	zcache_attach_seq() from before the failed attempt
+ * @seconds:	how long
+ *
+ * Context: Process context. Sleeps in TASK_IDLE, so that neither the load
+ *	    average nor the hung-task detector takes it for a bug.
+ * Return: true if there was an attach since @seq was read.
+ */
+bool zcache_wait_attach(unsigned long seq, unsigned int seconds)
+{
+	return wait_event_idle_timeout(zcache_attach_wait,
+				       zcache_attach_seq() != seq,
+				       seconds * HZ);
+}
+
+/*
+ * Takes the device out of the data path's sight, which falls back to the
+ * buffered state. When this returns no operation uses it any more.
+ */
+static void zcache_unpublish_locked(struct zcache_transport *t)
+{
+	unsigned long live;
+
+	lockdep_assert_held(&zcache_mutex);
+	rcu_assign_pointer(zcache_transport, NULL);
+	synchronize_srcu_expedited(&zcache_srcu);
+
+	if (READ_ONCE(t->lost)) {
+		WRITE_ONCE(zcache_state, ZCACHE_LOST);
+		zcache_losses++;
+		pr_err("device lost; file cache falls back to misses\n");
+	} else {
+		WRITE_ONCE(zcache_state, ZCACHE_UNATTACHED);
+		zcache_detaches++;
+		pr_info("detached\n");
+	}
+	zcache_pools_deactivate();
+
+	live = zcache_swap_total(ZC_PAGE_LIVE);
+	if (live)
+		pr_err("the device has %lu swap pages; swap_loss=%s\n",
+		       live, zcache_swap_loss_text());
+}
+
+static int zcache_hello(struct zcache_transport *t, bool *resumed)
+{
+	union zcache_req req = {
+		.hello.hdr.opcode = cpu_to_le16(ZCACHE_OP_HELLO),
+		.hello.version = cpu_to_le32(ZCACHE_VERSION),
+	};
+	struct zcache_result res;
+	u64 epoch;
+	int err;
+
+	memcpy(req.hello.instance, zcache_instance, sizeof(zcache_instance));
+	err = t->ops->control(t, &req, &res);
+	if (err)
+		return err;
+	if (res.status != cpu_to_le16(ZCACHE_S_OK)) {
+		pr_err("device refuses the session (status %u)\n",
+		       le16_to_cpu(res.status));
+		return -EPROTO;
+	}
+	epoch = le64_to_cpu(res.value);
+	*resumed = (res.flags & cpu_to_le16(ZCACHE_HELLO_RESUMED)) &&
+		   epoch == zcache_epoch;
+	zcache_epoch = epoch;
+	return 0;
+}
+
+/*
+ * The device is not the one that has our swap pages: those it accepted are
+ * lost, and those it was not told to drop are gone.
+ */
+static void zcache_session_over_locked(void)
+{
+	struct zcache_pool *pool;
+	unsigned long id, lost;
+
+	lockdep_assert_held(&zcache_mutex);
+	zcache_dead_pools_forget();
+	xa_for_each(&zcache_pools, id, pool) {
+		pool->created = false;
+		if (!pool->map)
+			continue;
+		zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
+					   ZC_PAGE_NONE);
+		zcache_swapmap_replace_all(pool->map, ZC_PAGE_LIVE,
+					   ZC_PAGE_LOST);
+	}
+	lost = zcache_swap_total(ZC_PAGE_LOST);
+	if (lost && zcache_swap_loss != ZCACHE_LOSS_WRITETHROUGH)
+		pr_err("new device does not have the %lu swap pages of the old one: tasks that need them stay blocked\n",
+		       lost);
+}
+
+/**
+ * zcache_attach - takes a device into use
+ * @t:	the transport, which serves control requests already
+ *
+ * Opens the session, creates every recorded pool, and only then lets the data
+ * path see the device. If that fails nothing has changed.
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: 0; -EBUSY: another device is attached; -EPROTO: it refused the
+ *	   session; -EIO: it does not answer.
+ */
+int zcache_attach(struct zcache_transport *t)
+{
+	unsigned int created = 0, total = 0;
+	struct zcache_pool *pool;
+	bool resumed;
+	unsigned long id;
+	int err;
+
+	mutex_lock(&zcache_mutex);
+	if (zcache_current_locked()) {
+		err = -EBUSY;
+		goto unlock;
+	}
+	err = zcache_hello(t, &resumed);
+	if (err)
+		goto unlock;
+	if (resumed)
+		err = zcache_dead_pools_destroy(t);
+	else
+		zcache_session_over_locked();
+	if (err)
+		goto deactivate;
+
+	xa_for_each(&zcache_pools, id, pool) {
+		err = zcache_pool_activate(t, pool);
+		if (err)
+			goto deactivate;
+		total++;
+		created += pool->active;
+	}
+
+	rcu_assign_pointer(zcache_transport, t);
+	WRITE_ONCE(zcache_state, ZCACHE_ATTACHED);
+	atomic_long_inc(&zcache_attaches);
+	wake_up_all(&zcache_attach_wait);
+	pr_info("attached: %s session %llu, %u of %u pools replayed\n",
+		resumed ? "resumed" : "new", zcache_epoch, created, total);
+	zcache_heal_schedule();
+	goto unlock;
+
+deactivate:
+	zcache_pools_deactivate();
+unlock:
+	mutex_unlock(&zcache_mutex);
+	return err;
+}
+EXPORT_SYMBOL_GPL(zcache_attach);
+
+/**
+ * zcache_detach - gives a device up, in an orderly way if it still answers
+ * @t:	the transport
+ *
+ * Brings the swap pages back, and returns every pool to the buffered state.
+ * When it returns nothing uses the transport any more, or will.
+ *
+ * Context: Process context. Takes zcache_mutex. Takes as long as reading all
+ *	    accepted swap pages takes.
+ */
+void zcache_detach(struct zcache_transport *t)
+{
+	bool drain;
+
+	mutex_lock(&zcache_mutex);
+	drain = zcache_current_locked() == t && !READ_ONCE(t->lost);
+	if (drain)
+		WRITE_ONCE(zcache_state, ZCACHE_DRAINING);
+	mutex_unlock(&zcache_mutex);
+
+	if (drain) {
+		/* A store that did not see DRAINING is on record after this. */
+		synchronize_srcu_expedited(&zcache_srcu);
+		zcache_drain(t);
+	}
+
+	mutex_lock(&zcache_mutex);
+	if (zcache_current_locked() == t) {
+		zcache_unpublish_locked(t);
+		/* What was posted without waiting may be under way still. */
+		t->ops->quiesce(t);
+	}
+	mutex_unlock(&zcache_mutex);
+}
+EXPORT_SYMBOL_GPL(zcache_detach);
+
+/**
+ * zcache_transport_lost - the device stopped answering
+ * @t:	the transport, with its lost flag set
+ *
+ * Context: Any, interrupts may be off, locks may be held.
+ */
+void zcache_transport_lost(struct zcache_transport *t)
+{
+	queue_work(zcache_wq, &zcache_lost_job);
+}
+EXPORT_SYMBOL_GPL(zcache_transport_lost);
+
+static void zcache_lost_work(struct work_struct *work)
+{
+	struct zcache_transport *t;
+
+	mutex_lock(&zcache_mutex);
+	t = zcache_current_locked();
+	if (t && READ_ONCE(t->lost))
+		zcache_unpublish_locked(t);
+	mutex_unlock(&zcache_mutex);
+}
+
+/**
+ * zcache_session_show - prints the state as "key value" lines
+ * @m:	where to
+ *
+ * Context: Process context, zcache_mutex held.
+ */
+void zcache_session_show(struct seq_file *m)
+{
+	static const char * const names[] = {
+		[ZCACHE_UNATTACHED] = "unattached",
+		[ZCACHE_ATTACHED] = "attached",
+		[ZCACHE_DRAINING] = "draining",
+		[ZCACHE_LOST] = "lost",
+	};
+
+	seq_printf(m, "state %s\n", names[zcache_get_state()]);
+	seq_printf(m, "attaches %lu\n", zcache_attach_seq());
+	seq_printf(m, "detaches %lu\n", zcache_detaches);
+	seq_printf(m, "losses %lu\n", zcache_losses);
+}
+
+int __init zcache_session_init(void)
+{
+	int err = init_srcu_struct(&zcache_srcu);
+
+	if (err)
+		return err;
+	zcache_wq = alloc_workqueue("zcache", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!zcache_wq) {
+		cleanup_srcu_struct(&zcache_srcu);
+		return -ENOMEM;
+	}
+	get_random_bytes(zcache_instance, sizeof(zcache_instance));
+	return 0;
+}
+
+void __init zcache_session_exit(void)
+{
+	destroy_workqueue(zcache_wq);
+	cleanup_srcu_struct(&zcache_srcu);
+}

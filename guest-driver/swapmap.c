@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where each page of a swap area is: one byte of state for each slot we ever
+ * stored, in pages that are allocated when their range is first stored to
+ * (1 page for 16 MiB of swap) and freed at swapoff.
+ *
+ * The kernel keeps a bit for each slot too, but that one says only that some
+ * frontswap backend has the page, and there may be others (zswap).
+ *
+ * The swap code serialises the operations on one slot: a load or a store
+ * holds the lock of the page in the swap cache, and a slot is invalidated
+ * when it is no longer in the swap cache nor anywhere else. What runs beside
+ * them are the attach, the collector and the rescue, each of which changes
+ * only states that the others leave alone; map->lock makes each change atomic.
+ */
+#include <linux/highmem.h>
+#include <linux/slab.h>
+#include "core.h"
+
+#define CHUNK_PAGES	PAGE_SIZE
+
+/**
+ * struct zcache_swapmap - states of the slots of one swap area
+ * @chunks:	offset / CHUNK_PAGES -> page of states
+ * @rescued:	offset -> struct page, for slots in ZC_PAGE_RESCUED
+ * @lock:	the states and @count. Taken with interrupts off, because slots
+ *		are invalidated with interrupts off
+ * @count:	slots in each state but ZC_PAGE_NONE
+ */
+struct zcache_swapmap {
+	struct xarray chunks;
+	struct xarray rescued;
+	spinlock_t lock;
+	unsigned long count[ZC_NR_PAGE_STATES];
+};
+
+/* The same over all swap areas. */
+static atomic_long_t zcache_swap_totals[ZC_NR_PAGE_STATES];
+
+struct zcache_swapmap *zcache_swapmap_alloc(void)
+{
+	struct zcache_swapmap *map = kzalloc(sizeof(*map), GFP_KERNEL);
+
+	if (!map)
+		return NULL;
+	xa_init(&map->chunks);
+	xa_init(&map->rescued);
+	spin_lock_init(&map->lock);
+	return map;
+}
+
+void zcache_swapmap_free(struct zcache_swapmap *map)
+{
+	unsigned long index;
+	struct page *page;
+	u8 *chunk;
+	int i;
+
+	xa_for_each(&map->rescued, index, page)
+		__free_page(page);
+	xa_destroy(&map->rescued);
+	xa_for_each(&map->chunks, index, chunk)
+		free_page((unsigned long)chunk);
+	xa_destroy(&map->chunks);
+	for (i = 0; i < ZC_NR_PAGE_STATES; i++)
+		atomic_long_sub(map->count[i], &zcache_swap_totals[i]);
+	kfree(map);
+}
+
+/* The state byte of a slot, or NULL if nothing near it was ever stored. */
+static u8 *zcache_slot(struct zcache_swapmap *map, unsigned long offset)
+{
+	u8 *chunk = xa_load(&map->chunks, offset / CHUNK_PAGES);
+
+	return chunk ? chunk + offset % CHUNK_PAGES : NULL;
+}
+
+static void zcache_slot_set(struct zcache_swapmap *map, u8 *slot,
+			    enum zcache_page_state to)
+{
+	enum zcache_page_state from = *slot;
+
+	lockdep_assert_held(&map->lock);
+	if (from != ZC_PAGE_NONE) {
+		map->count[from]--;
+		atomic_long_dec(&zcache_swap_totals[from]);
+	}
+	if (to != ZC_PAGE_NONE) {
+		map->count[to]++;
+		atomic_long_inc(&zcache_swap_totals[to]);
+	}
+	*slot = to;
+}
+
+/**
+ * zcache_swapmap_reserve - makes sure that a slot's state can be recorded
+ * @map:	the swap area
+ * @offset:	the slot
+ *
+ * Called while reclaim writes a page out. It may take from the reserves, as
+ * the writing of a page to disk does; that is bounded by 1/4096 of the area.
+ *
+ * Context: Process context; does not wait for memory.
+ * Return: false if there is no memory.
+ */
+bool zcache_swapmap_reserve(struct zcache_swapmap *map, unsigned long offset)
+{
+	const gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN;
+	u8 *chunk;
+
+	if (xa_load(&map->chunks, offset / CHUNK_PAGES))
+		return true;
+	chunk = (u8 *)get_zeroed_page(gfp);
+	if (!chunk)
+		return false;
+	switch (xa_insert(&map->chunks, offset / CHUNK_PAGES, chunk, gfp)) {
+	case 0:
+		return true;
+	case -EBUSY:
+		/* Another task was faster. */
+		free_page((unsigned long)chunk);
+		return true;
+	default:
+		free_page((unsigned long)chunk);
+		return false;
+	}
+}
+
+/**
+ * zcache_swapmap_get - a slot's state
+ * @map:	the swap area
+ * @offset:	the slot
+ *
+ * Context: Any.
+ * Return: The state.
+ */
+enum zcache_page_state zcache_swapmap_get(struct zcache_swapmap *map,
+					  unsigned long offset)
+{
+	u8 *slot = zcache_slot(map, offset);
+
+	return slot ? READ_ONCE(*slot) : ZC_PAGE_NONE;
+}
+
+/**
+ * zcache_swapmap_change - changes a slot's state
+ * @map:	the swap area
+ * @offset:	the slot
+ * @from:	the state it must be in
+ * @to:		the new state
+ *
+ * Context: Any.
+ * Return: false if it was in another state, and is still.
+ */
+bool zcache_swapmap_change(struct zcache_swapmap *map, unsigned long offset,
+			   enum zcache_page_state from,
+			   enum zcache_page_state to)
+{
+	u8 *slot = zcache_slot(map, offset);
+	unsigned long flags;
+	bool same;
+
+	if (WARN_ON_ONCE(!slot))
+		return false;
+	spin_lock_irqsave(&map->lock, flags);
+	same = *slot == from;
+	if (same)
+		zcache_slot_set(map, slot, to);
+	spin_unlock_irqrestore(&map->lock, flags);
+	return same;
+}
+
+/**
+ * zcache_swapmap_release - the kernel let go of a slot
+ * @map:	the swap area
+ * @offset:	the slot
+ *
+ * A slot that waits for the collector goes on doing so.
+ *
+ * Context: Any, interrupts may be off.
+ * Return: The state it was in.
+ */
+enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
+					      unsigned long offset)
+{
+	u8 *slot = zcache_slot(map, offset);
+	enum zcache_page_state old;
+	unsigned long flags;
+
+	if (!slot)
+		return ZC_PAGE_NONE;
+	spin_lock_irqsave(&map->lock, flags);
+	old = *slot;
+	if (old != ZC_PAGE_STALE)
+		zcache_slot_set(map, slot, ZC_PAGE_NONE);
+	spin_unlock_irqrestore(&map->lock, flags);
+
+	if (old == ZC_PAGE_RESCUED)
+		__free_page(xa_erase(&map->rescued, offset));
+	return old;
+}
+
+/**
+ * zcache_swapmap_find - looks for a slot in a state
+ * @map:	the swap area
+ * @state:	the state
+ * @offset:	where to begin; set to the slot that was found
+ *
+ * Context: Process context; may reschedule.
+ * Return: false if there is none.
+ */
+bool zcache_swapmap_find(struct zcache_swapmap *map,
+			 enum zcache_page_state state, unsigned long *offset)
+{
+	unsigned long index = *offset / CHUNK_PAGES;
+	unsigned long skip = *offset % CHUNK_PAGES;
+	unsigned long first = index;
+	u8 *chunk, *slot;
+
+	if (!zcache_swapmap_count(map, state))
+		return false;
+	xa_for_each_start(&map->chunks, index, chunk, first) {
+		if (index != first)
+			skip = 0;
+		slot = memchr(chunk + skip, state, CHUNK_PAGES - skip);
+		if (slot) {
+			*offset = index * CHUNK_PAGES + (slot - chunk);
+			return true;
+		}
+		cond_resched();
+	}
+	return false;
+}
+
+/**
+ * zcache_swapmap_replace_all - changes all slots in one state to another
+ * @map:	the swap area
+ * @from:	the state they are in
+ * @to:		the new state
+ *
+ * Context: Process context; may reschedule. No slot may enter @from meanwhile.
+ */
+void zcache_swapmap_replace_all(struct zcache_swapmap *map,
+				enum zcache_page_state from,
+				enum zcache_page_state to)
+{
+	unsigned long offset = 0;
+
+	while (zcache_swapmap_find(map, from, &offset))
+		zcache_swapmap_change(map, offset, from, to);
+}
+
+unsigned long zcache_swapmap_count(struct zcache_swapmap *map,
+				   enum zcache_page_state state)
+{
+	return READ_ONCE(map->count[state]);
+}
+
+/**
+ * zcache_swapmap_rescue - keeps a live page in guest memory
+ * @map:	the swap area
+ * @offset:	the slot
+ * @page:	its content; owned by the map from now on, if this succeeds
+ *
+ * Context: Process context; may sleep.
+ * Return: 0; -ENOMEM; -ENOENT: the kernel let go of the slot meanwhile.
+ */
+int zcache_swapmap_rescue(struct zcache_swapmap *map, unsigned long offset,
+			  struct page *page)
+{
+	int err = xa_insert(&map->rescued, offset, page, GFP_KERNEL);
+
+	if (err)
+		return err;
+	if (zcache_swapmap_change(map, offset, ZC_PAGE_LIVE, ZC_PAGE_RESCUED))
+		return 0;
+	xa_erase(&map->rescued, offset);
+	return -ENOENT;
+}
+
+/**
+ * zcache_swapmap_copy_rescued - loads a page that was rescued
+ * @map:	the swap area
+ * @offset:	the slot, in ZC_PAGE_RESCUED
+ * @page:	what to fill
+ *
+ * Context: Process context.
+ * Return: false if it is not there.
+ */
+bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
+				 unsigned long offset, struct page *page)
+{
+	struct page *copy = xa_load(&map->rescued, offset);
+
+	if (WARN_ON_ONCE(!copy))
+		return false;
+	copy_highpage(page, copy);
+	return true;
+}
+
+unsigned long zcache_swap_total(enum zcache_page_state state)
+{
+	return atomic_long_read(&zcache_swap_totals[state]);
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Transport of zcache over virtio: probe and remove.
+ *
+ * The virtio device id says nothing, because generic vhost-user devices of
+ * VMMs differ in the ids they can carry: several are listed, and magic and
+ * version in the configuration space decide. The configuration space is read
+ * here, once: each read goes to the back-end, and one that is dead can take
+ * the virtual machine with it.
+ */
+#include <linux/cpumask.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/virtio_ring.h>
+#include "zcache_virtio.h"
+
+static unsigned int virtio_id;
+module_param(virtio_id, uint, 0444);
+MODULE_PARM_DESC(virtio_id, "One more virtio device id to look at (default: 13, 6, 10, 21 and 22 only)");
+
+static unsigned int timeout_ms = 10000;
+module_param(timeout_ms, uint, 0444);
+MODULE_PARM_DESC(timeout_ms, "A device that takes longer to answer is given up (default: 10000)");
+
+unsigned int zcv_spin_us = 50;
+module_param_named(spin_us, zcv_spin_us, uint, 0644);
+MODULE_PARM_DESC(spin_us, "How long a task spins for an answer before it sleeps (default: 50)");
+
+static unsigned int bounce_pages;
+module_param(bounce_pages, uint, 0444);
+MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (default: 1/128 of memory, at least 64 for each queue)");
+
+/* Default bound of memory for bounce pages, and least number for each queue. */
+#define BOUNCE_PART	128
+#define BOUNCE_MIN	64
+
+#define MIN_TIMEOUT_MS	100
+
+/**
+ * zcv_lost - gives a device up
+ * @dev:	the device
+ * @why:	what it does wrong, as the end of a sentence
+ *
+ * From now on only a reset touches it.
+ *
+ * Context: Any.
+ */
+void zcv_lost(struct zcv_device *dev, const char *why)
+{
+	if (xchg(&dev->transport.lost, true))
+		return;
+	dev_err(&dev->vdev->dev, "device %s: given up\n", why);
+	zcache_transport_lost(&dev->transport);
+}
+
+static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
+{
+	u32 magic, version, page_size;
+
+	virtio_cread_le(vdev, struct zcache_config, magic, &magic);
+	if (magic != ZCACHE_MAGIC)
+		return false;
+	virtio_cread_le(vdev, struct zcache_config, version, &version);
+	virtio_cread_le(vdev, struct zcache_config, page_size, &page_size);
+	virtio_cread_le(vdev, struct zcache_config, num_queues, num_queues);
+	if (version != ZCACHE_VERSION || page_size != ZCACHE_PAGE_SIZE ||
+	    !*num_queues) {
+		dev_err(&vdev->dev,
+			"zcache version %u with %u-byte pages and %u queues is not supported\n",
+			version, page_size, *num_queues);
+		return false;
+	}
+	return true;
+}
+
+/* The VMM may have given the device fewer queues than it could serve. */
+static int zcv_find_vqs(struct zcv_device *dev, unsigned int wanted,
+			struct virtqueue **vqs)
+{
+	vq_callback_t *callbacks[ZCV_MAX_QUEUES] = {};
+	static const char * const names[ZCV_MAX_QUEUES] = {
+		"request0", "request1", "request2", "request3",
+		"request4", "request5", "request6", "request7",
+	};
+	int err;
+
+	do {
+		err = virtio_find_vqs(dev->vdev, wanted, vqs, callbacks, names,
+				      NULL);
+		if (!err)
+			dev->nr_queues = wanted;
+	} while (err == -ENOENT && --wanted);
+	return err;
+}
+
+static unsigned int zcv_pages_per_queue(unsigned int queues)
+{
+	unsigned int pages = bounce_pages ?: totalram_pages() / BOUNCE_PART;
+
+	return max_t(unsigned int, pages / queues, BOUNCE_MIN);
+}
+
+static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
+{
+	struct virtqueue *vqs[ZCV_MAX_QUEUES];
+	unsigned int i, pages;
+	int err;
+
+	err = zcv_find_vqs(dev, wanted, vqs);
+	if (err)
+		return err;
+	pages = zcv_pages_per_queue(dev->nr_queues);
+	for (i = 0; i < dev->nr_queues; i++) {
+		err = zcv_queue_init(&dev->queues[i], dev, vqs[i], pages);
+		if (err)
+			break;
+	}
+	if (!err)
+		return 0;
+	while (i--)
+		zcv_queue_free(&dev->queues[i]);
+	dev->vdev->config->del_vqs(dev->vdev);
+	return err;
+}
+
+/* After this the device does not know of our memory any more. */
+static void zcv_stop(struct zcv_device *dev)
+{
+	unsigned int i;
+
+	/* Not only for a lost device: nothing may arm the tick again. */
+	WRITE_ONCE(dev->transport.lost, true);
+	cancel_delayed_work_sync(&dev->tick);
+	dev->vdev->config->reset(dev->vdev);
+	dev->vdev->config->del_vqs(dev->vdev);
+	for (i = 0; i < dev->nr_queues; i++)
+		zcv_queue_free(&dev->queues[i]);
+}
+
+static int zcv_validate(struct virtio_device *vdev)
+{
+	/* virtqueue_add() would have to allocate the tables. */
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	return 0;
+}
+
+static int zcv_probe(struct virtio_device *vdev)
+{
+	struct zcv_device *dev;
+	u32 num_queues;
+	int err;
+
+	if (!zcv_is_zcache(vdev, &num_queues))
+		return -ENODEV;
+
+	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	if (!dev)
+		return -ENOMEM;
+	dev->vdev = vdev;
+	dev->transport.ops = &zcv_transport_ops;
+	dev->timeout = msecs_to_jiffies(max_t(unsigned int, timeout_ms,
+					      MIN_TIMEOUT_MS));
+	INIT_DELAYED_WORK(&dev->tick, zcv_tick);
+	dev->wq = alloc_workqueue("zcache_virtio", WQ_UNBOUND | WQ_MEM_RECLAIM,
+				  0);
+	if (!dev->wq) {
+		err = -ENOMEM;
+		goto free;
+	}
+	err = zcv_init_queues(dev, min3(num_queues, num_online_cpus(),
+					(unsigned int)ZCV_MAX_QUEUES));
+	if (err)
+		goto destroy_wq;
+
+	vdev->priv = dev;
+	virtio_device_ready(vdev);
+	err = zcache_attach(&dev->transport);
+	if (err)
+		goto stop;
+	dev_info(&vdev->dev, "zcache device: %u queues of %u slots\n",
+		 dev->nr_queues, dev->queues[0].nr_slots);
+	return 0;
+
+stop:
+	dev_err(&vdev->dev, "zcache device is not usable (%d)\n", err);
+	zcv_stop(dev);
+destroy_wq:
+	destroy_workqueue(dev->wq);
+free:
+	kfree(dev);
+	return err;
+}
+
+static void zcv_remove(struct virtio_device *vdev)
+{
+	struct zcv_device *dev = vdev->priv;
+
+	zcache_detach(&dev->transport);
+	zcv_stop(dev);
+	destroy_workqueue(dev->wq);
+	kfree(dev);
+}
+
+/* The last but one entry is for the parameter virtio_id. */
+static struct virtio_device_id zcv_ids[] = {
+	{ ZCACHE_DEFAULT_VIRTIO_ID, VIRTIO_DEV_ANY_ID },
+	{ 6, VIRTIO_DEV_ANY_ID },
+	{ 10, VIRTIO_DEV_ANY_ID },
+	{ 21, VIRTIO_DEV_ANY_ID },
+	{ 22, VIRTIO_DEV_ANY_ID },
+	{ 0 },
+	{ 0 },
+};
+MODULE_DEVICE_TABLE(virtio, zcv_ids);
+
+static struct virtio_driver zcv_driver = {
+	.driver.name = KBUILD_MODNAME,
+	.driver.owner = THIS_MODULE,
+	.id_table = zcv_ids,
+	.validate = zcv_validate,
+	.probe = zcv_probe,
+	.remove = zcv_remove,
+};
+
+static int __init zcv_init(void)
+{
+	zcv_ids[ARRAY_SIZE(zcv_ids) - 2] = (struct virtio_device_id){
+		.device = virtio_id,
+		.vendor = VIRTIO_DEV_ANY_ID,
+	};
+	return register_virtio_driver(&zcv_driver);
+}
+module_init(zcv_init);
+
+static void __exit zcv_exit(void)
+{
+	unregister_virtio_driver(&zcv_driver);
+}
+module_exit(zcv_exit);
+
+MODULE_DESCRIPTION("Transcendent memory kept by the host: virtio transport");
+MODULE_LICENSE("GPL");

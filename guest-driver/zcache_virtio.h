@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of zcache_virtio.ko share among themselves.
+ */
+#ifndef _ZCACHE_VIRTIO_H
+#define _ZCACHE_VIRTIO_H
+
+#include <linux/spinlock.h>
+#include <linux/virtio.h>
+#include <linux/workqueue.h>
+#include "zcache_core.h"
+
+#define ZCV_MAX_QUEUES	8
+
+/**
+ * enum zcv_slot_state - who a slot belongs to
+ * @ZCV_SLOT_FREE:	on a free list
+ * @ZCV_SLOT_POSTED:	the device's; goes to the free list when answered
+ * @ZCV_SLOT_AWAITED:	the device's; a task waits for the answer
+ * @ZCV_SLOT_ANSWERED:	that task's
+ *
+ * A slot whose answer did not come in time stays the device's until it is
+ * reset, because it may still write to it.
+ */
+enum zcv_slot_state {
+	ZCV_SLOT_FREE,
+	ZCV_SLOT_POSTED,
+	ZCV_SLOT_AWAITED,
+	ZCV_SLOT_ANSWERED,
+};
+
+/**
+ * struct zcv_slot - buffers for one request
+ * @node:	link in a free list
+ * @page:	bounce page, or NULL in slots for requests without a page
+ * @state:	enum zcv_slot_state
+ * @opcode:	of the request
+ * @seq:	number of the request on its queue
+ * @used:	how many bytes the device says it wrote
+ * @result:	the answer, copied from @in once
+ * @out:	what the device reads, before the page if there is one
+ * @in:		what the device writes, before the page if there is one
+ */
+struct zcv_slot {
+	struct list_head node;
+	struct page *page;
+	int state;
+	u16 opcode;
+	u32 seq;
+	u32 used;
+	struct zcache_result result;
+	struct {
+		struct zcache_batch batch;
+		union zcache_req req;
+	} out ____cacheline_aligned;
+	struct zcache_result in ____cacheline_aligned;
+};
+
+/**
+ * struct zcv_flush - an invalidation that waits for a slot
+ * @pool:	pool id; not a pointer, for it may outlive the pool
+ * @opcode:	ZCACHE_OP_FLUSH_RANGE, also for one page, or _OBJECT
+ * @key:	object and, for a range, first index
+ * @count:	pages of a range
+ */
+struct zcv_flush {
+	u32 pool;
+	u16 opcode;
+	struct zcache_key key;
+	u64 count;
+};
+
+/**
+ * struct zcv_backlog - invalidations that found no slot, oldest first
+ * @ring:	ZCV_BACKLOG entries
+ * @head:	number of the oldest
+ * @tail:	number of the next to come; both run freely
+ */
+struct zcv_backlog {
+	struct zcv_flush *ring;
+	u32 head;
+	u32 tail;
+};
+
+#define ZCV_BACKLOG	1024
+
+static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
+{
+	return b->head == b->tail;
+}
+
+/**
+ * struct zcv_queue - a virtqueue and its slots
+ * @dev:	device
+ * @vq:		virtqueue
+ * @lock:	everything below, and every access to @vq but the notification.
+ *		Taken with interrupts off; nests inside the page tree's lock and
+ *		the swap locks
+ * @free_pages:	free slots with a page
+ * @free_small:	free slots without
+ * @nr_free_pages: length of @free_pages
+ * @reserve:	how many of them are kept for gets and stores
+ * @posted:	requests made available so far
+ * @answered:	requests answered so far
+ * @progress:	jiffies of the last answer, or of the post that ended idleness
+ * @kick:	there are requests the device was not notified of
+ * @backlog:	while it is not empty, no put for an ephemeral pool is posted
+ * @refused:	puts nobody waited for that the device refused
+ * @kicks:	notifications
+ * @slots:	all slots
+ * @nr_slots:	their number
+ *
+ * There are no more slots than the ring can carry at a time, so a free slot
+ * always finds room in the ring.
+ */
+struct zcv_queue {
+	struct zcv_device *dev;
+	struct virtqueue *vq;
+	spinlock_t lock;
+	struct list_head free_pages;
+	struct list_head free_small;
+	unsigned int nr_free_pages;
+	unsigned int reserve;
+	u32 posted;
+	u32 answered;
+	unsigned long progress;
+	bool kick;
+	struct zcv_backlog backlog;
+	unsigned long refused;
+	unsigned long kicks;
+	struct zcv_slot **slots;
+	unsigned int nr_slots;
+};
+
+/**
+ * struct zcv_device - a zcache device on virtio
+ * @transport:	how the core sees it; @transport.lost is final
+ * @vdev:	virtio device
+ * @wq:		for @tick
+ * @tick:	reaps, sends the backlog and looks for silence, while anything
+ *		is outstanding
+ * @ticking:	@tick is scheduled
+ * @hurried:	... for soon, because there is a backlog
+ * @timeout:	jiffies an answer may take
+ * @nr_queues:	in use
+ * @queues:	the queues
+ */
+struct zcv_device {
+	struct zcache_transport transport;
+	struct virtio_device *vdev;
+	struct workqueue_struct *wq;
+	struct delayed_work tick;
+	bool ticking;
+	bool hurried;
+	unsigned long timeout;
+	unsigned int nr_queues;
+	struct zcv_queue queues[ZCV_MAX_QUEUES];
+};
+
+static inline bool zcv_is_lost(const struct zcv_device *dev)
+{
+	return READ_ONCE(dev->transport.lost);
+}
+
+/* virtio.c */
+extern unsigned int zcv_spin_us;
+void zcv_lost(struct zcv_device *dev, const char *why);
+
+/* queue.c */
+int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
+		   struct virtqueue *vq, unsigned int max_pages);
+void zcv_queue_free(struct zcv_queue *q);
+void zcv_unlock(struct zcv_queue *q, unsigned long flags);
+void zcv_reap(struct zcv_queue *q);
+struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
+struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
+void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
+bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
+int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		    unsigned long deadline);
+int zcv_quiesce(struct zcv_device *dev);
+void zcv_tick(struct work_struct *work);
+
+/* backlog.c */
+int zcv_backlog_init(struct zcv_backlog *b);
+void zcv_backlog_free(struct zcv_backlog *b);
+bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush);
+void zcv_backlog_send(struct zcv_queue *q);
+
+/* request.c */
+extern const struct zcache_transport_ops zcv_transport_ops;
+void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
+		  const struct zcache_key *key, u64 count);
+void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
+
+#endif /* _ZCACHE_VIRTIO_H */
