@@ -169,3 +169,145 @@ impl Chain {
 pub fn stream_length(buffers: &[Buffer]) -> u64 {
     buffers.iter().map(|b| u64::from(b.length())).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::{Bytes, GuestAddress};
+
+    const TABLE: Table = Table { address: 0x1000, entries: 8 };
+    const INDIRECT_TABLE: u64 = 0x2000;
+    const NEXT: u32 = VRING_DESC_F_NEXT;
+    const WRITE: u32 = VRING_DESC_F_WRITE;
+    const INDIRECT: u32 = VRING_DESC_F_INDIRECT;
+
+    fn memory() -> Memory {
+        Memory::from_ranges(&[(GuestAddress(0x1000), 0x9000)]).unwrap()
+    }
+
+    fn write(memory: &Memory, table: u64, index: u64, address: u64, length: u32, flags: u32, next: u16) {
+        let flags = u16::try_from(flags).unwrap();
+        let mut raw = [0; 16];
+        raw[0..8].copy_from_slice(&address.to_le_bytes());
+        raw[8..12].copy_from_slice(&length.to_le_bytes());
+        raw[12..14].copy_from_slice(&flags.to_le_bytes());
+        raw[14..16].copy_from_slice(&next.to_le_bytes());
+        memory.write_slice(&raw, GuestAddress(table + 16 * index)).unwrap();
+    }
+
+    /// Follows the chain at descriptor 0 and gives the lengths of its buffers.
+    fn collect(memory: &Memory) -> Result<(Vec<u32>, Vec<u32>), ChainError> {
+        let mut chain = Chain::default();
+        chain.collect(memory, TABLE, 0, 8)?;
+        let lengths = |buffers: &[Buffer]| buffers.iter().map(|b| b.length()).collect();
+        Ok((lengths(chain.readable()), lengths(chain.writable())))
+    }
+
+    #[test]
+    fn readable_then_writable_and_empty_ones_are_left_out() {
+        let memory = memory();
+        write(&memory, 0x1000, 0, 0x3000, 10, NEXT, 3);
+        write(&memory, 0x1000, 3, 0, 0, NEXT, 2);
+        write(&memory, 0x1000, 2, 0x3000, 20, NEXT | WRITE, 1);
+        write(&memory, 0x1000, 1, 0x9fff, 1, WRITE, 99);
+        assert_eq!(collect(&memory), Ok((vec![10], vec![20, 1])));
+    }
+
+    #[test]
+    fn indirect_tables_are_followed_in_their_own_order_after_direct_ones() {
+        let memory = memory();
+        write(&memory, 0x1000, 0, 0x3000, 1, NEXT, 1);
+        write(&memory, 0x1000, 1, INDIRECT_TABLE, 3 * 16, INDIRECT | WRITE, 0);
+        write(&memory, INDIRECT_TABLE, 0, 0x3000, 2, NEXT, 2);
+        write(&memory, INDIRECT_TABLE, 2, 0x3000, 3, NEXT | WRITE, 1);
+        write(&memory, INDIRECT_TABLE, 1, 0x3000, 4, WRITE, 0);
+        assert_eq!(collect(&memory), Ok((vec![1, 2], vec![3, 4])));
+    }
+
+    #[test]
+    fn a_chain_may_use_every_entry_but_not_one_more() {
+        let memory = memory();
+        for index in 0..8 {
+            let next = u16::try_from(index + 1).unwrap();
+            write(&memory, 0x1000, index, 0x3000, 1, if index < 7 { NEXT } else { 0 }, next);
+        }
+        assert_eq!(collect(&memory), Ok((vec![1; 8], vec![])));
+        write(&memory, 0x1000, 7, 0x3000, 1, NEXT, 0);
+        assert_eq!(collect(&memory), Err(ChainError::TooLong { limit: 8 }), "a loop");
+
+        write(&memory, 0x1000, 0, INDIRECT_TABLE, 9 * 16, INDIRECT, 0);
+        for index in 0..9 {
+            let next = u16::try_from(index + 1).unwrap();
+            write(&memory, INDIRECT_TABLE, index, 0x3000, 1, if index < 8 { NEXT } else { 0 }, next);
+        }
+        assert_eq!(collect(&memory), Err(ChainError::TooLong { limit: 8 }), "a long table");
+        write(&memory, INDIRECT_TABLE, 7, 0x3000, 1, 0, 0);
+        assert_eq!(collect(&memory), Ok((vec![1; 8], vec![])), "a long table of which 8 are used");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        type Spoil = fn(&Memory);
+        let cases: [(&str, Spoil, ChainError); 9] = [
+            (
+                "next outside the table",
+                |memory| write(memory, 0x1000, 0, 0x3000, 1, NEXT, 8),
+                ChainError::Index { index: 8, entries: 8 },
+            ),
+            (
+                "next outside the indirect table",
+                |memory| {
+                    write(memory, 0x1000, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+                    write(memory, INDIRECT_TABLE, 0, 0x3000, 1, NEXT, 1);
+                },
+                ChainError::Index { index: 1, entries: 1 },
+            ),
+            (
+                "an indirect table in an indirect table",
+                |memory| {
+                    write(memory, 0x1000, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+                    write(memory, INDIRECT_TABLE, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+                },
+                ChainError::NestedIndirect,
+            ),
+            (
+                "an indirect descriptor with a next one",
+                |memory| write(memory, 0x1000, 0, INDIRECT_TABLE, 16, INDIRECT | NEXT, 1),
+                ChainError::NestedIndirect,
+            ),
+            (
+                "an empty indirect table",
+                |memory| write(memory, 0x1000, 0, INDIRECT_TABLE, 0, INDIRECT, 0),
+                ChainError::IndirectLength(0),
+            ),
+            (
+                "half an entry in an indirect table",
+                |memory| write(memory, 0x1000, 0, INDIRECT_TABLE, 24, INDIRECT, 0),
+                ChainError::IndirectLength(24),
+            ),
+            (
+                "an indirect table outside memory",
+                |memory| write(memory, 0x1000, 0, u64::MAX - 15, 32, INDIRECT, 0),
+                ChainError::Unmapped(Unmapped { address: u64::MAX - 15, length: 16 }),
+            ),
+            (
+                "a readable descriptor after a writable one",
+                |memory| {
+                    write(memory, 0x1000, 0, 0x3000, 1, NEXT | WRITE, 1);
+                    write(memory, 0x1000, 1, 0x3000, 1, 0, 0);
+                },
+                ChainError::Direction,
+            ),
+            (
+                "a buffer that ends outside memory",
+                |memory| write(memory, 0x1000, 0, 0x9fff, 2, 0, 0),
+                ChainError::Unmapped(Unmapped { address: 0x9fff, length: 2 }),
+            ),
+        ];
+        for (what, spoil, error) in cases {
+            let memory = memory();
+            spoil(&memory);
+            assert_eq!(collect(&memory), Err(error), "{what}");
+        }
+    }
+}

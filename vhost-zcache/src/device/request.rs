@@ -128,3 +128,152 @@ fn one_page(request: &wire::Request, pool: PoolId) -> Result<Key, Status> {
     valid(body.count.get() == 0)?;
     Ok(key(body, pool))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    const POOL: u32 = 0x0102_0304;
+
+    fn request(opcode: u16, flags: u16, pool: u32, body: &[u8]) -> wire::Request {
+        let mut whole = [0; 40];
+        whole[..body.len()].copy_from_slice(body);
+        wire::Request {
+            header: wire::RequestHeader { opcode: opcode.into(), flags: flags.into(), pool: pool.into() },
+            body: whole,
+        }
+    }
+
+    fn keyed(opcode: Opcode, flags: u16, index: u64, count: u64) -> wire::Request {
+        let body = wire::KeyBody { object: [7; 24], index: index.into(), count: count.into() };
+        request(opcode as u16, flags, POOL, body.as_bytes())
+    }
+
+    fn hello(version: u32, features: u32) -> wire::Request {
+        let body = wire::HelloBody {
+            instance: [9; 16],
+            version: version.into(),
+            features: features.into(),
+            reserved: [0; 16],
+        };
+        request(Opcode::Hello as u16, 0, 0, body.as_bytes())
+    }
+
+    fn create(flags: u16, uuid: [u8; 16]) -> wire::Request {
+        request(Opcode::PoolCreate as u16, flags, POOL, &uuid)
+    }
+
+    fn key(index: u64) -> Key {
+        Key { pool: PoolId(POOL), object: ObjectId([7; 24]), index }
+    }
+
+    /// Every well-formed request, with what it means.
+    fn well_formed() -> Vec<(wire::Request, Request)> {
+        let pool = PoolId(POOL);
+        let object = ObjectId([7; 24]);
+        let pool_only = |opcode: Opcode| request(opcode as u16, 0, POOL, &[]);
+        vec![
+            (hello(1, 0), Request::Hello { instance: [9; 16] }),
+            (create(0, [0; 16]), Request::PoolCreate(pool, PoolKind::Ephemeral)),
+            (create(1, [0; 16]), Request::PoolCreate(pool, PoolKind::Persistent)),
+            (create(2, [5; 16]), Request::PoolCreate(pool, PoolKind::SharedEphemeral([5; 16]))),
+            (pool_only(Opcode::PoolDestroy), Request::PoolDestroy(pool)),
+            (keyed(Opcode::Put, 0, u64::MAX, 0), Request::Put(key(u64::MAX))),
+            (keyed(Opcode::Get, 0, 3, 0), Request::Get(key(3), GetMode::Plain)),
+            (keyed(Opcode::Get, 1, 3, 0), Request::Get(key(3), GetMode::Exclusive)),
+            (keyed(Opcode::FlushPage, 0, 3, 0), Request::FlushPage(key(3))),
+            (keyed(Opcode::FlushRange, 0, 3, 1), Request::FlushRange(key(3), 1)),
+            (keyed(Opcode::FlushRange, 0, 1, u64::MAX), Request::FlushRange(key(1), u64::MAX)),
+            (keyed(Opcode::FlushObject, 0, 0, 0), Request::FlushObject(pool, object)),
+            (pool_only(Opcode::FlushPool), Request::FlushPool(pool)),
+        ]
+    }
+
+    #[test]
+    fn well_formed_requests_are_understood() {
+        for (wire, meaning) in well_formed() {
+            assert_eq!(decode(&wire), Ok(meaning), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_opcodes_are_unsupported_whatever_else_is_wrong() {
+        for opcode in [0, 10, 0x0100, u16::MAX] {
+            assert_eq!(decode(&request(opcode, 0xffff, POOL, &[0xff; 40])), Err(Status::Unsupported), "{opcode}");
+        }
+    }
+
+    #[test]
+    fn undefined_flags_are_invalid() {
+        for (wire, meaning) in well_formed() {
+            let defined = match meaning {
+                Request::PoolCreate(..) => 2,
+                Request::Get(..) => 1,
+                _ => 0,
+            };
+            for bit in defined..16 {
+                let mut wire = wire;
+                wire.header.flags |= 1 << bit;
+                assert_eq!(decode(&wire), Err(Status::Invalid), "flag {bit} of {wire:?}");
+            }
+        }
+    }
+
+    /// Sets each byte of the body to another value. Where that gives another request that is
+    /// well formed, the byte belongs to a field that the request uses.
+    #[test]
+    fn unused_fields_must_be_zero() {
+        for (wire, _) in well_formed() {
+            let used: std::ops::Range<usize> = match decode(&wire) {
+                Ok(Request::Hello { .. }) => 0..24,
+                Ok(Request::PoolCreate(..)) => 0..16,
+                Ok(Request::PoolDestroy(_) | Request::FlushPool(_)) => 0..0,
+                Ok(Request::FlushObject(..)) => 0..24,
+                Ok(Request::FlushRange(..)) => 0..40,
+                _ => 0..32,
+            };
+            for byte in (0..40).filter(|byte| !used.contains(byte)) {
+                let mut wire = wire;
+                wire.body[byte] = 1;
+                assert_eq!(decode(&wire), Err(Status::Invalid), "byte {byte} of the body of {wire:?}");
+            }
+        }
+        let mut wire = hello(1, 0);
+        wire.header.pool = 1.into();
+        assert_eq!(decode(&wire), Err(Status::Invalid), "a HELLO that names a pool");
+    }
+
+    #[test]
+    fn other_versions_and_features_are_unsupported() {
+        for (version, features) in [(0, 0), (2, 0), (1, 1), (1, 0x8000_0000)] {
+            assert_eq!(decode(&hello(version, features)), Err(Status::Unsupported), "{version} {features:#x}");
+        }
+        let mut wire = hello(2, 0);
+        wire.body[39] = 1;
+        assert_eq!(decode(&wire), Err(Status::Invalid), "the format is checked first");
+    }
+
+    #[test]
+    fn contradictory_pools_are_invalid() {
+        for (flags, uuid) in [(0, [5; 16]), (1, [5; 16]), (2, [0; 16]), (3, [0; 16]), (3, [5; 16])] {
+            assert_eq!(decode(&create(flags, uuid)), Err(Status::Invalid), "flags {flags}, UUID {uuid:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_end_within_the_index_space() {
+        for (index, count) in [(0, 0), (7, 0), (2, u64::MAX), (u64::MAX, 2), (u64::MAX, u64::MAX)] {
+            assert_eq!(
+                decode(&keyed(Opcode::FlushRange, 0, index, count)),
+                Err(Status::Invalid),
+                "{count} pages from {index}"
+            );
+        }
+        assert_eq!(
+            decode(&keyed(Opcode::FlushRange, 0, u64::MAX, 1)),
+            Ok(Request::FlushRange(key(u64::MAX), 1)),
+            "the last page"
+        );
+    }
+}

@@ -73,6 +73,21 @@ impl Daemon {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("statistics are no JSON document: {e}\n{text}"))
     }
 
+    /// Statistics of one guest.
+    pub fn guest_stats(&self, number: usize) -> serde_json::Value {
+        self.stats()["guests"][number].take()
+    }
+
+    /// Processor time used so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon's process");
+        // After the command's name in parentheses: state is field 3, utime 14 and stime 15, in
+        // ticks of 10 ms on every Linux there is.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks = |field: usize| fields[field - 3].parse::<u64>().expect("a number");
+        Duration::from_millis(10 * (ticks(14) + ticks(15)))
+    }
+
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         self.count("fd")

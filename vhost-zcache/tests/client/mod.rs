@@ -6,6 +6,7 @@
 //! sends can be bent at every level: the division into descriptors ([`Shape`]), the bytes of both
 //! streams ([`Client::raw`]), single descriptors and indexes ([`ring::DriverRing`]).
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of the client")]
+#![allow(clippy::cast_possible_truncation, reason = "a test's sizes are small")]
 
 pub mod daemon;
 pub mod ram;

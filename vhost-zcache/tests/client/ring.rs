@@ -113,6 +113,16 @@ impl DriverRing {
         self.chains.clear();
     }
 
+    /// Lets the ring, which the device must not be serving and on which nothing is outstanding,
+    /// go on at another index.
+    pub fn begin_at(&mut self, ram: &Ram, index: u16) {
+        ram.store_u16(self.available + 2, index);
+        ram.store_u16(self.used + 2, index);
+        self.next_available = index;
+        self.published = index;
+        self.next_used = index;
+    }
+
     /// Where the ring is, in the VMM's addresses.
     pub fn addresses(&self, ram: &Ram) -> VringConfigData {
         VringConfigData {

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Start and end of the daemon and of connections.
+
+mod client;
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+use std::time::Duration;
+use std::{fs, thread};
+
+use client::daemon::{Daemon, binary, run, wait};
+use client::wire::{PERSISTENT, Req, SHARED, status};
+use client::{Client, PATIENCE, Setup, Shape, eventually, page};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::Signal;
+
+#[test]
+fn reconnecting_leaves_nothing_behind() {
+    let daemon = Daemon::start();
+    let use_it = |number: u64| {
+        let mut guest = Client::attach(&daemon.socket(0));
+        guest.create(0, PERSISTENT);
+        assert_eq!(guest.get(0, 1, 1), Err(status::MISS), "the page of the last connection is still there");
+        assert_eq!(guest.put(0, 1, 1, &page(number)), status::OK);
+    };
+    let gone = || {
+        eventually("the guest is gone", || daemon.guest_stats(0)["connected"] == false);
+        (daemon.descriptors(), daemon.threads())
+    };
+    use_it(0);
+    let before = gone();
+    for number in 0..300 {
+        use_it(number);
+    }
+    // The thread of the last statistics reader's connection may still close its socket.
+    eventually("descriptors and threads are as many as before", || gone() == before);
+    assert_eq!(daemon.stats()["store"]["physical_bytes"], 0, "the store is empty again");
+}
+
+#[test]
+fn a_connection_that_makes_no_sense_is_closed_and_the_next_one_served() {
+    let daemon = Daemon::start();
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x80], b""] {
+        let mut socket = UnixStream::connect(daemon.socket(0)).expect("a connection");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // The daemon may close its end before all is written.
+        let _ = socket.write_all(garbage);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        // Reset by peer is another way to close.
+        let _ = socket.read_to_end(&mut rest);
+    }
+    Client::attach(&daemon.socket(0)).create(0, 0);
+}
+
+#[test]
+fn a_second_connection_waits_for_the_end_of_the_first() {
+    let daemon = Daemon::start();
+    let mut first = Client::attach(&daemon.socket(0));
+    first.create(0, PERSISTENT);
+    let socket = daemon.socket(0);
+    let second = thread::spawn(move || {
+        let mut second = Client::attach(&socket);
+        second.create(0, 0);
+    });
+    thread::sleep(Duration::from_millis(100));
+    assert!(!second.is_finished(), "two connections at once on one socket");
+    assert_eq!(first.put(0, 1, 1, &page(1)), status::OK, "the first connection goes on");
+    drop(first);
+    second.join().expect("the second connection is served");
+}
+
+#[test]
+fn the_daemon_ends_at_once_when_told_to() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start();
+        let mut guest = Client::attach(&daemon.socket(0));
+        guest.create(0, PERSISTENT);
+        for _ in 0..50 {
+            let _ = guest.post(0, &[Req::put(0, 1, 1, &page(1))], Shape::Whole);
+        }
+        let (status, took) = daemon.end(signal);
+        assert_eq!(status.code(), Some(0), "after {signal:?}");
+        assert!(took < Duration::from_secs(1), "it took {took:?} after {signal:?}");
+        let left: Vec<_> = fs::read_dir(daemon.directory()).expect("the directory").collect();
+        assert!(left.is_empty(), "files are left behind after {signal:?}: {left:?}");
+    }
+}
+
+#[test]
+fn a_killed_daemon_is_replaced_and_a_live_one_is_not() {
+    let mut first = Daemon::start();
+    let socket = first.socket(0).display().to_string();
+
+    let second = run(&["--socket-path", &socket, "--log-level", "error"]);
+    assert_eq!(second.status.code(), Some(1));
+    let message = String::from_utf8(second.stderr).expect("a message");
+    assert_eq!(message, format!("vhost-zcache: Socket {socket} is in use by another process\n"));
+    Client::attach(&first.socket(0)).create(0, 0);
+
+    first.end(Signal::KILL);
+    assert!(first.socket(0).exists(), "the test needs a stale socket");
+    let mut third = binary().args(["--socket-path", &socket, "--log-level", "error"]).spawn().expect("the daemon");
+    eventually("the new daemon answers", || UnixStream::connect(first.socket(0)).is_ok());
+    Client::attach(&first.socket(0)).create(0, 0);
+    third.kill().expect("the daemon");
+    wait(&mut third);
+}
+
+#[test]
+fn wrong_command_lines_get_one_clear_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("file"), "data").expect("a file");
+    let cases: [(&[&str], &str); 16] = [
+        (&[], "required"),
+        (&["--bogus"], "--bogus"),
+        (&["--socket-path"], "--socket-path"),
+        (&["--socket-path", ""], "socket is missing"),
+        (&["--socket-path", "a,size=1"], "size=1"),
+        (&["--socket-path", "a,memory-limit=lots"], "memory-limit"),
+        (&["--socket-path", "a,allow-shared=me"], "UUID"),
+        (&["--socket-path", "a", "--memory-limit", "1.5G"], "--memory-limit"),
+        (&["--socket-path", "a", "--memory-limit", "0"], "zero"),
+        (&["--socket-path", "a", "--queues", "65"], "1..=64"),
+        (&["--socket-path", "a", "--queues", "0"], "1..=64"),
+        (&["--socket-path", "a", "--log-level", "loud"], "--log-level"),
+        (&["--socket-path", "a", "--socket-path", "a"], "twice"),
+        (&["--fd", "1"], "from 3 on"),
+        (&["--fd", "977"], "977 is not open"),
+        (&["--fd", "x"], "--fd"),
+    ];
+    let directory_missing = path("missing/guest");
+    let too_long = path(&"x".repeat(200));
+    let more: [(&[&str], &str); 3] = [
+        (&["--socket-path", &directory_missing], "No such file or directory"),
+        (&["--socket-path", &path("file")], "is not a socket"),
+        (&["--socket-path", &too_long], "Cannot listen on"),
+    ];
+    for (arguments, expected) in cases.into_iter().chain(more) {
+        let output = run(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        assert!(message.contains(expected), "{arguments:?} says {message:?} and not {expected:?}");
+        assert!(message.starts_with("vhost-zcache: "), "{arguments:?} says {message:?}");
+        assert_eq!(message.matches('\n').count(), 1, "{arguments:?} says more than a line: {message:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?} prints to standard output");
+    }
+    let left = fs::read_dir(directory.path()).expect("the directory").count();
+    assert_eq!(left, 1, "failed starts leave files behind");
+}
+
+#[test]
+fn capabilities_are_json() {
+    let output = run(&["--print-capabilities"]);
+    assert!(output.status.success());
+    let capabilities: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(capabilities["type"], "zcache");
+}
+
+#[test]
+fn an_inherited_connection_is_served_and_ends_the_daemon() {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let number = inherit(&theirs).to_string();
+    let mut child = binary().args(["--fd", &number, "--log-level", "error"]).spawn().expect("the daemon");
+    drop(theirs);
+    let mut guest = Client::from_stream(ours, Setup::default());
+    guest.hello(1);
+    guest.create(0, 0);
+    assert_eq!(guest.put(0, 1, 1, &page(1)), status::OK);
+    drop(guest);
+    assert_eq!(wait(&mut child).code(), Some(0), "nobody can connect any more");
+}
+
+#[test]
+fn an_inherited_listener_is_served() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let number = inherit(&listener).to_string();
+    let mut child = binary().args(["--fd", &number, "--log-level", "error"]).spawn().expect("the daemon");
+    drop(listener);
+    for _ in 0..2 {
+        Client::attach(&path).create(0, 0);
+    }
+    child.kill().expect("the daemon");
+    wait(&mut child);
+    assert!(path.exists(), "a socket that somebody else made is not removed");
+}
+
+#[test]
+fn an_inherited_file_of_another_kind_is_refused() {
+    let file = tempfile::tempfile().expect("a file");
+    let number = inherit(&file).to_string();
+    let child = binary().args(["--fd", &number]).stderr(Stdio::piped()).spawn().expect("the daemon");
+    let output = child.wait_with_output().expect("its output");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        format!("vhost-zcache: File descriptor {number} is not a Unix stream socket\n")
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Lets child processes inherit a descriptor under its number.
+fn inherit(file: &(impl AsFd + AsRawFd)) -> i32 {
+    fcntl_setfd(file, FdFlags::empty()).expect("an open descriptor");
+    file.as_raw_fd()
+}
+
+#[test]
+fn statistics_are_for_the_owner_and_say_what_happened() {
+    let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+    let daemon =
+        Daemon::with(&[&format!("memory-limit=8M,allow-shared={uuid}"), ""], &["--memory-limit", "64M", "--queues=3"]);
+    let mode = fs::metadata(daemon.directory().join("stats")).expect("the socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "others may read the statistics");
+
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(5, PERSISTENT);
+    let bytes = [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+    assert_eq!(guest.status(Req::create(6, SHARED, bytes)), status::OK);
+    guest.put(5, 1, 1, &page(1));
+    guest.put(5, 1, 2, &page(2));
+    assert_eq!(guest.get(5, 1, 1), Ok(page(1)));
+    assert_eq!(guest.get(5, 1, 3), Err(status::MISS));
+    guest.raw(1, b"short", 16, Shape::Whole);
+    guest.raw(1, &client::wire::encode(&[Req::new(77, 0, 0)]), 16, Shape::Whole);
+
+    let stats = daemon.stats();
+    assert_eq!(stats["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(stats["store"]["memory_limit"], 64 << 20);
+    assert_eq!(stats["store"]["pages"], 2);
+    let guest = &stats["guests"][0];
+    assert_eq!(guest["name"], daemon.socket(0).display().to_string());
+    assert_eq!(guest["connected"], true);
+    assert_eq!(guest["session"], true);
+    assert_eq!(guest["memory_limit"], 8 << 20);
+    assert_eq!(guest["queues"].as_array().map(Vec::len), Some(3));
+    assert_eq!(guest["queues"][1]["chains"], 2);
+    assert_eq!(guest["queues"][1]["malformed_chains"], 1);
+    assert_eq!(guest["queues"][1]["requests"], 1);
+    assert_eq!(guest["requests"]["put"]["ok"], 2);
+    assert_eq!(guest["requests"]["get"]["ok"], 1);
+    assert_eq!(guest["requests"]["get"]["miss"], 1);
+    assert_eq!(guest["requests"]["unknown"]["unsupported"], 1);
+    assert_eq!(guest["pools"][0]["id"], 5);
+    assert_eq!(guest["pools"][0]["kind"], "persistent");
+    assert_eq!(guest["pools"][0]["uuid"], serde_json::Value::Null);
+    assert_eq!(guest["pools"][0]["pages"], 2);
+    assert_eq!(guest["pools"][0]["puts"], 2);
+    assert_eq!(guest["pools"][0]["hits"], 1);
+    assert_eq!(guest["pools"][1]["kind"], "shared");
+    assert_eq!(guest["pools"][1]["uuid"], uuid);
+    assert_eq!(stats["guests"][1]["connected"], false);
+}
+
+#[test]
+fn a_reader_of_statistics_that_does_not_read_stops_nobody() {
+    let mut daemon = Daemon::start();
+    let _lazy: Vec<_> =
+        (0..10).map(|_| UnixStream::connect(daemon.directory().join("stats")).expect("a connection")).collect();
+    Client::attach(&daemon.socket(0)).create(0, 0);
+    assert_eq!(daemon.stats()["guests"][0]["name"], daemon.socket(0).display().to_string());
+    let (status, _) = daemon.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+}
