@@ -43,6 +43,8 @@ static struct task tasks[MAX_TASKS];
 static struct file files[MAX_FILES];
 static sigset_t original_signals;
 static int port = -1;
+/* The interactive shell, if there is one. */
+static pid_t shell = -1;
 
 /*
  * Sends a frame. While the host is not connected it is dropped: a blocking write
@@ -146,12 +148,29 @@ static void finish(struct task *task, int status)
 	task->used = false;
 }
 
+/* A file system that hangs must not keep the guest from powering off. */
+static _Noreturn void power_off(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		sync();
+		_exit(0);
+	}
+	for (int i = 0; i < 500 && waitpid(pid, NULL, WNOHANG) == 0; i++)
+		usleep(10 * 1000);
+	reboot(RB_POWER_OFF);
+	_exit(1);
+}
+
 static void reap(void)
 {
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == shell)
+			power_off();
 		for (int i = 0; i < MAX_TASKS; i++) {
 			if (tasks[i].used && tasks[i].pid == pid)
 				finish(&tasks[i], status);
@@ -170,19 +189,30 @@ static void set_oom_score_adj(const char *value)
 	close(fd);
 }
 
+/*
+ * Gives a new process back what the agent changed for itself. The shell that ran
+ * `init` may have left signals ignored, too.
+ */
+static void become_ordinary(void)
+{
+	setsid();
+	set_oom_score_adj("0");
+	sigprocmask(SIG_SETMASK, &original_signals, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
+}
+
 /* In the child: never returns. */
 static _Noreturn void become(char **argv, int out, int err)
 {
 	int null = open("/dev/null", O_RDONLY);
 
-	setsid();
-	set_oom_score_adj("0");
+	become_ordinary();
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
 		_exit(126);
 	if (null > 2)
 		close(null);
-	sigprocmask(SIG_SETMASK, &original_signals, NULL);
-	signal(SIGPIPE, SIG_DFL);
 	execvp(argv[0], argv);
 	dprintf(2, "zcache-agent: %s: %s\n", argv[0], strerror(errno));
 	_exit(errno == ENOENT ? 127 : 126);
@@ -244,6 +274,21 @@ static void run(uint32_t id, char *payload, size_t size)
 	task->pipe[0] = out[0];
 	task->pipe[1] = err[0];
 	task->used = true;
+}
+
+/* A shell on the console, whose end is the guest's. */
+static void start_shell(void)
+{
+	shell = fork();
+	if (shell == 0) {
+		become_ordinary();
+		/* Makes the device behind /dev/console the controlling terminal. */
+		execl("/bin/busybox", "busybox", "cttyhack", "/bin/bash", "-l", NULL);
+		perror("zcache-agent: shell");
+		_exit(127);
+	}
+	if (shell < 0)
+		perror("zcache-agent: shell");
 }
 
 static void kill_task(uint32_t id, int signal_number)
@@ -337,21 +382,6 @@ static void data(uint32_t id, const char *payload, size_t size)
 	file->used = false;
 }
 
-/* A file system that hangs must not keep the guest from powering off. */
-static _Noreturn void power_off(void)
-{
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		sync();
-		_exit(0);
-	}
-	for (int i = 0; i < 500 && waitpid(pid, NULL, WNOHANG) == 0; i++)
-		usleep(10 * 1000);
-	reboot(RB_POWER_OFF);
-	_exit(1);
-}
-
 static void handle(uint32_t id, unsigned type, char *payload, size_t size)
 {
 	switch (type) {
@@ -425,7 +455,8 @@ static void open_port(void)
 	send_hello(0);
 }
 
-int main(void)
+/* `zcache-agent shell` also starts a shell on the console. */
+int main(int argc, char **argv)
 {
 	struct pollfd polled[2 + 2 * MAX_TASKS];
 	sigset_t signals;
@@ -443,6 +474,8 @@ int main(void)
 	set_oom_score_adj("-1000");
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
 		perror("zcache-agent: mlockall");
+	if (argc > 1 && strcmp(argv[1], "shell") == 0)
+		start_shell();
 	open_port();
 
 	for (;;) {
