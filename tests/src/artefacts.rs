@@ -27,9 +27,10 @@ impl Artefacts {
         let built = images.kernel(kernel)?;
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
         let mut files = Vec::new();
-        let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
-        for module in files_with_extension(&modules, "ko")? {
-            files.push(payload_file("modules", module)?);
+            let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
+            for module in files_with_extension(&modules, "ko")? {
+                files.push(payload_file("modules", module)?);
+            }
         }
         for source in files_with_extension(&workspace.join("tests/guest"), "c")? {
             files.push(payload_file("bin", images.guest_program(&source)?)?);
@@ -77,8 +78,11 @@ impl Artefacts {
     }
 }
 
-/// The daemon's program, where `cargo build --release` has put it.
+/// The daemon's program: `ZCACHE_DAEMON`, or where `cargo build --release` has put it.
 pub fn daemon_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ZCACHE_DAEMON") {
+        return Ok(path.into());
+    }
     let path = target_folder().join("release/vhost-zcache");
     if !path.exists() {
         bail!("{} is missing: cargo build --release --package vhost-zcache", path.display());

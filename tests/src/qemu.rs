@@ -73,7 +73,7 @@ pub(crate) fn command(
     }
     line.option("-serial", "chardev:console", &[]);
     line.socket("monitor", &sockets.qmp);
-    line.option("-mon", "chardev=monitor", &[("mode", "control".into())]);
+    line.option("-qmp", "chardev:monitor", &[]);
     line.option("-device", "virtio-serial-pci", &[("id", "ports".into()), ("addr", "0x2".into())]);
     for (id, socket) in [("agent", &sockets.agent), ("host", &sockets.host)] {
         line.socket(id, socket);

@@ -25,8 +25,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Builds the daemon and returns its path.
+/// Builds the daemon, unless `ZCACHE_DAEMON` names one, and returns its path.
 pub(crate) fn daemon() -> Result<PathBuf> {
+    if env::var_os("ZCACHE_DAEMON").is_some() {
+        return zcache_tests::daemon_binary();
+    }
     run(cargo().args(["build", "--quiet", "--release", "--package", "vhost-zcache"]))?;
     zcache_tests::daemon_binary()
 }

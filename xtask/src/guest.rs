@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcache_tests::{
-    Console, Daemon, DaemonOptions, Exit, Kernel, Modules, Presence, SocketOptions, Stream, Vm, VmOptions, fresh_folder,
+    Artefacts, Console, Daemon, DaemonOptions, Exit, Kernel, Modules, Presence, SocketOptions, Stream, Vm, VmOptions,
+    fresh_folder,
 };
 
 use crate::{build, size};
@@ -111,6 +112,8 @@ fn read_script(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
+    // Before the daemon, for it may take a while.
+    Artefacts::get(arguments.kernel)?;
     let mut options = VmOptions::new("guest");
     options.kernel = arguments.kernel;
     options.memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
