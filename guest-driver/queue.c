@@ -130,7 +130,7 @@ static void zcv_arm(struct zcv_device *dev, bool backlog)
 		}
 	} else if (!READ_ONCE(dev->ticking) && !xchg(&dev->ticking, true)) {
 		queue_delayed_work(dev->wq, &dev->tick,
-				   clamp(dev->timeout / 4, 1UL, (unsigned long)HZ));
+				   clamp(zcv_timeout() / 4, 1UL, (unsigned long)HZ));
 	}
 }
 
@@ -329,6 +329,7 @@ int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
 		zcv_reap(q);
 		zcv_backlog_send(q);
 		zcv_unlock(q, flags);
+		/* Pairs with the release in zcv_reap(): result and page. */
 		if (smp_load_acquire(&slot->state) == ZCV_SLOT_ANSWERED)
 			return 0;
 		if (late) {
@@ -345,44 +346,62 @@ int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
 	}
 }
 
-static bool zcv_reached(struct zcv_queue *q, u32 target)
+/* Gives a queue a turn. Return: what has been posted on it so far. */
+static u32 zcv_turn(struct zcv_queue *q, bool *backlog)
 {
 	unsigned long flags;
-	bool reached;
+	u32 posted;
 
 	spin_lock_irqsave(&q->lock, flags);
 	zcv_reap(q);
 	zcv_backlog_send(q);
-	reached = (s32)(q->answered - target) >= 0;
+	*backlog = !zcv_backlog_empty(&q->backlog);
+	posted = q->posted;
 	zcv_unlock(q, flags);
-	return reached;
+	return posted;
+}
+
+static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
+{
+	u32 last = READ_ONCE(q->backlog.tail);
+	bool backlog, posted = false;
+	u32 target = 0, now;
+
+	for (;;) {
+		now = zcv_turn(q, &backlog);
+		if (!posted && (!backlog ||
+				(s32)(READ_ONCE(q->backlog.head) - last) >= 0)) {
+			posted = true;
+			target = now;
+		}
+		if (posted && (s32)(READ_ONCE(q->answered) - target) >= 0)
+			return 0;
+		if (time_after(jiffies, deadline))
+			zcv_lost(q->dev, "does not become quiet");
+		if (zcv_is_lost(q->dev))
+			return -EIO;
+		usleep_range(SLEEP_MIN, SLEEP_MAX);
+	}
 }
 
 /**
- * zcv_quiesce - waits until all that was posted so far is answered
+ * zcv_quiesce - waits until all that was asked for so far is answered
  * @dev:	the device
+ *
+ * That includes what waits in a backlog.
  *
  * Context: Process context; sleeps.
  * Return: 0 or -EIO: the device is lost.
  */
 int zcv_quiesce(struct zcv_device *dev)
 {
-	unsigned long deadline = jiffies + dev->timeout;
-	u32 target[ZCV_MAX_QUEUES];
+	unsigned long deadline = jiffies + zcv_timeout();
 	unsigned int i;
+	int err = 0;
 
-	for (i = 0; i < dev->nr_queues; i++)
-		target[i] = READ_ONCE(dev->queues[i].posted);
-	for (i = 0; i < dev->nr_queues; i++) {
-		while (!zcv_reached(&dev->queues[i], target[i])) {
-			if (time_after(jiffies, deadline))
-				zcv_lost(dev, "does not become quiet");
-			if (zcv_is_lost(dev))
-				return -EIO;
-			usleep_range(SLEEP_MIN, SLEEP_MAX);
-		}
-	}
-	return zcv_is_lost(dev) ? -EIO : 0;
+	for (i = 0; i < dev->nr_queues && !err; i++)
+		err = zcv_quiesce_queue(&dev->queues[i], deadline);
+	return err;
 }
 
 /**
@@ -411,7 +430,7 @@ void zcv_tick(struct work_struct *work)
 		zcv_reap(q);
 		zcv_backlog_send(q);
 		if (q->posted != q->answered &&
-		    time_after(jiffies, q->progress + dev->timeout))
+		    time_after(jiffies, q->progress + zcv_timeout()))
 			zcv_lost(dev, "does not answer");
 		zcv_unlock(q, flags);
 	}

@@ -2,9 +2,10 @@
 /*
  * The transport's operations: builds requests, and judges answers.
  *
- * An answer that the format does not allow for its request means that device
- * and driver no longer agree on what is stored; the device is then given up,
- * because a page that one side believes flushed could come back.
+ * A status this driver does not know is a failure of its request. One that
+ * says that a correct request was not executed means that device and driver no
+ * longer agree on what is stored, and so does a flush that failed. The device
+ * is then given up: a page that one side believes gone could come back.
  */
 #include <linux/highmem.h>
 #include <linux/jhash.h>
@@ -64,7 +65,36 @@ void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
 static void zcv_bad_status(struct zcv_queue *q, u16 status)
 {
 	zcv_lost(q->dev, status == ZCACHE_S_NO_SESSION ?
-		 "has forgotten the session" : "gives an answer that makes no sense");
+		 "has forgotten the session" : "rejects a correct request");
+}
+
+/* Return: 0: stored; -ENOSPC: nothing is stored under the key; -EIO. */
+static int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	u16 status = le16_to_cpu(slot->result.status);
+
+	switch (status) {
+	case ZCACHE_S_OK:
+		return 0;
+	case ZCACHE_S_UNSUPPORTED:
+	case ZCACHE_S_INVALID:
+	case ZCACHE_S_MALFORMED:
+	case ZCACHE_S_NO_SESSION:
+		zcv_bad_status(q, status);
+		return -EIO;
+	default:
+		return -ENOSPC;
+	}
+}
+
+static int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	u16 status = le16_to_cpu(slot->result.status);
+
+	if (status == ZCACHE_S_OK || status == ZCACHE_S_NO_POOL)
+		return 0;
+	zcv_bad_status(q, status);
+	return -EIO;
 }
 
 /**
@@ -76,22 +106,10 @@ static void zcv_bad_status(struct zcv_queue *q, u16 status)
  */
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
-	u16 status = le16_to_cpu(slot->result.status);
-
-	switch (status) {
-	case ZCACHE_S_OK:
-	case ZCACHE_S_NO_POOL:
-		break;
-	case ZCACHE_S_REFUSED:
-		if (slot->opcode == ZCACHE_OP_PUT) {
-			q->refused++;
-			break;
-		}
-		fallthrough;
-	default:
-		zcv_bad_status(q, status);
-		break;
-	}
+	if (slot->opcode != ZCACHE_OP_PUT)
+		zcv_flush_answer(q, slot);
+	else if (zcv_put_answer(q, slot) == -ENOSPC)
+		q->refused++;
 }
 
 /*
@@ -252,7 +270,7 @@ static struct zcv_slot *zcv_call_start(struct zcv_call *call)
 	struct zcv_slot *slot;
 	unsigned long flags;
 
-	call->deadline = jiffies + q->dev->timeout;
+	call->deadline = jiffies + zcv_timeout();
 	for (;;) {
 		spin_lock_irqsave(&q->lock, flags);
 		slot = zcv_call_post(call);
@@ -320,11 +338,14 @@ static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
 	case ZCACHE_S_MISS:
 	case ZCACHE_S_NO_POOL:
 		return -ENOENT;
-	case ZCACHE_S_CORRUPT:
-		return -EBADMSG;
-	default:
+	case ZCACHE_S_UNSUPPORTED:
+	case ZCACHE_S_INVALID:
+	case ZCACHE_S_MALFORMED:
+	case ZCACHE_S_NO_SESSION:
 		zcv_bad_status(q, status);
 		return -EIO;
+	default:
+		return -EBADMSG;
 	}
 }
 
@@ -378,7 +399,7 @@ static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
 {
 	struct zcv_call call;
 	struct zcv_slot *slot;
-	u16 status;
+	int err;
 
 	zcv_call_key(&call, zcv_queue_of(to_zcv(t), pool->id, key),
 		     ZCACHE_OP_PUT, 0, pool->id, key, 0);
@@ -386,33 +407,20 @@ static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
 	slot = zcv_call(&call);
 	if (IS_ERR(slot))
 		return PTR_ERR(slot);
-	status = le16_to_cpu(slot->result.status);
+	err = zcv_put_answer(call.q, slot);
 	zcv_call_end(&call, slot);
-
-	switch (status) {
-	case ZCACHE_S_OK:
-		return 0;
-	case ZCACHE_S_REFUSED:
-	case ZCACHE_S_NO_POOL:
-		return -ENOSPC;
-	default:
-		zcv_bad_status(call.q, status);
-		return -EIO;
-	}
+	return err;
 }
 
 static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
 {
-	u16 status;
+	int err;
 
 	if (zcv_wait_answer(call->q, slot, call->deadline))
 		return -EIO;
-	status = le16_to_cpu(slot->result.status);
+	err = zcv_flush_answer(call->q, slot);
 	zcv_call_end(call, slot);
-	if (status == ZCACHE_S_OK || status == ZCACHE_S_NO_POOL)
-		return 0;
-	zcv_bad_status(call->q, status);
-	return -EIO;
+	return err;
 }
 
 /* On every queue, so that it comes after whatever was posted there before. */

@@ -30,7 +30,7 @@
 struct zcache_swapmap {
 	struct xarray chunks;
 	struct xarray rescued;
-	spinlock_t lock;
+	spinlock_t lock; /* states and count */
 	unsigned long count[ZC_NR_PAGE_STATES];
 };
 

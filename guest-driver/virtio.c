@@ -21,7 +21,7 @@ module_param(virtio_id, uint, 0444);
 MODULE_PARM_DESC(virtio_id, "One more virtio device id to look at (default: 13, 6, 10, 21 and 22 only)");
 
 static unsigned int timeout_ms = 10000;
-module_param(timeout_ms, uint, 0444);
+module_param(timeout_ms, uint, 0644);
 MODULE_PARM_DESC(timeout_ms, "A device that takes longer to answer is given up (default: 10000)");
 
 unsigned int zcv_spin_us = 50;
@@ -37,6 +37,13 @@ MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (d
 #define BOUNCE_MIN	64
 
 #define MIN_TIMEOUT_MS	100
+
+/* Jiffies an answer may take. */
+unsigned long zcv_timeout(void)
+{
+	return msecs_to_jiffies(max_t(unsigned int, READ_ONCE(timeout_ms),
+				      MIN_TIMEOUT_MS));
+}
 
 /**
  * zcv_lost - gives a device up
@@ -160,8 +167,6 @@ static int zcv_probe(struct virtio_device *vdev)
 		return -ENOMEM;
 	dev->vdev = vdev;
 	dev->transport.ops = &zcv_transport_ops;
-	dev->timeout = msecs_to_jiffies(max_t(unsigned int, timeout_ms,
-					      MIN_TIMEOUT_MS));
 	INIT_DELAYED_WORK(&dev->tick, zcv_tick);
 	dev->wq = alloc_workqueue("zcache_virtio", WQ_UNBOUND | WQ_MEM_RECLAIM,
 				  0);

@@ -141,7 +141,6 @@ struct zcv_queue {
  *		is outstanding
  * @ticking:	@tick is scheduled
  * @hurried:	... for soon, because there is a backlog
- * @timeout:	jiffies an answer may take
  * @nr_queues:	in use
  * @queues:	the queues
  */
@@ -152,7 +151,6 @@ struct zcv_device {
 	struct delayed_work tick;
 	bool ticking;
 	bool hurried;
-	unsigned long timeout;
 	unsigned int nr_queues;
 	struct zcv_queue queues[ZCV_MAX_QUEUES];
 };
@@ -164,13 +162,15 @@ static inline bool zcv_is_lost(const struct zcv_device *dev)
 
 /* virtio.c */
 extern unsigned int zcv_spin_us;
+unsigned long zcv_timeout(void);
 void zcv_lost(struct zcv_device *dev, const char *why);
 
 /* queue.c */
 int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 		   struct virtqueue *vq, unsigned int max_pages);
 void zcv_queue_free(struct zcv_queue *q);
-void zcv_unlock(struct zcv_queue *q, unsigned long flags);
+void zcv_unlock(struct zcv_queue *q, unsigned long flags)
+	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);

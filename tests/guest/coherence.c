@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+/*
+ * coherence - changes files in every way there is and checks what they hold
+ *
+ * Each process has a file, and in memory a copy of what it must contain. It
+ * chooses operations at random until the time is up: buffered, direct and mapped
+ * reads and writes, truncation, punched holes, zeroed ranges, renaming another
+ * file over it, unlinking and creating it anew (which reuses the inode), and
+ * pushing it out of the page cache. Each read is compared.
+ *
+ * The last line it prints is "coherence: ops=N compared=BYTES wrong=N", wrong
+ * being reads that differed. Exit status: 0 if none was wrong, 1 if one was, 2 if
+ * it could not run. An operation the filesystem does not support is left out.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <linux/falloc.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE		4096
+#define MAX_IO		(64 * 1024)
+#define MAX_PROCS	64
+#define HISTORY		12
+
+struct totals {
+	uint64_t ops;
+	uint64_t compared;
+	uint64_t wrong;
+};
+
+struct worker {
+	char path[256];
+	char other[256];
+	size_t max;		/* the file never gets longer */
+	size_t size;		/* how long it is */
+	uint8_t *shadow;	/* what it contains; zeros beyond size */
+	uint8_t *buffer;	/* for one I/O, aligned */
+	int fd;
+	int direct;		/* -1: not supported */
+	uint64_t random;
+	const char *history[HISTORY];
+	struct totals *totals;
+};
+
+static void give_up(struct worker *w, const char *what)
+{
+	fprintf(stderr, "coherence: %s: %s: %s\n", w->path, what,
+		strerror(errno));
+	exit(2);
+}
+
+static uint64_t next_random(struct worker *w)
+{
+	uint64_t z = (w->random += 0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+static size_t below(struct worker *w, size_t limit)
+{
+	return limit ? next_random(w) % limit : 0;
+}
+
+/* New content: runs of one byte, so that pages differ in how they compress. */
+static void fill(struct worker *w, uint8_t *data, size_t length)
+{
+	size_t run = 1 + below(w, 512);
+	uint8_t byte = 0;
+
+	for (size_t i = 0; i < length; i++) {
+		if (i % run == 0)
+			byte = next_random(w);
+		data[i] = byte;
+	}
+}
+
+static void compare(struct worker *w, const char *how, const uint8_t *data,
+		    size_t offset, size_t length)
+{
+	size_t i = 0;
+
+	w->totals->compared += length;
+	if (!memcmp(data, w->shadow + offset, length))
+		return;
+	if (w->totals->wrong++ >= 5)
+		return;
+	while (data[i] == w->shadow[offset + i])
+		i++;
+	fprintf(stderr,
+		"coherence: %s: %s of %zu bytes at %zu: byte %zu is %02x, not %02x; before it:",
+		w->path, how, length, offset, offset + i, data[i],
+		w->shadow[offset + i]);
+	for (int h = 0; h < HISTORY && w->history[h]; h++)
+		fprintf(stderr, " %s", w->history[h]);
+	fputc('\n', stderr);
+}
+
+static void open_file(struct worker *w, int flags)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	if (w->direct >= 0)
+		close(w->direct);
+	w->fd = open(w->path, O_RDWR | flags, 0600);
+	if (w->fd < 0)
+		give_up(w, "open");
+	w->direct = open(w->path, O_RDWR | O_DIRECT);
+}
+
+static void range(struct worker *w, size_t *offset, size_t *length, size_t end)
+{
+	*offset = below(w, end);
+	*length = 1 + below(w, MAX_IO);
+	if (*length > end - *offset)
+		*length = end - *offset;
+}
+
+static void read_range(struct worker *w)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->size);
+	if (pread(w->fd, w->buffer, length, offset) != (ssize_t)length)
+		give_up(w, "read");
+	compare(w, "read", w->buffer, offset, length);
+}
+
+static void read_all(struct worker *w)
+{
+	struct stat st;
+
+	if (fstat(w->fd, &st))
+		give_up(w, "stat");
+	if ((size_t)st.st_size != w->size) {
+		fprintf(stderr, "coherence: %s is %lld bytes long, not %zu\n",
+			w->path, (long long)st.st_size, w->size);
+		w->totals->wrong++;
+	}
+	for (size_t offset = 0; offset < w->size; offset += MAX_IO) {
+		size_t length = w->size - offset;
+
+		if (length > MAX_IO)
+			length = MAX_IO;
+		if (pread(w->fd, w->buffer, length, offset) != (ssize_t)length)
+			give_up(w, "read");
+		compare(w, "read of all", w->buffer, offset, length);
+	}
+}
+
+static void write_range(struct worker *w)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->max);
+	fill(w, w->shadow + offset, length);
+	if (pwrite(w->fd, w->shadow + offset, length, offset) !=
+	    (ssize_t)length)
+		give_up(w, "write");
+	if (w->size < offset + length)
+		w->size = offset + length;
+}
+
+/* Whole pages, all of them: no byte of the old copy may survive. */
+static void write_pages(struct worker *w)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->max);
+	offset -= offset % PAGE;
+	length = length - length % PAGE + PAGE;
+	if (length > w->max - offset)
+		length = w->max - offset;
+	fill(w, w->shadow + offset, length);
+	if (pwrite(w->fd, w->shadow + offset, length, offset) !=
+	    (ssize_t)length)
+		give_up(w, "write");
+	if (w->size < offset + length)
+		w->size = offset + length;
+}
+
+static void read_direct(struct worker *w)
+{
+	size_t offset, length;
+	ssize_t got;
+
+	if (w->direct < 0)
+		return;
+	range(w, &offset, &length, w->size);
+	offset -= offset % PAGE;
+	length += PAGE - length % PAGE;
+	got = pread(w->direct, w->buffer, length, offset);
+	if (got < 0)
+		give_up(w, "direct read");
+	compare(w, "direct read", w->buffer, offset, got);
+}
+
+static void write_direct(struct worker *w)
+{
+	size_t offset, length;
+
+	if (w->direct < 0)
+		return;
+	range(w, &offset, &length, w->max);
+	offset -= offset % PAGE;
+	length = length - length % PAGE + PAGE;
+	if (length > w->max - offset)
+		length = w->max - offset;
+	fill(w, w->buffer, length);
+	if (pwrite(w->direct, w->buffer, length, offset) != (ssize_t)length)
+		give_up(w, "direct write");
+	memcpy(w->shadow + offset, w->buffer, length);
+	if (w->size < offset + length)
+		w->size = offset + length;
+}
+
+static void use_mapping(struct worker *w, int writing)
+{
+	size_t offset, length, start;
+	uint8_t *mapping;
+
+	if (!w->size)
+		return;
+	range(w, &offset, &length, w->size);
+	start = offset - offset % PAGE;
+	mapping = mmap(NULL, offset + length - start, PROT_READ | PROT_WRITE,
+		       MAP_SHARED, w->fd, start);
+	if (mapping == MAP_FAILED)
+		give_up(w, "mmap");
+	compare(w, "mapped read", mapping + offset - start, offset, length);
+	if (writing) {
+		fill(w, w->shadow + offset, length);
+		memcpy(mapping + offset - start, w->shadow + offset, length);
+	}
+	munmap(mapping, offset + length - start);
+}
+
+static void read_mapped(struct worker *w)
+{
+	use_mapping(w, 0);
+}
+
+static void write_mapped(struct worker *w)
+{
+	use_mapping(w, 1);
+}
+
+static void truncate_file(struct worker *w)
+{
+	size_t size = below(w, w->max + 1);
+
+	if (ftruncate(w->fd, size))
+		give_up(w, "truncate");
+	if (size < w->size)
+		memset(w->shadow + size, 0, w->size - size);
+	w->size = size;
+}
+
+static void zero_with(struct worker *w, int mode)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->size);
+	if (!length)
+		return;
+	if (fallocate(w->fd, mode | FALLOC_FL_KEEP_SIZE, offset, length)) {
+		if (errno != EOPNOTSUPP)
+			give_up(w, "fallocate");
+		return;
+	}
+	memset(w->shadow + offset, 0, length);
+}
+
+static void punch_hole(struct worker *w)
+{
+	zero_with(w, FALLOC_FL_PUNCH_HOLE);
+}
+
+static void zero_range(struct worker *w)
+{
+	zero_with(w, FALLOC_FL_ZERO_RANGE);
+}
+
+static void rename_over(struct worker *w)
+{
+	size_t size = below(w, w->max + 1);
+	int fd = open(w->other, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	if (fd < 0)
+		give_up(w, "create");
+	memset(w->shadow, 0, w->max);
+	fill(w, w->shadow, size);
+	if (write(fd, w->shadow, size) != (ssize_t)size)
+		give_up(w, "write");
+	close(fd);
+	if (rename(w->other, w->path))
+		give_up(w, "rename");
+	w->size = size;
+	open_file(w, 0);
+}
+
+static void unlink_and_create(struct worker *w)
+{
+	/* Closed before, so that the new file can have the old inode. */
+	close(w->fd);
+	w->fd = -1;
+	if (w->direct >= 0)
+		close(w->direct);
+	w->direct = -1;
+	if (unlink(w->path))
+		give_up(w, "unlink");
+	memset(w->shadow, 0, w->size);
+	w->size = 0;
+	open_file(w, O_CREAT | O_EXCL);
+}
+
+static void evict(struct worker *w)
+{
+	if (fdatasync(w->fd))
+		give_up(w, "fdatasync");
+	posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static void reopen(struct worker *w)
+{
+	open_file(w, 0);
+}
+
+static const struct {
+	const char *name;
+	unsigned int weight;
+	void (*run)(struct worker *w);
+} operations[] = {
+	{ "read", 20, read_range },
+	{ "write", 14, write_range },
+	{ "write-pages", 14, write_pages },
+	{ "evict", 14, evict },
+	{ "read-all", 6, read_all },
+	{ "read-direct", 6, read_direct },
+	{ "write-direct", 6, write_direct },
+	{ "read-mapped", 6, read_mapped },
+	{ "write-mapped", 6, write_mapped },
+	{ "truncate", 3, truncate_file },
+	{ "punch-hole", 4, punch_hole },
+	{ "zero-range", 3, zero_range },
+	{ "rename-over", 2, rename_over },
+	{ "unlink", 2, unlink_and_create },
+	{ "reopen", 2, reopen },
+};
+
+#define NR_OPERATIONS	(sizeof(operations) / sizeof(operations[0]))
+
+static void run_one(struct worker *w)
+{
+	unsigned int weights = 0, choice;
+	size_t op;
+
+	for (op = 0; op < NR_OPERATIONS; op++)
+		weights += operations[op].weight;
+	choice = below(w, weights);
+	for (op = 0; choice >= operations[op].weight; op++)
+		choice -= operations[op].weight;
+
+	operations[op].run(w);
+	memmove(w->history + 1, w->history,
+		(HISTORY - 1) * sizeof(w->history[0]));
+	w->history[0] = operations[op].name;
+	w->totals->ops++;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void work(struct worker *w, double seconds)
+{
+	double end = now() + seconds;
+
+	w->shadow = calloc(1, w->max);
+	w->buffer = aligned_alloc(PAGE, MAX_IO + PAGE);
+	if (!w->shadow || !w->buffer)
+		give_up(w, "memory");
+	w->fd = -1;
+	w->direct = -1;
+	unlink(w->path);
+	open_file(w, O_CREAT | O_EXCL);
+	while (now() < end)
+		run_one(w);
+	evict(w);
+	read_all(w);
+	unlink(w->path);
+}
+
+static double number_of(const char *option, const char *text, double least)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (*end || end == text || !(value >= least)) {
+		fprintf(stderr,
+			"coherence: --%s %s: not a number of at least %g\n",
+			option, text, least);
+		exit(2);
+	}
+	return value;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "dir", required_argument, NULL, 'd' },
+		{ "procs", required_argument, NULL, 'p' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "kib", required_argument, NULL, 'k' },
+		{ 0 },
+	};
+	double procs = 2, seconds = 10, seed = 1, kib = 2048;
+	struct totals *totals, sum = { 0 };
+	const char *dir = ".";
+	int option, index, failed = 0;
+
+	while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
+		switch (option) {
+		case 'd':
+			dir = optarg;
+			break;
+		case 'p':
+			procs = number_of("procs", optarg, 1);
+			break;
+		case 't':
+			seconds = number_of("seconds", optarg, 0);
+			break;
+		case 's':
+			seed = number_of("seed", optarg, 0);
+			break;
+		case 'k':
+			kib = number_of("kib", optarg, PAGE / 1024);
+			break;
+		default:
+			optind = argc + 1;
+			break;
+		}
+	}
+	if (optind != argc || procs > MAX_PROCS) {
+		fprintf(stderr, "usage: coherence [--dir DIR] [--procs N] [--seconds N] [--seed N] [--kib OF-EACH-FILE]\n");
+		return 2;
+	}
+
+	totals = mmap(NULL, MAX_PROCS * sizeof(*totals), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (totals == MAP_FAILED) {
+		perror("coherence: mmap");
+		return 2;
+	}
+	for (int i = 0; i < (int)procs; i++) {
+		pid_t child = fork();
+
+		if (child < 0) {
+			perror("coherence: fork");
+			return 2;
+		}
+		if (child == 0) {
+			struct worker w = {
+				.max = (size_t)kib * 1024 / PAGE * PAGE,
+				.random = ((uint64_t)seed << 8) + i,
+				.totals = &totals[i],
+			};
+
+			snprintf(w.path, sizeof(w.path), "%s/coherence.%d",
+				 dir, i);
+			snprintf(w.other, sizeof(w.other), "%s/coherence.%d.new",
+				 dir, i);
+			work(&w, seconds);
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < (int)procs; i++) {
+		int status;
+
+		if (wait(&status) < 0 || status) {
+			fprintf(stderr, "coherence: a process ended with wait status %#x\n",
+				status);
+			failed = 2;
+		}
+	}
+	for (int i = 0; i < (int)procs; i++) {
+		sum.ops += totals[i].ops;
+		sum.compared += totals[i].compared;
+		sum.wrong += totals[i].wrong;
+	}
+	printf("coherence: ops=%llu compared=%llu wrong=%llu\n",
+	       (unsigned long long)sum.ops, (unsigned long long)sum.compared,
+	       (unsigned long long)sum.wrong);
+	return sum.wrong ? 1 : failed;
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+/*
+ * swaphog - uses more memory than there is and checks every byte of it
+ *
+ * Each process fills its share of anonymous memory with pages that can be made
+ * again from a seed, the page's number and its version; then it checks pages in
+ * random order, giving some a new version, until the time is up; then it checks
+ * all of them once more.
+ *
+ * The last line it prints is "swaphog: pages=N verified=N wrong=N": pages of
+ * memory, pages checked, pages found different. Exit status: 0 if none was
+ * wrong, 1 if one was, 2 if it could not run.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE	4096
+#define WORDS	(PAGE / sizeof(uint64_t))
+/* One check in so many gives the page a new version. */
+#define REWRITE	4
+#define MAX_PROCS	64
+
+struct totals {
+	uint64_t pages;
+	uint64_t verified;
+	uint64_t wrong;
+};
+
+struct hog {
+	uint64_t seed;
+	uint64_t (*memory)[WORDS];
+	uint32_t *versions;
+	size_t pages;
+	struct totals *totals;
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+/* A quarter of the pages is one word repeated, a quarter noise, half text. */
+static void make_page(uint64_t seed, size_t number, uint32_t version,
+		      uint64_t page[WORDS])
+{
+	static const char words[16][8] = {
+		"swap    ", "page    ", "guest   ", "host    ",
+		"memory  ", "kernel  ", "device  ", "queue   ",
+		"request ", "answer  ", "cache   ", "object  ",
+		"index   ", "pool    ", "store   ", "\n\n\n\n    ",
+	};
+	uint64_t state = seed ^ (number * 0x100000001b3) ^
+			 ((uint64_t)version << 40);
+	unsigned int kind = next_random(&state) % 4;
+	uint64_t noise = next_random(&state);
+
+	for (size_t i = 0; i < WORDS; i++) {
+		if (kind == 0) {
+			page[i] = noise;
+		} else if (kind == 1) {
+			page[i] = next_random(&state);
+		} else if (i % 16 == 0) {
+			page[i] = noise + i;
+		} else {
+			noise = noise * 6364136223846793005 + 1442695040888963407;
+			memcpy(&page[i], words[noise >> 60], sizeof(page[i]));
+		}
+	}
+}
+
+static void check_page(struct hog *hog, size_t number)
+{
+	uint64_t expected[WORDS];
+
+	make_page(hog->seed, number, hog->versions[number], expected);
+	hog->totals->verified++;
+	if (!memcmp(expected, hog->memory[number], PAGE))
+		return;
+	if (hog->totals->wrong++ < 5) {
+		size_t i = 0;
+
+		while (expected[i] == hog->memory[number][i])
+			i++;
+		fprintf(stderr,
+			"swaphog: page %zu version %u: word %zu is %016llx, not %016llx\n",
+			number, hog->versions[number], i,
+			(unsigned long long)hog->memory[number][i],
+			(unsigned long long)expected[i]);
+	}
+}
+
+static void write_page(struct hog *hog, size_t number)
+{
+	make_page(hog->seed, number, hog->versions[number],
+		  hog->memory[number]);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void *map(size_t bytes, int flags)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+
+	if (memory == MAP_FAILED) {
+		fprintf(stderr, "swaphog: cannot map %zu bytes: %s\n", bytes,
+			strerror(errno));
+		exit(2);
+	}
+	return memory;
+}
+
+static void run(struct hog *hog, double seconds)
+{
+	uint64_t random = hog->seed;
+	double end = now() + seconds;
+
+	hog->memory = map(hog->pages * PAGE, MAP_PRIVATE);
+	hog->versions = map(hog->pages * sizeof(*hog->versions), MAP_PRIVATE);
+	madvise(hog->memory, hog->pages * PAGE, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < hog->pages; i++)
+		write_page(hog, i);
+	hog->totals->pages = hog->pages;
+
+	while (now() < end) {
+		size_t number = next_random(&random) % hog->pages;
+
+		check_page(hog, number);
+		if (next_random(&random) % REWRITE == 0) {
+			hog->versions[number]++;
+			write_page(hog, number);
+		}
+	}
+	for (size_t i = 0; i < hog->pages; i++)
+		check_page(hog, i);
+}
+
+static double number_of(const char *option, const char *text, double least)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (*end || end == text || !(value >= least)) {
+		fprintf(stderr, "swaphog: --%s %s: not a number of at least %g\n",
+			option, text, least);
+		exit(2);
+	}
+	return value;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "mib", required_argument, NULL, 'm' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "procs", required_argument, NULL, 'p' },
+		{ "seed", required_argument, NULL, 's' },
+		{ 0 },
+	};
+	double mib = 64, seconds = 10, procs = 1, seed = 1;
+	struct totals *totals, sum = { 0 };
+	int option, index, failed = 0;
+
+	while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
+		switch (option) {
+		case 'm':
+			mib = number_of("mib", optarg, 1);
+			break;
+		case 't':
+			seconds = number_of("seconds", optarg, 0);
+			break;
+		case 'p':
+			procs = number_of("procs", optarg, 1);
+			break;
+		case 's':
+			seed = number_of("seed", optarg, 0);
+			break;
+		default:
+			optind = argc + 1;
+			break;
+		}
+	}
+	if (optind != argc || procs > MAX_PROCS) {
+		fprintf(stderr, "usage: swaphog [--mib ALL-TOGETHER] [--seconds N] [--procs N] [--seed N]\n");
+		return 2;
+	}
+
+	totals = map(MAX_PROCS * sizeof(*totals), MAP_SHARED);
+	for (int i = 0; i < (int)procs; i++) {
+		pid_t child = fork();
+
+		if (child < 0) {
+			perror("swaphog: fork");
+			return 2;
+		}
+		if (child == 0) {
+			struct hog hog = {
+				.seed = ((uint64_t)seed << 8) + i,
+				.pages = mib * 1048576 / PAGE / (int)procs,
+				.totals = &totals[i],
+			};
+
+			run(&hog, seconds);
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < (int)procs; i++) {
+		int status;
+
+		if (wait(&status) < 0 || status) {
+			fprintf(stderr, "swaphog: a process ended with wait status %#x\n",
+				status);
+			failed = 2;
+		}
+	}
+	for (int i = 0; i < (int)procs; i++) {
+		sum.pages += totals[i].pages;
+		sum.verified += totals[i].verified;
+		sum.wrong += totals[i].wrong;
+	}
+	printf("swaphog: pages=%llu verified=%llu wrong=%llu\n",
+	       (unsigned long long)sum.pages, (unsigned long long)sum.verified,
+	       (unsigned long long)sum.wrong);
+	return sum.wrong ? 1 : failed;
+}
