@@ -27,10 +27,9 @@ impl Artefacts {
         let built = images.kernel(kernel)?;
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
         let mut files = Vec::new();
-            let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
-            for module in files_with_extension(&modules, "ko")? {
-                files.push(payload_file("modules", module)?);
-            }
+        let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
+        for module in files_with_extension(&modules, "ko")? {
+            files.push(payload_file("modules", module)?);
         }
         for source in files_with_extension(&workspace.join("tests/guest"), "c")? {
             files.push(payload_file("bin", images.guest_program(&source)?)?);
