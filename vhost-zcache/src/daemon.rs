@@ -40,6 +40,7 @@ pub struct Daemon {
     bound: Vec<BoundSocket>,
     stats: Option<StatsSocket>,
     signals: UnixStream,
+    memory_limit: u64,
 }
 
 /// Where a guest connects.
@@ -69,7 +70,6 @@ impl Daemon {
 
         let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
         let store = Store::new(StoreConfig::new(limit))?;
-        info!("The store holds up to {limit} bytes");
         let host =
             Arc::new(Host { store: store.clone(), epochs: Arc::new(Epochs::default()), num_queues: args.queues });
         let guest = |name: String, options: &GuestOptions| {
@@ -98,7 +98,13 @@ impl Daemon {
         let reported = guests.iter().map(|(guest, _)| Arc::clone(guest)).collect();
         let reporter = Reporter::new(store, reported);
         let stats = args.stats_socket.as_deref().map(|path| StatsSocket::bind(path, reporter));
-        Ok(Self { guests, bound, stats: stats.transpose()?, signals: signals().map_err(Error::Signals)? })
+        Ok(Self {
+            guests,
+            bound,
+            stats: stats.transpose()?,
+            signals: signals().map_err(Error::Signals)?,
+            memory_limit: limit,
+        })
     }
 
     /// Serves the guests until a signal says to end, or until no guest can come back.
@@ -107,6 +113,7 @@ impl Daemon {
     ///
     /// [`Error`], one line for the user.
     pub fn run(self) -> Result<(), Error> {
+        info!("The store takes up to {} bytes", self.memory_limit);
         let ending = Rc::new(Cell::new(false));
         let mut events = EventManager::<Box<dyn MutEventSubscriber>>::new().map_err(Error::Events)?;
         events.add_subscriber(Box::new(EndOn { source: self.signals, reason: "a signal", ending: Rc::clone(&ending) }));

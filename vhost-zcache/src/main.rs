@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use log::LevelFilter;
 use serde_json::json;
 use vhost_zcache::args::Args;
 use vhost_zcache::daemon::Daemon;
@@ -22,7 +23,11 @@ fn main() -> ExitCode {
         println!("{}", capabilities());
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::new().filter_level(args.log_level).init();
+    env_logger::Builder::new()
+        .filter_level(args.log_level)
+        // What a guest does to its rings is reported by us, once in a while.
+        .filter_module("virtio_queue", LevelFilter::Off)
+        .init();
     match Daemon::new(&args).and_then(Daemon::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),

@@ -97,6 +97,7 @@ impl Backend {
             call: Arc::clone(&vring.call),
             executor: Executor::new(Arc::clone(&self.session), Arc::clone(self.guest.epochs()), Arc::clone(counters)),
             counters: Arc::clone(counters),
+            log_limit: Arc::clone(self.guest.log_limit()),
         };
         let worker = QueueWorker::start(setup).map_err(Error::ReqHandlerError)?;
         vring.serve(worker);

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zcache_protocol::ID_SIZE;
 use zcache_store::{GuestConfig, Store};
 
+use super::log_limit::LogLimit;
+
 use crate::device::config_space::ConfigSpace;
 use crate::device::counters::QueueCounters;
 use crate::device::session::{Epochs, Session};
@@ -36,6 +38,7 @@ pub struct GuestSocket {
     policy: GuestPolicy,
     queues: Vec<Arc<QueueCounters>>,
     connected: Mutex<Option<Arc<Session>>>,
+    log_limit: Arc<LogLimit>,
 }
 
 impl GuestSocket {
@@ -43,7 +46,7 @@ impl GuestSocket {
     #[must_use]
     pub fn new(name: String, host: Arc<Host>, policy: GuestPolicy) -> Self {
         let queues = (0..host.num_queues).map(|_| Arc::default()).collect();
-        Self { name, host, policy, queues, connected: Mutex::new(None) }
+        Self { name, host, policy, queues, connected: Mutex::new(None), log_limit: Arc::default() }
     }
 
     /// Path or descriptor of the socket.
@@ -74,6 +77,12 @@ impl GuestSocket {
     #[must_use]
     pub fn queues(&self) -> &[Arc<QueueCounters>] {
         &self.queues
+    }
+
+    /// Limits what this guest can write to the log.
+    #[must_use]
+    pub fn log_limit(&self) -> &Arc<LogLimit> {
+        &self.log_limit
     }
 
     /// The session of the connection there is.

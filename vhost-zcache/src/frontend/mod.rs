@@ -15,6 +15,7 @@ pub mod backend;
 pub mod connection;
 pub mod guest;
 pub mod listener;
+pub mod log_limit;
 pub mod memory_table;
 pub mod vring;
 pub mod worker;

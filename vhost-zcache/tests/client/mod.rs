@@ -86,7 +86,15 @@ pub struct Posted {
     pub queue: usize,
     /// Its first descriptor.
     pub head: u16,
+    readable: Option<u64>,
     writable: Vec<(u64, usize)>,
+}
+
+impl Posted {
+    /// Address of the first byte of the readable stream, for changing it under the device.
+    pub fn first_readable(&self) -> u64 {
+        self.readable.expect("a chain with something to read")
+    }
 }
 
 /// One guest.
@@ -271,6 +279,7 @@ impl Client {
             self.ram.write(address, bytes);
             buffers.push((address, bytes.len(), 0));
         }
+        let first_readable = buffers.first().map(|(address, _, _)| *address);
         let mut written = Vec::new();
         for bytes in vec![0xee; writable].chunks(piece) {
             let address = self.ram.borrow(bytes.len());
@@ -297,7 +306,7 @@ impl Client {
             ring.add(&self.ram, &chain)
         };
         ring.publish(&self.ram);
-        Posted { queue, head, writable: written }
+        Posted { queue, head, readable: first_readable, writable: written }
     }
 
     /// Waits for a chain, which has to be the next one of its queue to be used.

@@ -19,6 +19,7 @@ use crate::device::counters::QueueCounters;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{Ring, RingError, RingLayout};
+use crate::frontend::log_limit::LogLimit;
 
 /// Chains served with one view of guest memory, so that a change of the memory table is seen
 /// soon by a ring that never runs empty.
@@ -40,6 +41,8 @@ pub struct QueueSetup {
     pub executor: Executor,
     /// Counts what happens.
     pub counters: Arc<QueueCounters>,
+    /// Limits what the guest can write to the log.
+    pub log_limit: Arc<LogLimit>,
 }
 
 /// A thread that serves a ring. It ends when told to, or when the ring turns out to make no
@@ -183,6 +186,11 @@ impl Queue {
     /// Leaves the ring alone until the VMM stops and starts it.
     fn quarantine(&self, error: RingError) {
         self.setup.counters.count_ring_error();
-        warn!("{} is not served until it is restarted: {error}", self.setup.name);
+        if let Some(suppressed) = self.setup.log_limit.pass() {
+            warn!(
+                "{} is not served until it is restarted: {error} ({suppressed} such messages not shown)",
+                self.setup.name
+            );
+        }
     }
 }
