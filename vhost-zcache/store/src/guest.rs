@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::codec::Scratch;
+use crate::engine::{Engine, GuestState};
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, NoPool, PoolError, PoolKind};
-use crate::simple::{Engine, GuestNumber};
 use crate::stats::GuestStats;
 
 /// How a guest is registered.
@@ -32,19 +32,19 @@ impl GuestConfig {
 /// threads in an `Arc`.
 pub struct Guest {
     engine: Arc<Engine>,
-    number: GuestNumber,
+    state: Arc<GuestState>,
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.engine.unregister(self.number);
+        self.engine.unregister(&self.state);
     }
 }
 
 impl Guest {
     pub(crate) fn new(engine: Arc<Engine>, config: GuestConfig) -> Self {
-        let number = engine.register(config.name, config.memory_limit);
-        Self { engine, number }
+        let state = engine.register(config.name, config.memory_limit);
+        Self { engine, state }
     }
 
     /// Makes a pool, or joins a shared one.
@@ -52,7 +52,7 @@ impl Guest {
     /// # Errors
     /// See [`PoolError`].
     pub fn create_pool(&self, pool: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
-        self.engine.create_pool(self.number, pool, kind)
+        self.engine.create_pool(&self.state, pool, kind)
     }
 
     /// Removes a pool and returns the number of pages freed. From a shared pool only this
@@ -61,29 +61,29 @@ impl Guest {
     /// # Errors
     /// [`NoPool`] when there is none.
     pub fn destroy_pool(&self, pool: PoolId) -> Result<u64, NoPool> {
-        self.engine.destroy_pool(self.number, pool)
+        self.engine.destroy_pool(&self.state, pool)
     }
 
     /// Removes all pools but the persistent ones, and returns the number of pages freed.
     pub fn destroy_ephemeral_pools(&self) -> u64 {
-        self.engine.destroy_pools(self.number, PoolKind::is_ephemeral)
+        self.engine.destroy_pools(&self.state, PoolKind::is_ephemeral)
     }
 
     /// Removes all pools, and returns the number of pages freed.
     pub fn reset(&self) -> u64 {
-        self.engine.destroy_pools(self.number, |_| true)
+        self.engine.destroy_pools(&self.state, |_| true)
     }
 
     /// Whether the guest has a pool of that number.
     #[must_use]
     pub fn has_pool(&self, pool: PoolId) -> bool {
-        self.engine.has_pool(self.number, pool).is_ok()
+        self.engine.has_pool(&self.state, pool).is_ok()
     }
 
     /// Changes the guest's limit. A guest above its new limit gets nothing stored until it is
     /// below; its ephemeral pages are dropped as far as needed at once.
     pub fn set_memory_limit(&self, bytes: Option<u64>) {
-        self.engine.set_guest_limit(self.number, bytes);
+        self.engine.set_guest_limit(&self.state, bytes);
     }
 
     /// Stores a page, replacing an older one of that key.
@@ -91,7 +91,7 @@ impl Guest {
     /// # Errors
     /// See [`PutError`]. After a refusal the key holds nothing.
     pub fn put(&self, scratch: &mut Scratch, key: &Key, page: &Page) -> Result<(), PutError> {
-        self.engine.put(self.number, scratch, key, page)
+        self.engine.put(&self.state, scratch, key, page)
     }
 
     /// Fetches a page.
@@ -99,7 +99,7 @@ impl Guest {
     /// # Errors
     /// See [`GetError`].
     pub fn get(&self, scratch: &mut Scratch, key: &Key, mode: GetMode, page: &mut Page) -> Result<(), GetError> {
-        self.engine.get(self.number, scratch, key, mode, page)
+        self.engine.get(&self.state, scratch, key, mode, page)
     }
 
     /// Removes one page; returns how many there were, 0 or 1.
@@ -107,7 +107,7 @@ impl Guest {
     /// # Errors
     /// [`NoPool`] when the guest has no such pool; so for all flushes.
     pub fn flush_page(&self, key: &Key) -> Result<u64, NoPool> {
-        self.flush_range(key.pool, &key.object, key.index, 1)
+        self.engine.flush_page(&self.state, key)
     }
 
     /// Removes the pages `first..first + count` of an object, and returns how many there were.
@@ -117,9 +117,9 @@ impl Guest {
     /// [`NoPool`] when the guest has no such pool.
     pub fn flush_range(&self, pool: PoolId, object: &ObjectId, first: u64, count: u64) -> Result<u64, NoPool> {
         let Some(more) = count.checked_sub(1) else {
-            return self.engine.has_pool(self.number, pool).map(|()| 0);
+            return self.engine.has_pool(&self.state, pool).map(|()| 0);
         };
-        self.engine.flush_range(self.number, pool, object, first, first.saturating_add(more))
+        self.engine.flush_range(&self.state, pool, object, first, first.saturating_add(more))
     }
 
     /// Removes all pages of an object, and returns how many there were.
@@ -127,7 +127,7 @@ impl Guest {
     /// # Errors
     /// [`NoPool`] when the guest has no such pool.
     pub fn flush_object(&self, pool: PoolId, object: &ObjectId) -> Result<u64, NoPool> {
-        self.engine.flush_range(self.number, pool, object, 0, u64::MAX)
+        self.engine.flush_range(&self.state, pool, object, 0, u64::MAX)
     }
 
     /// Removes all pages of a pool (of a shared one: everybody's), and returns how many there
@@ -136,12 +136,12 @@ impl Guest {
     /// # Errors
     /// [`NoPool`] when the guest has no such pool.
     pub fn flush_pool(&self, pool: PoolId) -> Result<u64, NoPool> {
-        self.engine.flush_pool(self.number, pool)
+        self.engine.flush_pool(&self.state, pool)
     }
 
     /// What the guest has and did.
     #[must_use]
     pub fn stats(&self) -> GuestStats {
-        self.engine.guest_stats(self.number)
+        self.engine.guest_stats(&self.state)
     }
 }

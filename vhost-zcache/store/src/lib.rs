@@ -28,19 +28,32 @@
 //! All methods may be called from any number of threads at once, for the same key too: they
 //! take effect one after the other.
 
+mod accounting;
+mod arena;
+#[cfg(feature = "check")]
+mod check;
 mod codec;
+mod compact;
+mod domain;
+mod engine;
+mod evict;
+mod fault;
 mod guest;
+mod index;
 mod key;
+mod maintain;
 mod op;
 mod pool;
-mod simple;
+mod rebuild;
+mod shard;
 mod stats;
 mod store;
 
 pub use codec::Scratch;
+pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};
 pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
-pub use store::{Store, StoreConfig, StoreError};
+pub use store::{Background, Store, StoreConfig, StoreError};

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::arena::record::PageHead;
+use crate::codec::Codec;
 use crate::key::PoolId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
@@ -68,6 +70,52 @@ pub struct Contents {
     pub cold: u64,
     /// Sum of the stored sizes, without headers or any other overhead.
     pub compressed_bytes: u64,
+}
+
+impl Contents {
+    pub(crate) fn add(&mut self, page: PageHead) {
+        self.pages += 1;
+        self.compressed_bytes += page.length() as u64;
+        match page.codec() {
+            Codec::Same => self.same_filled += 1,
+            Codec::Raw => self.raw += 1,
+            Codec::Zstd => self.cold += 1,
+            Codec::Lz4 => {}
+        }
+    }
+
+    pub(crate) fn sub(&mut self, page: PageHead) {
+        self.pages -= 1;
+        self.compressed_bytes -= page.length() as u64;
+        match page.codec() {
+            Codec::Same => self.same_filled -= 1,
+            Codec::Raw => self.raw -= 1,
+            Codec::Zstd => self.cold -= 1,
+            Codec::Lz4 => {}
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.pages += other.pages;
+        self.same_filled += other.same_filled;
+        self.raw += other.raw;
+        self.cold += other.cold;
+        self.compressed_bytes += other.compressed_bytes;
+    }
+}
+
+impl Counters {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.puts += other.puts;
+        self.refused.guest_limit += other.refused.guest_limit;
+        self.refused.store_full += other.refused.store_full;
+        self.refused.no_memory += other.refused.no_memory;
+        self.gets += other.gets;
+        self.hits += other.hits;
+        self.corrupt += other.corrupt;
+        self.flushed += other.flushed;
+        self.evicted += other.evicted;
+    }
 }
 
 /// One pool, as one guest sees it.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use common::page;
 use proptest::prelude::*;
 use zcache_store::{
-    Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError, PoolId, PoolKind,
-    PutError, Scratch, Store, StoreConfig,
+    Background, Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError, PoolId,
+    PoolKind, PutError, Scratch, Store, StoreConfig,
 };
 
 const GUESTS: usize = 3;
@@ -29,6 +29,7 @@ enum Op {
     FlushRange { guest: usize, pool: u32, object: u8, first: u64, count: u64 },
     FlushObject { guest: usize, pool: u32, object: u8 },
     FlushPool { guest: usize, pool: u32 },
+    Maintain,
 }
 
 fn kind() -> impl Strategy<Value = PoolKind> {
@@ -68,6 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (guest.clone(), pool.clone(), object)
             .prop_map(|(guest, pool, object)| Op::FlushObject { guest, pool, object }),
         1 => (guest, pool).prop_map(|(guest, pool)| Op::FlushPool { guest, pool }),
+        1 => Just(Op::Maintain),
     ]
 }
 
@@ -140,7 +142,9 @@ struct Run {
 
 impl Run {
     fn new(room: Room, store_limit: u64, guest_limit: Option<u64>) -> Self {
-        let store = Store::new(StoreConfig::new(store_limit)).expect("a store is made");
+        let store =
+            Store::new(StoreConfig { background: Background::Manual, shards: 4, ..StoreConfig::new(store_limit) })
+                .expect("a store is made");
         let mut run =
             Self { store, guests: Vec::new(), model: Model::default(), scratch: Scratch::new(), room, guest_limit };
         run.guests = (0..GUESTS).map(|guest| run.register(guest)).collect();
@@ -206,6 +210,7 @@ impl Run {
                 let got = self.guests[guest].flush_object(PoolId(pool), &id(object));
                 self.counts("flush_object", got, expected);
             }
+            Op::Maintain => self.store.maintain(),
             Op::FlushPool { guest, pool } => {
                 let expected = self.flushed(guest, pool, |_, _| true);
                 self.counts("flush_pool", self.guests[guest].flush_pool(PoolId(pool)), expected);
@@ -279,6 +284,7 @@ impl Run {
     }
 
     fn check_totals(&self) {
+        self.store.check().unwrap_or_else(|error| panic!("the store is inconsistent: {error}"));
         let store = self.store.stats();
         let guests: Vec<_> = self.guests.iter().map(Guest::stats).collect();
         let charged: u64 = guests.iter().map(|guest| guest.physical_bytes).sum();
@@ -328,11 +334,11 @@ proptest! {
 
     #[test]
     fn a_tight_guest_loses_only_what_it_may(ops in prop::collection::vec(op(), 1..400)) {
-        run(Room::Tight, 256 << 20, Some(48 << 10), &ops);
+        run(Room::Tight, 256 << 20, Some(768 << 10), &ops);
     }
 
     #[test]
     fn a_tight_store_loses_only_what_it_may(ops in prop::collection::vec(op(), 1..400)) {
-        run(Room::Tight, 96 << 10, None, &ops);
+        run(Room::Tight, 1 << 20, None, &ops);
     }
 }

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The system calls under [`super::memory`].
+
+use std::ffi::c_void;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::ptr::{NonNull, null_mut};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+use super::memory::NoMemory;
+
+/// A mapping of this process, unmapped on drop.
+struct Mapping {
+    base: NonNull<c_void>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread. Access to its bytes is governed by
+// the tokens of `memory`, which lend them by Rust's rules.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; the methods here only pass addresses to the kernel.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn at(&self, offset: usize) -> *mut c_void {
+        self.base.as_ptr().wrapping_byte_add(offset.min(self.bytes))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: every token that lends bytes of the mapping keeps it alive, so nobody has a
+        // reference into it now. Failure would only leave the range mapped.
+        let _ = unsafe { munmap(self.base.as_ptr(), self.bytes) };
+    }
+}
+
+/// A mapped memory file.
+pub(super) struct Shared {
+    mapping: Mapping,
+    file: OwnedFd,
+}
+
+impl Shared {
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
+        let file = memfd_create("zcache-store", flags).or_else(|error| match error {
+            // Kernels before 6.3 do not know the flag.
+            Errno::INVAL => memfd_create("zcache-store", MemfdFlags::CLOEXEC),
+            error => Err(error),
+        })?;
+        ftruncate(&file, bytes as u64)?;
+        Self::map(file, bytes)
+    }
+
+    pub(super) fn reopen(file: File, unit: usize) -> io::Result<Self> {
+        let file = OwnedFd::from(file);
+        let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        if bytes == 0 || !bytes.is_multiple_of(unit) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not the memory file of a store"));
+        }
+        Self::map(file, bytes)
+    }
+
+    fn map(file: OwnedFd, bytes: usize) -> io::Result<Self> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe { mmap(null_mut(), bytes, prot, flags, &file, 0) }?;
+        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapping = Mapping { base, bytes };
+        // SAFETY: the advice changes what core dumps contain, not the memory. It covers the
+        // mapping just made.
+        unsafe { madvise(base.as_ptr(), bytes, Advice::LinuxDontDump) }?;
+        Ok(Self { mapping, file })
+    }
+
+    pub(super) fn base(&self) -> NonNull<c_void> {
+        self.mapping.base
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.mapping.bytes
+    }
+
+    pub(super) fn file(&self) -> io::Result<File> {
+        Ok(File::from(self.file.try_clone()?))
+    }
+
+    /// Allocates and maps a range, so that touching it later cannot fail.
+    pub(super) fn populate(&self, start: usize, bytes: usize) -> Result<(), NoMemory> {
+        populate(&self.mapping, start, bytes)
+    }
+
+    /// Gives a range back to the host; it reads as zeroes afterwards.
+    pub(super) fn punch(&self, start: usize, bytes: usize) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, flags, start as u64, bytes as u64)?)
+    }
+
+    /// Bytes from `start` up to the first hole of the file, at most `bytes`.
+    pub(super) fn resident_prefix(&self, start: usize, bytes: usize) -> usize {
+        let Ok(hole) = seek(&self.file, SeekFrom::Hole(start as u64)) else { return 0 };
+        usize::try_from(hole).unwrap_or(start).saturating_sub(start).min(bytes)
+    }
+}
+
+/// Private zeroed memory.
+pub(super) struct Private(Mapping);
+
+impl Private {
+    pub(super) fn new(bytes: usize) -> Result<Self, NoMemory> {
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe { mmap_anonymous(null_mut(), bytes, prot, flags) }.map_err(|_| NoMemory)?;
+        let mapping = Mapping { base: NonNull::new(base).ok_or(NoMemory)?, bytes };
+        // Keys of guests are in the index, so core dumps leave it out too. That is best effort.
+        // SAFETY: the advice covers the mapping just made and does not change the memory.
+        let _ = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
+        Ok(Self(mapping))
+    }
+
+    pub(super) fn base(&self) -> NonNull<c_void> {
+        self.0.base
+    }
+
+    pub(super) fn populate(&self, start: usize, bytes: usize) -> Result<(), NoMemory> {
+        populate(&self.0, start, bytes)
+    }
+
+    pub(super) fn discard(&mut self, start: usize, bytes: usize) {
+        // SAFETY: `&mut self` means that no reference into the private mapping exists; the range
+        // reads as zeroes afterwards, which is valid for the plain integers it is used for.
+        let _ = unsafe { madvise(self.0.at(start), bytes, Advice::LinuxDontNeed) };
+    }
+}
+
+fn populate(mapping: &Mapping, start: usize, bytes: usize) -> Result<(), NoMemory> {
+    // SAFETY: populating leaves the contents of memory as they are.
+    match unsafe { madvise(mapping.at(start), bytes, Advice::LinuxPopulateWrite) } {
+        // Kernels before 5.14 do not know the advice; the first touch then allocates.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(_) => Err(NoMemory),
+    }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory of the host, handed out as exclusive tokens.
+//!
+//! The arena is one memory file, mapped once and cut into segments. A [`Segment`] is the only
+//! way to a segment's bytes and cannot be cloned, so everything built on it is safe code.
+//! A segment is all zeroes when it is taken and is punched out of the file when it is dropped:
+//! no guest ever sees what another one stored there.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::backing;
+use crate::fault::Faults;
+
+/// Size of a segment in bytes, the unit in which the arena is handed out and given back.
+pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
+/// Size of a segment in words.
+pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
+/// The host's page size, the unit in which memory becomes resident and is charged.
+pub(crate) const HOST_PAGE: usize = 4096;
+/// Words on a host page.
+pub(crate) const PAGE_WORDS: usize = HOST_PAGE / 8;
+
+/// The host did not give memory.
+#[derive(Debug)]
+pub(crate) struct NoMemory;
+
+/// The mapped memory file.
+pub(crate) struct Arena {
+    mapping: backing::Shared,
+    free: Mutex<Free>,
+    faults: Faults,
+}
+
+/// Segments nobody holds: those from `fresh` up, and `returned`.
+struct Free {
+    fresh: u32,
+    returned: Vec<u32>,
+}
+
+impl Arena {
+    /// Makes an arena of `segments` segments. They cost address space only, until populated.
+    pub(crate) fn new(segments: u32, faults: Faults) -> io::Result<Self> {
+        let mapping = backing::Shared::new(segments as usize * SEGMENT_BYTES)?;
+        let free = Mutex::new(Free { fresh: 0, returned: Vec::new() });
+        Ok(Self { mapping, free, faults })
+    }
+
+    /// Maps the memory file of an earlier arena. Until [`Arena::adopted`] is called, segments
+    /// are taken by number with [`Arena::adopt`] only.
+    pub(crate) fn reopen(file: File, faults: Faults) -> io::Result<Self> {
+        let mapping = backing::Shared::reopen(file, SEGMENT_BYTES)?;
+        let segments = u32::try_from(mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX);
+        let free = Mutex::new(Free { fresh: segments, returned: Vec::new() });
+        Ok(Self { mapping, free, faults })
+    }
+
+    /// The memory file, which keeps the pages alive beyond this process.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        self.mapping.file()
+    }
+
+    /// Number of segments, taken or not.
+    pub(crate) fn segments(&self) -> u32 {
+        u32::try_from(self.mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX)
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Free> {
+        // A list of numbers is whole whenever the lock is free.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an empty segment.
+    pub(crate) fn take(self: &Arc<Self>) -> Result<Segment, NoMemory> {
+        let mut free = self.free();
+        let number = match free.returned.pop() {
+            Some(number) => number,
+            None if free.fresh < self.segments() => {
+                free.fresh += 1;
+                free.fresh - 1
+            }
+            None => return Err(NoMemory),
+        };
+        Ok(Segment { arena: Arc::clone(self), number, populated: 0 })
+    }
+
+    /// Takes over a segment of a reopened arena, with the words an earlier process populated.
+    /// Each number may be adopted once.
+    pub(crate) fn adopt(self: &Arc<Self>, numbers: Vec<u32>) -> Vec<Segment> {
+        let mut free = self.free();
+        let mut adopted = Vec::with_capacity(numbers.len());
+        let mut taken = vec![false; self.segments() as usize];
+        for number in numbers {
+            let Some(slot) = taken.get_mut(number as usize) else { continue };
+            if *slot || free.fresh != self.segments() || !free.returned.is_empty() {
+                continue;
+            }
+            *slot = true;
+            let start = number as usize * SEGMENT_BYTES;
+            let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
+            let populated = u32::try_from(bytes / 8).unwrap_or(0);
+            adopted.push(Segment { arena: Arc::clone(self), number, populated });
+        }
+        free.returned = (0u32..).zip(&taken).filter(|(_, taken)| !**taken).map(|(n, _)| n).collect();
+        free.returned.reverse();
+        adopted
+    }
+}
+
+/// Exclusive access to one segment.
+pub(crate) struct Segment {
+    arena: Arc<Arena>,
+    number: u32,
+    /// Words from the start that are resident; the others must not be touched, because the host
+    /// could then only kill us if it has no memory.
+    populated: u32,
+}
+
+impl Segment {
+    /// Number of the segment within the arena.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn start(&self) -> NonNull<u64> {
+        let offset = self.number as usize * SEGMENT_BYTES;
+        // SAFETY: `take` and `adopt` hand out numbers below `segments()` only, so the offset is
+        // within the mapping, which lives as long as `self.arena`.
+        unsafe { self.arena.mapping.base().byte_add(offset).cast() }
+    }
+
+    /// The populated words.
+    pub(crate) fn words(&self) -> &[u64] {
+        // SAFETY: the range is mapped, page-aligned and initialised (a memory file starts as
+        // zeroes); each number is handed out once, so `&self` excludes all writers.
+        unsafe { slice::from_raw_parts(self.start().as_ptr(), self.populated as usize) }
+    }
+
+    /// The populated words.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in `words`; `&mut self` excludes all other access.
+        unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
+    }
+
+    /// Stores a word after everything written before, as a later process would see it if this
+    /// one died in between.
+    pub(crate) fn publish(&mut self, at: usize, word: u64) {
+        let target: *mut u64 = &raw mut self.words_mut()[at];
+        // SAFETY: `target` comes from an exclusive reference to an aligned word, and is used
+        // for this one store only.
+        unsafe { AtomicU64::from_ptr(target) }.store(word, Ordering::Release);
+    }
+
+    /// Words that are resident.
+    pub(crate) fn populated(&self) -> usize {
+        self.populated as usize
+    }
+
+    /// Makes the first `words` words (a multiple of a page) resident.
+    pub(crate) fn populate(&mut self, words: usize) -> Result<(), NoMemory> {
+        let words = words.min(SEGMENT_WORDS);
+        let old = self.populated();
+        if words <= old {
+            return Ok(());
+        }
+        self.arena.faults.check()?;
+        let start = self.number as usize * SEGMENT_BYTES;
+        self.arena.mapping.populate(start + old * 8, (words - old) * 8)?;
+        self.populated = u32::try_from(words).map_err(|_| NoMemory)?;
+        Ok(())
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.populated > 0 {
+            let start = self.number as usize * SEGMENT_BYTES;
+            if self.arena.mapping.punch(start, SEGMENT_BYTES).is_err() {
+                // The host keeps the memory, but nobody may see what was in it.
+                self.words_mut().fill(0);
+            }
+        }
+        self.arena.free().returned.push(self.number);
+    }
+}
+
+/// Pages in a [`PageRun`].
+pub(crate) const RUN_PAGES: usize = 64;
+/// 32-bit cells on a page of a run.
+pub(crate) const PAGE_CELLS: usize = HOST_PAGE / 4;
+
+/// A run of private pages for the index, each of which can be given back on its own.
+pub(crate) struct PageRun {
+    mapping: backing::Private,
+    faults: Faults,
+}
+
+impl PageRun {
+    pub(crate) fn new(faults: Faults) -> Result<Self, NoMemory> {
+        faults.check()?;
+        let mapping = backing::Private::new(RUN_PAGES * HOST_PAGE)?;
+        Ok(Self { mapping, faults })
+    }
+
+    /// All cells of the run; those of pages that are not resident read as zero.
+    pub(crate) fn cells(&self) -> &[u32] {
+        // SAFETY: the mapping is exclusively ours, aligned to a page and zero-initialised by the
+        // host; `&self` excludes writers.
+        unsafe { slice::from_raw_parts(self.mapping.base().cast().as_ptr(), RUN_PAGES * PAGE_CELLS) }
+    }
+
+    /// All cells of the run. Write only to populated pages.
+    pub(crate) fn cells_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as in `cells`; `&mut self` excludes all other access.
+        unsafe { slice::from_raw_parts_mut(self.mapping.base().cast().as_ptr(), RUN_PAGES * PAGE_CELLS) }
+    }
+
+    /// Makes a page resident.
+    pub(crate) fn populate(&mut self, page: usize) -> Result<(), NoMemory> {
+        self.faults.check()?;
+        self.mapping.populate(page * HOST_PAGE, HOST_PAGE)
+    }
+
+    /// Gives a page back; it reads as zeroes afterwards.
+    pub(crate) fn discard(&mut self, page: usize) {
+        self.mapping.discard(page * HOST_PAGE, HOST_PAGE);
+    }
+}

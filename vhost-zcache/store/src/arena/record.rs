@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the arena is made of, word by word. Everything starts with a head word:
+//!
+//! ```text
+//! bits   0..3    kind: 0 end, 1 hole, 2 page, 3 object
+//! hole   3..32   size in words
+//! page   3..5    codec        5..18  length of the payload in bytes
+//!        18      linked: a queue word follows the key
+//!        19..21  frequency    21     queue 0 small, 1 main
+//!        22      settled: recompressing it was tried   24..32 epoch of the last use
+//! page, object   32..64 checksum
+//! ```
+//!
+//! ```text
+//! hole    head | next hole, previous hole of its bin (32 bits each; if 3 words or more) | ...
+//! page    head | object number, generation | index | [next, previous in queue] | payload
+//! object  head | object number, pool | 192 bits of name
+//! ```
+//!
+//! The checksum covers what a record says for good: kind, codec, length, linked, key,
+//! generation and payload. What changes while it lies there (frequency, queue, epoch, links) is
+//! left out; losing it costs speed, not data. A change of the head is one store, so whoever
+//! reads the arena after a crash finds either the old or the new state of it.
+
+use crate::codec::Codec;
+use crate::key::{ObjectId, PAGE_SIZE};
+
+/// Words of an object record.
+pub(crate) const OBJECT_WORDS: u32 = 5;
+/// Words of the largest record: a linked raw page.
+pub(crate) const MAX_WORDS: u32 = 4 + (PAGE_SIZE / 8) as u32;
+/// Holes below this size hold no record, and are in no bin.
+pub(crate) const MIN_HOLE: u32 = 3;
+
+const KIND: u64 = 0b111;
+const CODEC: u32 = 3;
+const LENGTH: u32 = 5;
+const LENGTH_MASK: u64 = 0x1fff;
+const LINKED: u64 = 1 << 18;
+const FREQUENCY: u32 = 19;
+const MAIN: u64 = 1 << 21;
+const SETTLED: u64 = 1 << 22;
+const EPOCH: u32 = 24;
+const CHECKSUM: u32 = 32;
+/// Bits of a page's head that the checksum covers.
+const COVERED: u64 = KIND | 0b11 << CODEC | LENGTH_MASK << LENGTH | LINKED;
+
+/// Most hits a record remembers.
+pub(crate) const MAX_FREQUENCY: u8 = 3;
+
+/// What a head word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// Nothing was written here or beyond.
+    End,
+    /// Free space of so many words.
+    Hole(u32),
+    /// A page.
+    Page(PageHead),
+    /// An object's name.
+    Object,
+    /// No head word that this code writes.
+    Unknown,
+}
+
+impl Head {
+    pub(crate) fn read(word: u64) -> Self {
+        match word & KIND {
+            0 if word == 0 => Self::End,
+            1 => Self::Hole(low(word) >> 3),
+            2 => Self::Page(PageHead(word)),
+            3 => Self::Object,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Words up to the next head, 0 if there is none.
+    pub(crate) fn words(self) -> u32 {
+        match self {
+            Self::End | Self::Unknown => 0,
+            Self::Hole(words) => words,
+            Self::Page(head) => head.words(),
+            Self::Object => OBJECT_WORDS,
+        }
+    }
+}
+
+/// The head of a hole.
+pub(crate) fn hole(words: u32) -> u64 {
+    1 | u64::from(words) << 3
+}
+
+/// The head word of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageHead(pub(crate) u64);
+
+impl PageHead {
+    pub(crate) fn new(codec: Codec, length: usize, linked: bool, epoch: u8) -> Self {
+        let codec = match codec {
+            Codec::Same => 0u64,
+            Codec::Raw => 1,
+            Codec::Lz4 => 2,
+            Codec::Zstd => 3,
+        };
+        let linked = if linked { LINKED } else { 0 };
+        let length = (length as u64 & LENGTH_MASK) << LENGTH;
+        Self(2 | codec << CODEC | length | linked | u64::from(epoch) << EPOCH)
+    }
+
+    pub(crate) fn codec(self) -> Codec {
+        match (self.0 >> CODEC) & 0b11 {
+            0 => Codec::Same,
+            1 => Codec::Raw,
+            2 => Codec::Lz4,
+            _ => Codec::Zstd,
+        }
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn length(self) -> usize {
+        low(self.0 >> LENGTH & LENGTH_MASK) as usize
+    }
+
+    pub(crate) fn is_linked(self) -> bool {
+        self.0 & LINKED != 0
+    }
+
+    /// Word of the payload's start, counted from the head.
+    pub(crate) fn payload_at(self) -> u32 {
+        3 + u32::from(self.is_linked())
+    }
+
+    pub(crate) fn words(self) -> u32 {
+        self.payload_at() + low(self.length().div_ceil(8) as u64)
+    }
+
+    pub(crate) fn frequency(self) -> u8 {
+        (self.0 >> FREQUENCY & 0b11) as u8
+    }
+
+    pub(crate) fn with_frequency(self, frequency: u8) -> Self {
+        Self(self.0 & !(0b11 << FREQUENCY) | u64::from(frequency.min(MAX_FREQUENCY)) << FREQUENCY)
+    }
+
+    pub(crate) fn is_main(self) -> bool {
+        self.0 & MAIN != 0
+    }
+
+    pub(crate) fn with_main(self, main: bool) -> Self {
+        Self(if main { self.0 | MAIN } else { self.0 & !MAIN })
+    }
+
+    pub(crate) fn is_settled(self) -> bool {
+        self.0 & SETTLED != 0
+    }
+
+    pub(crate) fn with_settled(self) -> Self {
+        Self(self.0 | SETTLED)
+    }
+
+    pub(crate) fn epoch(self) -> u8 {
+        (self.0 >> EPOCH & 0xff) as u8
+    }
+
+    pub(crate) fn with_epoch(self, epoch: u8) -> Self {
+        Self(self.0 & !(0xff << EPOCH) | u64::from(epoch) << EPOCH)
+    }
+
+    pub(crate) fn checksum(self) -> u32 {
+        low(self.0 >> CHECKSUM)
+    }
+
+    pub(crate) fn with_checksum(self, checksum: u32) -> Self {
+        Self(self.0 & 0xffff_ffff | u64::from(checksum) << CHECKSUM)
+    }
+}
+
+/// The words that name a page: object and generation, then index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageName {
+    /// Number of the object within its shard.
+    pub(crate) object: u32,
+    /// Counts the shard's puts; tells a rewritten page from the one before.
+    pub(crate) generation: u32,
+    /// Page within the object.
+    pub(crate) index: u64,
+}
+
+impl PageName {
+    pub(crate) fn words(self) -> [u64; 2] {
+        [pair(self.object, self.generation), self.index]
+    }
+
+    pub(crate) fn read(words: [u64; 2]) -> Self {
+        let (object, generation) = split(words[0]);
+        Self { object, generation, index: words[1] }
+    }
+}
+
+/// A checksum of a payload, to which head and name are added when they are known.
+#[derive(Clone)]
+pub(crate) struct PayloadSum(crc32fast::Hasher);
+
+impl PayloadSum {
+    pub(crate) fn new(payload: &[u8]) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(payload);
+        Self(hasher)
+    }
+
+    pub(crate) fn finish(mut self, head: PageHead, name: PageName) -> u32 {
+        let [first, second] = name.words();
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&(head.0 & COVERED).to_le_bytes());
+        bytes[8..16].copy_from_slice(&first.to_le_bytes());
+        bytes[16..].copy_from_slice(&second.to_le_bytes());
+        self.0.update(&bytes);
+        self.0.finalize()
+    }
+}
+
+/// An object's record.
+pub(crate) fn object_words(object: u32, pool: u32, id: &ObjectId) -> [u64; OBJECT_WORDS as usize] {
+    let id = id_words(id);
+    let name = pair(object, pool);
+    let sum = object_sum(name, id);
+    [3 | u64::from(sum) << CHECKSUM, name, id[0], id[1], id[2]]
+}
+
+/// Number and pool of an object record, if it is undamaged.
+pub(crate) fn check_object(words: [u64; OBJECT_WORDS as usize]) -> Option<(u32, u32)> {
+    let [head, name, a, b, c] = words;
+    (low(head >> CHECKSUM) == object_sum(name, [a, b, c])).then(|| split(name))
+}
+
+fn object_sum(name: u64, id: [u64; 3]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for word in [name, id[0], id[1], id[2]] {
+        hasher.update(&word.to_le_bytes());
+    }
+    hasher.finalize()
+}
+
+/// An object's name as the words of its record.
+pub(crate) fn id_words(id: &ObjectId) -> [u64; 3] {
+    let mut words = [0; 3];
+    for (word, bytes) in words.iter_mut().zip(id.0.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
+}
+
+/// The name in an object's record.
+pub(crate) fn id_of(words: [u64; 3]) -> ObjectId {
+    let mut id = [0; 24];
+    for (bytes, word) in id.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    ObjectId(id)
+}
+
+/// Two 32-bit numbers in a word.
+pub(crate) fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// The two 32-bit numbers of a word.
+pub(crate) fn split(word: u64) -> (u32, u32) {
+    (low(word), low(word >> 32))
+}
+
+/// The low half of a word.
+pub(crate) fn low(word: u64) -> u32 {
+    (word & 0xffff_ffff) as u32
+}

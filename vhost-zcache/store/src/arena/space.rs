@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The space of one shard: heaps of segments, and free space within them.
+//!
+//! A heap belongs to one guest and is either evictable or not. A new record goes into the
+//! smallest hole that fits, or at the tail of the heap's open segment; what is freed becomes a
+//! hole, joined with the hole behind it. Since a record's trailing rest is joined again when
+//! the record is freed, overwriting at random keeps few percent of holes and moves nothing.
+//! What discarding leaves is [`crate::compact`]'s work.
+
+use std::sync::Arc;
+
+use super::bins::{Bins, NIL};
+use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
+use super::record::{Head, MAX_WORDS, PageHead, PageName, hole, low, pair, split};
+use crate::accounting::{Account, Charge, Use};
+use crate::evict::queue::Queues;
+use crate::op::Refusal;
+use crate::stats::Contents;
+
+/// Bits of a location that count words within a segment.
+pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
+/// Most segments a shard can address.
+const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
+/// Words of a segment's header; see [`crate::rebuild`].
+pub(crate) const HEADER_WORDS: usize = 6;
+/// Most pages made resident at a time.
+const MAX_BATCH: usize = 16;
+
+/// Where a record is: slot and word.
+pub(crate) fn location(slot: usize, word: u32) -> u32 {
+    low((slot as u64) << OFFSET_BITS) | word
+}
+
+/// Slot of a location.
+pub(crate) fn slot_of(at: u32) -> usize {
+    (at >> OFFSET_BITS) as usize
+}
+
+/// Word of a location within its segment.
+pub(crate) fn word_of(at: u32) -> usize {
+    (at as usize) & (SEGMENT_WORDS - 1)
+}
+
+/// One segment in use.
+pub(crate) struct Slot {
+    // Dropped before the charge: memory is paid for until it is returned.
+    pub(crate) segment: Segment,
+    pub(crate) charge: Charge,
+    pub(crate) heap: usize,
+    /// First word never written.
+    pub(crate) tail: u32,
+    /// Words of records.
+    pub(crate) live: u32,
+    /// Being emptied: its holes are in no bin.
+    pub(crate) draining: bool,
+}
+
+/// The segments of one guest in this shard that are evictable, or those that are not.
+pub(crate) struct Heap {
+    pub(crate) account: Arc<Account>,
+    pub(crate) purpose: Use,
+    /// Number of the guest, written into segments.
+    pub(crate) guest: u32,
+    pub(crate) bins: Box<Bins>,
+    pub(crate) open: Option<usize>,
+    /// Words below the tails of its segments.
+    pub(crate) total: u64,
+    /// Words of records.
+    pub(crate) live: u64,
+    pub(crate) queues: Queues,
+    pub(crate) contents: Contents,
+}
+
+impl Heap {
+    /// Words of holes.
+    pub(crate) fn dead(&self) -> u64 {
+        self.total - self.live
+    }
+}
+
+/// What a segment's header says besides its heap; the same for all segments of a shard.
+#[derive(Clone, Copy)]
+pub(crate) struct Label {
+    /// Shard within the domain.
+    pub(crate) shard: u16,
+    /// Shards of the domain.
+    pub(crate) shards: u16,
+    /// Seed of the hash that spreads keys over them.
+    pub(crate) seed: [u64; 2],
+    /// Whether a later process can make sense of the segment.
+    pub(crate) recoverable: bool,
+}
+
+/// All segments of one shard.
+pub(crate) struct Space {
+    arena: Arc<Arena>,
+    label: Label,
+    pub(crate) slots: Vec<Option<Slot>>,
+    pub(crate) heaps: Vec<Option<Heap>>,
+}
+
+impl Space {
+    pub(crate) fn new(arena: Arc<Arena>, label: Label) -> Self {
+        Self { arena, label, slots: Vec::new(), heaps: Vec::new() }
+    }
+
+    /// Adds a heap and returns its number.
+    pub(crate) fn add_heap(&mut self, account: Arc<Account>, purpose: Use, guest: u32) -> usize {
+        let heap = Heap {
+            account,
+            purpose,
+            guest,
+            bins: Bins::new(),
+            open: None,
+            total: 0,
+            live: 0,
+            queues: Queues::default(),
+            contents: Contents::default(),
+        };
+        if let Some(free) = self.heaps.iter().position(Option::is_none) {
+            self.heaps[free] = Some(heap);
+            return free;
+        }
+        self.heaps.push(Some(heap));
+        self.heaps.len() - 1
+    }
+
+    /// The heap of that number, which must exist.
+    pub(crate) fn heap(&self, heap: usize) -> &Heap {
+        self.heaps[heap].as_ref().expect("records lie in existing heaps only")
+    }
+
+    /// The heap of that number, which must exist.
+    pub(crate) fn heap_mut(&mut self, heap: usize) -> &mut Heap {
+        self.heaps[heap].as_mut().expect("records lie in existing heaps only")
+    }
+
+    /// The slot of that number, which must be in use.
+    pub(crate) fn slot(&self, slot: usize) -> &Slot {
+        self.slots[slot].as_ref().expect("locations point into segments in use only")
+    }
+
+    /// The slot of that number, which must be in use.
+    pub(crate) fn slot_mut(&mut self, slot: usize) -> &mut Slot {
+        self.slots[slot].as_mut().expect("locations point into segments in use only")
+    }
+
+    /// Heap of the record at `at`.
+    pub(crate) fn heap_of(&self, at: u32) -> usize {
+        self.slot(slot_of(at)).heap
+    }
+
+    pub(crate) fn word(&self, at: u32) -> u64 {
+        self.slot(slot_of(at)).segment.words()[word_of(at)]
+    }
+
+    pub(crate) fn set_word(&mut self, at: u32, word: u64) {
+        self.slot_mut(slot_of(at)).segment.words_mut()[word_of(at)] = word;
+    }
+
+    /// Stores a head after everything written before.
+    pub(crate) fn publish(&mut self, at: u32, head: u64) {
+        self.slot_mut(slot_of(at)).segment.publish(word_of(at), head);
+    }
+
+    pub(crate) fn words(&self, at: u32, words: u32) -> &[u64] {
+        let from = word_of(at);
+        &self.slot(slot_of(at)).segment.words()[from..from + words as usize]
+    }
+
+    pub(crate) fn words_mut(&mut self, at: u32, words: u32) -> &mut [u64] {
+        let from = word_of(at);
+        &mut self.slot_mut(slot_of(at)).segment.words_mut()[from..from + words as usize]
+    }
+
+    /// Copies a record over a hole.
+    pub(crate) fn copy(&mut self, from: u32, to: u32, words: u32) {
+        let (source, target) = (slot_of(from), slot_of(to));
+        if source == target {
+            let at = word_of(from);
+            let range = at + 1..at + words as usize;
+            self.slot_mut(source).segment.words_mut().copy_within(range, word_of(to) + 1);
+        } else if let Ok([Some(source), Some(target)]) = self.slots.get_disjoint_mut([source, target]) {
+            let source = &source.segment.words()[word_of(from)..][..words as usize];
+            target.segment.words_mut()[word_of(to)..][1..words as usize].copy_from_slice(&source[1..]);
+        }
+        let head = self.word(from);
+        self.publish(to, head);
+    }
+
+    /// Head of the page at `at`.
+    pub(crate) fn page_head(&self, at: u32) -> PageHead {
+        PageHead(self.word(at))
+    }
+
+    /// Name of the page at `at`.
+    pub(crate) fn page_name(&self, at: u32) -> PageName {
+        let words = self.words(at, 3);
+        PageName::read([words[1], words[2]])
+    }
+
+    /// Finds room for a record. Until its head is published, the location is still a hole.
+    pub(crate) fn alloc(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
+        debug_assert!(words <= MAX_WORDS);
+        let at = match self.heap(heap).bins.fitting(words) {
+            Some(at) => {
+                self.split_hole(heap, at, words);
+                at
+            }
+            None => self.extend(heap, words)?,
+        };
+        self.slot_mut(slot_of(at)).live += words;
+        self.heap_mut(heap).live += u64::from(words);
+        Ok(at)
+    }
+
+    /// Takes a hole out of its bin; what remains behind `words` words stays a hole.
+    fn split_hole(&mut self, heap: usize, at: u32, words: u32) {
+        let size = Head::read(self.word(at)).words();
+        self.unlink_hole(heap, at, size);
+        if size > words {
+            let rest = at + words;
+            self.publish(rest, hole(size - words));
+            self.link_hole(heap, rest, size - words);
+        }
+    }
+
+    /// Takes room at the tail of the open segment, or of a new one.
+    fn extend(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
+        let open = match self.heap(heap).open {
+            Some(open) if self.slot(open).tail + words <= SEGMENT_WORDS as u32 => open,
+            _ => self.open_segment(heap)?,
+        };
+        let tail = self.slot(open).tail;
+        self.populate(open, (tail + words) as usize)?;
+        self.slot_mut(open).tail = tail + words;
+        self.heap_mut(heap).total += u64::from(words);
+        let at = location(open, tail);
+        self.publish(at, hole(words));
+        Ok(at)
+    }
+
+    fn open_segment(&mut self, heap: usize) -> Result<usize, Refusal> {
+        let number = match self.slots.iter().position(Option::is_none) {
+            Some(number) => number,
+            None if self.slots.len() < MAX_SLOTS => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => return Err(Refusal::NoMemory),
+        };
+        let owner = self.heap(heap);
+        let charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
+        let guest = owner.guest;
+        let purpose = owner.purpose;
+        let segment = self.arena.take().map_err(|_| Refusal::NoMemory)?;
+        let tail = HEADER_WORDS as u32;
+        self.slots[number] = Some(Slot { segment, charge, heap, tail, live: 0, draining: false });
+        if let Err(refusal) = self.populate(number, HEADER_WORDS) {
+            self.slots[number] = None;
+            return Err(refusal);
+        }
+        let header = crate::rebuild::header(self.label, guest, purpose);
+        let words = self.slot_mut(number).segment.words_mut();
+        words[1..HEADER_WORDS].copy_from_slice(&header[1..]);
+        self.publish(location(number, 0), header[0]);
+        let owner = self.heap_mut(heap);
+        owner.open = Some(number);
+        owner.total += HEADER_WORDS as u64;
+        Ok(number)
+    }
+
+    /// Makes the first `words` words of a slot resident, in batches that grow with the heap.
+    fn populate(&mut self, slot: usize, words: usize) -> Result<(), Refusal> {
+        let has = self.slot(slot).segment.populated();
+        if words <= has {
+            return Ok(());
+        }
+        let needed = words.next_multiple_of(PAGE_WORDS);
+        let heap_pages = self.heap(self.slot(slot).heap).total / PAGE_WORDS as u64;
+        let batch = usize::try_from(heap_pages / 64).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH);
+        let wanted = (has + batch * PAGE_WORDS).clamp(needed, SEGMENT_WORDS.max(needed));
+        let slot = self.slot_mut(slot);
+        let result = grow(slot, wanted);
+        if result.is_err() && wanted > needed { grow(slot, needed) } else { result }
+    }
+
+    /// Frees a record of `words` words.
+    pub(crate) fn free(&mut self, at: u32, words: u32) {
+        let slot_number = slot_of(at);
+        let slot = self.slot_mut(slot_number);
+        slot.live -= words;
+        let (heap, tail, draining) = (slot.heap, slot.tail, slot.draining);
+        self.heap_mut(heap).live -= u64::from(words);
+        let mut size = words;
+        let next = at.wrapping_add(words);
+        if word_of(at) + (words as usize) < tail as usize
+            && let Head::Hole(behind) = Head::read(self.word(next))
+        {
+            if !draining {
+                self.unlink_hole(heap, next, behind);
+            }
+            size += behind;
+        }
+        self.publish(at, hole(size));
+        if !draining {
+            self.link_hole(heap, at, size);
+        }
+    }
+
+    fn link_hole(&mut self, heap: usize, at: u32, size: u32) {
+        let Some(bin) = Bins::bin_of(size) else { return };
+        let next = self.heap(heap).bins.head(bin);
+        self.set_word(at + 1, pair(next, NIL));
+        if next != NIL {
+            let (after, _) = split(self.word(next + 1));
+            self.set_word(next + 1, pair(after, at));
+        }
+        self.heap_mut(heap).bins.set_head(bin, at);
+    }
+
+    fn unlink_hole(&mut self, heap: usize, at: u32, size: u32) {
+        let Some(bin) = Bins::bin_of(size) else { return };
+        let (next, previous) = split(self.word(at + 1));
+        if next != NIL {
+            let (after, _) = split(self.word(next + 1));
+            self.set_word(next + 1, pair(after, previous));
+        }
+        if previous == NIL {
+            self.heap_mut(heap).bins.set_head(bin, next);
+        } else {
+            let (_, before) = split(self.word(previous + 1));
+            self.set_word(previous + 1, pair(next, before));
+        }
+    }
+
+    /// Takes a slot's holes out of the bins, so that nothing new is placed in it.
+    pub(crate) fn start_draining(&mut self, slot: usize) {
+        let heap = self.slot(slot).heap;
+        self.for_each_hole(slot, |space, at, size| space.unlink_hole(heap, at, size));
+        self.slot_mut(slot).draining = true;
+        if self.heap(heap).open == Some(slot) {
+            self.heap_mut(heap).open = None;
+        }
+    }
+
+    /// Puts a slot's holes back into the bins.
+    pub(crate) fn stop_draining(&mut self, slot: usize) {
+        let heap = self.slot(slot).heap;
+        self.slot_mut(slot).draining = false;
+        self.for_each_hole(slot, |space, at, size| space.link_hole(heap, at, size));
+    }
+
+    fn for_each_hole(&mut self, slot: usize, visit: impl Fn(&mut Self, u32, u32)) {
+        let mut at = location(slot, HEADER_WORDS as u32);
+        while let Some((head, next)) = self.walk(at) {
+            if let Head::Hole(size) = head {
+                visit(self, at, size);
+            }
+            at = next;
+        }
+    }
+
+    /// The head at `at`, and the location behind it; `None` at the tail.
+    pub(crate) fn walk(&self, at: u32) -> Option<(Head, u32)> {
+        // Word 0 is a header: the record before it ended at the end of its segment.
+        if word_of(at) == 0 {
+            return None;
+        }
+        let slot = self.slot(slot_of(at));
+        if word_of(at) >= slot.tail as usize {
+            return None;
+        }
+        let head = Head::read(slot.segment.words()[word_of(at)]);
+        let words = head.words();
+        (words > 0).then_some((head, at.wrapping_add(words)))
+    }
+
+    /// Removes an empty slot; dropping it gives the memory back, which is better done without
+    /// the shard's lock.
+    pub(crate) fn release(&mut self, slot: usize) -> Option<Slot> {
+        let released = self.slots[slot].take()?;
+        let heap = self.heap_mut(released.heap);
+        heap.total -= u64::from(released.tail);
+        if heap.open == Some(slot) {
+            heap.open = None;
+        }
+        Some(released)
+    }
+}
+
+fn grow(slot: &mut Slot, words: usize) -> Result<(), Refusal> {
+    let bytes = ((words - slot.segment.populated()) * 8) as u64;
+    slot.charge.grow(bytes)?;
+    slot.segment.populate(words).map_err(|_| {
+        slot.charge.shrink(bytes);
+        Refusal::NoMemory
+    })
+}
+
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(PAGE_WORDS * 8));

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Checks of everything that must hold between the parts of a shard, for tests and fuzzing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::arena::bins::{Bins, NIL};
+use crate::arena::record::{Head, OBJECT_WORDS, PageName, check_object, split};
+use crate::arena::space::{HEADER_WORDS, location};
+use crate::engine::Engine;
+use crate::index::objects::Object;
+use crate::shard::Shard;
+use crate::stats::Contents;
+
+/// Fails with a sentence unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+impl Engine {
+    /// Checks all shards.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut outcome = Ok(());
+        self.each_domain(|domain| {
+            for shard in domain.each() {
+                if outcome.is_ok() {
+                    outcome = shard.check();
+                }
+            }
+        });
+        outcome
+    }
+}
+
+/// What walking the segments finds.
+#[derive(Default)]
+struct Found {
+    /// Pages by location.
+    pages: BTreeMap<u32, PageName>,
+    /// Object records by location, with the object's number.
+    objects: BTreeMap<u32, u32>,
+    /// Holes that must be in a bin, by heap and location.
+    holes: HashMap<(usize, u32), u32>,
+}
+
+impl Shard {
+    fn check(&self) -> Result<(), String> {
+        let found = self.check_segments()?;
+        self.check_bins(&found)?;
+        self.check_queues(&found)?;
+        self.check_index(&found)
+    }
+
+    fn check_segments(&self) -> Result<Found, String> {
+        let mut found = Found::default();
+        let mut sums: HashMap<usize, (u64, u64, Contents)> = HashMap::new();
+        for (number, slot) in self.space.slots.iter().enumerate() {
+            let Some(slot) = slot else { continue };
+            let mut at = location(number, HEADER_WORDS as u32);
+            let end = u64::from(at) - HEADER_WORDS as u64 + u64::from(slot.tail);
+            let mut live = 0;
+            let sum = sums.entry(slot.heap).or_default();
+            while let Some((head, next)) = self.space.walk(at) {
+                match head {
+                    Head::Page(page) => {
+                        found.pages.insert(at, self.space.page_name(at));
+                        sum.2.add(page);
+                        live += page.words();
+                    }
+                    Head::Object => {
+                        let words = self.space.words(at, OBJECT_WORDS);
+                        let record = words.try_into().map_err(|_| "short record".to_owned())?;
+                        let object = check_object(record);
+                        let (object, _) = object.ok_or(format!("damaged name at {at:#x}"))?;
+                        found.objects.insert(at, object);
+                        live += OBJECT_WORDS;
+                    }
+                    Head::Hole(words) => {
+                        if !slot.draining && Bins::bin_of(words).is_some() {
+                            found.holes.insert((slot.heap, at), words);
+                        }
+                    }
+                    Head::End | Head::Unknown => return Err(format!("no record at {at:#x}")),
+                }
+                if u64::from(next) == end || next.wrapping_sub(at) == 0 {
+                    at = next;
+                    break;
+                }
+                at = next;
+            }
+            ensure!(u64::from(at) == end & 0xffff_ffff, "segment {number} ends at {at:#x}, not {end:#x}");
+            ensure!(live == slot.live, "segment {number} holds {live} words, not {}", slot.live);
+            let resident = (slot.segment.populated() * 8) as u64;
+            ensure!(slot.charge.bytes() == resident, "segment {number} is charged wrongly");
+            sum.0 += u64::from(slot.tail);
+            sum.1 += u64::from(slot.live);
+        }
+        for (number, heap) in self.space.heaps.iter().enumerate() {
+            let Some(heap) = heap else { continue };
+            let (total, live, contents) = sums.remove(&number).unwrap_or_default();
+            ensure!(heap.total == total, "heap {number} is {total} words, not {}", heap.total);
+            ensure!(heap.live == live, "heap {number} holds {live} words, not {}", heap.live);
+            ensure!(heap.contents == contents, "heap {number} miscounts its pages");
+        }
+        ensure!(sums.is_empty(), "segments belong to no heap");
+        Ok(found)
+    }
+
+    fn check_bins(&self, found: &Found) -> Result<(), String> {
+        let mut binned = HashSet::new();
+        for (number, heap) in self.space.heaps.iter().enumerate() {
+            let Some(heap) = heap else { continue };
+            for bin in 0..=Bins::bin_of(u32::MAX).unwrap_or(0) {
+                let mut before = NIL;
+                let mut at = heap.bins.head(bin);
+                while at != NIL {
+                    let size = found.holes.get(&(number, at));
+                    let right = size.is_some_and(|size| Bins::bin_of(*size) == Some(bin));
+                    ensure!(right, "bin {bin} of heap {number} has {at:#x}, which is {size:?}");
+                    ensure!(binned.insert(at), "hole {at:#x} is in two places");
+                    let (next, previous) = split(self.space.word(at + 1));
+                    ensure!(previous == before, "hole {at:#x} points back to {previous:#x}");
+                    (before, at) = (at, next);
+                }
+            }
+        }
+        ensure!(binned.len() == found.holes.len(), "holes are in no bin");
+        Ok(())
+    }
+
+    fn check_queues(&self, found: &Found) -> Result<(), String> {
+        let mut queued = HashSet::new();
+        for number in 0..self.space.heaps.len() {
+            if self.space.heaps[number].is_some() {
+                self.space.check_queue(number, &mut queued)?;
+            }
+        }
+        for at in found.pages.keys() {
+            let linked = self.space.page_head(*at).is_linked();
+            ensure!(linked == queued.contains(at), "page {at:#x} is in no queue, or wrongly in one");
+        }
+        ensure!(queued.iter().all(|at| found.pages.contains_key(at)), "a queue has what is no page");
+        Ok(())
+    }
+
+    fn check_index(&self, found: &Found) -> Result<(), String> {
+        let mut pages = 0;
+        let mut objects = 0;
+        for (number, pool) in self.pools.iter().enumerate() {
+            let Some(pool) = pool else { continue };
+            let mut contents = Contents::default();
+            for node in pool.objects.numbers(&self.nodes) {
+                let object = Object::read(&self.nodes, node);
+                ensure!(object.pool == number, "object {node:#x} is in the table of another pool");
+                let named = found.objects.get(&object.record);
+                ensure!(named == Some(&node), "object {node:#x} has no name");
+                objects += 1;
+                let mut count = 0;
+                let mut from = Some(0);
+                while let Some((index, at)) = from.and_then(|from| object.tree.next(&self.nodes, from)) {
+                    let name = found.pages.get(&at).copied();
+                    let right = name.is_some_and(|n| n.object == node && n.index == index);
+                    ensure!(right, "page {index} of {node:#x} points to {at:#x}, {name:?}");
+                    let got = object.tree.get(&self.nodes, index);
+                    ensure!(got == Some(at), "page {index} of {node:#x} is found at {got:?}");
+                    contents.add(self.space.page_head(at));
+                    count += 1;
+                    from = index.checked_add(1);
+                }
+                ensure!(count == object.pages, "object {node:#x} has {count} pages");
+                ensure!(count > 0, "object {node:#x} has no page");
+                pages += count as usize;
+            }
+            ensure!(contents == pool.contents, "pool {number} miscounts its pages");
+        }
+        ensure!(pages == found.pages.len(), "pages are not in the index");
+        ensure!(objects == found.objects.len(), "names are not in the index");
+        self.nodes.check()
+    }
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A set of shards and how keys are spread over them: a guest's own keys, or a shared pool's.
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use siphasher::sip::SipHasher13;
+
+use crate::accounting::{Account, Use};
+use crate::arena::memory::Arena;
+use crate::arena::space::{Label, Slot};
+use crate::fault::Faults;
+use crate::key::ObjectId;
+use crate::op::Refusal;
+use crate::shard::{PoolShard, Shard};
+use crate::stats::{Contents, Counters};
+
+/// An object's pages are spread over the shards in stripes of this many, so that a large file or
+/// swap device is served in parallel while a small file stays in one shard.
+const STRIPE_BITS: u32 = 10;
+/// Pages removed before other requests get their turn.
+const BATCH: u64 = 512;
+
+/// What all shards of a store have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) faults: Faults,
+    /// Secret, because keys are chosen by guests.
+    pub(crate) seed: [u64; 2],
+    /// Shards per domain, a power of two.
+    pub(crate) shards: usize,
+}
+
+impl Common {
+    pub(crate) fn label(&self, shard: usize, recoverable: bool) -> Label {
+        let number = |number: usize| (number & 0xffff) as u16;
+        Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
+    }
+
+    fn shard(&self, number: usize, recoverable: bool) -> Shard {
+        let label = self.label(number, recoverable);
+        Shard::new(Arc::clone(&self.arena), label, self.faults.clone())
+    }
+}
+
+/// Shards of one guest's own pools, or of one shared pool.
+pub(crate) struct Domain {
+    shards: Box<[Mutex<Shard>]>,
+    seed: [u64; 2],
+}
+
+impl Domain {
+    pub(crate) fn new(common: &Common, recoverable: bool) -> Self {
+        let shard = |number| Mutex::new(common.shard(number, recoverable));
+        Self { shards: (0..common.shards).map(shard).collect(), seed: common.seed }
+    }
+
+    /// Shards made by a rebuild.
+    pub(crate) fn from_shards(common: &Common, shards: Vec<Shard>) -> Self {
+        Self { shards: shards.into_iter().map(Mutex::new).collect(), seed: common.seed }
+    }
+
+    /// Drops everything in all shards.
+    pub(crate) fn clear(&self, common: &Common) {
+        for number in 0..self.len() {
+            let empty = common.shard(number, true);
+            let old = std::mem::replace(&mut *self.lock(number), empty);
+            drop(old);
+        }
+    }
+
+    /// Hash of an object of a pool.
+    pub(crate) fn hash(&self, pool: u32, object: &ObjectId) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
+        pool.hash(&mut hasher);
+        hasher.write(&object.0);
+        hasher.finish()
+    }
+
+    /// The shard of a page.
+    pub(crate) fn shard_of(&self, hash: u64, index: u64) -> usize {
+        let start = hash >> 32;
+        (start.wrapping_add(index >> STRIPE_BITS) as usize) & (self.shards.len() - 1)
+    }
+
+    /// The shards that may hold pages of a range of indexes.
+    pub(crate) fn shards_of(&self, hash: u64, first: u64, last: u64) -> impl Iterator<Item = usize> {
+        let stripes = (last >> STRIPE_BITS) - (first >> STRIPE_BITS);
+        let count = usize::try_from(stripes).unwrap_or(usize::MAX).saturating_add(1);
+        let start = self.shard_of(hash, first);
+        let mask = self.shards.len() - 1;
+        (0..count.min(self.shards.len())).map(move |step| (start + step) & mask)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        // No code under the lock panics; if a bug makes it, the other shards go on, and this one
+        // is checked by the checksums of its pages.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One shard after the other.
+    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        (0..self.shards.len()).map(|shard| self.lock(shard))
+    }
+
+    /// Adds a heap to all shards; it has the same number in each.
+    pub(crate) fn add_heap(&self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
+        self.each().map(|mut shard| shard.add_heap(account, purpose, guest)).max().unwrap_or(0)
+    }
+
+    /// Adds a pool to all shards under the same number.
+    pub(crate) fn add_pool(&self, pool: usize, id: u32) {
+        for mut shard in self.each() {
+            if shard.pools.len() <= pool {
+                shard.pools.resize_with(pool + 1, || None);
+            }
+            shard.pools[pool] = Some(PoolShard { id, ..PoolShard::default() });
+        }
+    }
+
+    /// Removes all pages of a pool, letting others in between; returns how many there were.
+    pub(crate) fn clear_pool(&self, pool: usize, count: impl Fn(&mut PoolShard, u64)) -> u64 {
+        let mut total = 0;
+        for shard in 0..self.len() {
+            loop {
+                let mut guard = self.lock(shard);
+                let removed = guard.remove_some(pool, BATCH);
+                if let Some(Some(pool)) = guard.pools.get_mut(pool) {
+                    count(pool, removed);
+                }
+                if removed < BATCH {
+                    total += removed;
+                    break;
+                }
+                total += removed;
+            }
+        }
+        total
+    }
+
+    /// Contents and counters of a pool.
+    pub(crate) fn pool_stats(&self, pool: usize) -> (Contents, Counters) {
+        let mut contents = Contents::default();
+        let mut counters = Counters::default();
+        for shard in self.each() {
+            if let Some(Some(pool)) = shard.pools.get(pool) {
+                contents.merge(&pool.contents);
+                counters.merge(&pool.counters);
+            }
+        }
+        (contents, counters)
+    }
+
+    /// Contents of a heap.
+    pub(crate) fn heap_contents(&self, heap: usize) -> Contents {
+        let mut contents = Contents::default();
+        for shard in self.each() {
+            if let Some(Some(heap)) = shard.space.heaps.get(heap) {
+                contents.merge(&heap.contents);
+            }
+        }
+        contents
+    }
+}
+
+/// A shared pool. It is pool 0 of its own domain; each member's pages are in the member's heap.
+pub(crate) struct Shared {
+    pub(crate) domain: Domain,
+    pub(crate) uuid: [u8; 16],
+    members: Mutex<Vec<Member>>,
+}
+
+struct Member {
+    guest: u32,
+    heap: usize,
+    /// How many of the guest's pool numbers stand for this pool.
+    joined: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(common: &Common, uuid: [u8; 16]) -> Self {
+        let domain = Domain::new(common, false);
+        domain.add_pool(0, 0);
+        Self { domain, uuid, members: Mutex::new(Vec::new()) }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a guest in, and returns the heap of its pages.
+    pub(crate) fn join(&self, guest: u32, account: &Arc<Account>) -> usize {
+        let mut members = self.members();
+        if let Some(member) = members.iter_mut().find(|member| member.guest == guest) {
+            member.joined += 1;
+            return member.heap;
+        }
+        let heap = self.domain.add_heap(account, Use::Evictable, guest);
+        members.push(Member { guest, heap, joined: 1 });
+        heap
+    }
+
+    /// Contents of a member's heap.
+    pub(crate) fn contents_of(&self, guest: u32) -> Contents {
+        let members = self.members();
+        let member = members.iter().find(|member| member.guest == guest);
+        member.map_or_else(Contents::default, |member| self.domain.heap_contents(member.heap))
+    }
+
+    /// Lets a guest out once; returns how many of its pages went, and whether nobody is left.
+    pub(crate) fn leave(&self, guest: u32) -> (u64, bool) {
+        let mut members = self.members();
+        let Some(at) = members.iter().position(|member| member.guest == guest) else {
+            return (0, members.is_empty());
+        };
+        members[at].joined -= 1;
+        if members[at].joined > 0 {
+            return (0, false);
+        }
+        let heap = members.swap_remove(at).heap;
+        let heir = members.first().map(|member| member.heap);
+        let mut pages = 0;
+        for mut shard in self.domain.each() {
+            pages += shard.space.heap(heap).contents.pages;
+            let returned = shard.remove_heap(heap, heir);
+            drop(shard);
+            drop(returned);
+        }
+        (pages, members.is_empty())
+    }
+}
+
+impl Shard {
+    /// Removes a member's heap: its pages go, names of objects that others have pages of move to
+    /// `heir`, who also takes over what the leaver pays for in the index.
+    fn remove_heap(&mut self, heap: usize, heir: Option<usize>) -> Vec<Slot> {
+        let slots: Vec<usize> = (0..self.space.slots.len())
+            .filter(|slot| matches!(&self.space.slots[*slot], Some(slot) if slot.heap == heap))
+            .collect();
+        for slot in &slots {
+            if !self.space.slot(*slot).draining {
+                self.space.start_draining(*slot);
+            }
+            self.evict_pages(*slot);
+        }
+        let mut returned = Vec::new();
+        for slot in slots {
+            // What is left are names of objects of which other members have pages.
+            if let Some(heir) = heir {
+                self.move_names(slot, heir);
+            }
+            returned.extend(self.space.release(slot));
+        }
+        if let Some(heir) = heir
+            && self.nodes.inherit(heap, heir) != Ok(())
+        {
+            // The heir cannot pay: the pool is ephemeral, so it loses its pages here.
+            self.remove_some(0, u64::MAX);
+            let _: Result<(), Refusal> = self.nodes.inherit(heap, heir);
+        }
+        self.space.heaps[heap] = None;
+        self.ghosts[heap] = None;
+        returned
+    }
+}

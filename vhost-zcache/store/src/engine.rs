@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Guests and their pools over the shards, and where room comes from when there is none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use crate::accounting::{Account, Budget, Charge, Use};
+use crate::arena::memory::HOST_PAGE;
+use crate::arena::record::PayloadSum;
+use crate::codec::Scratch;
+use crate::compact::Threshold;
+use crate::domain::{Common, Domain, Shared};
+use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
+use crate::op::{GetError, GetMode, PutError, Refusal};
+use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
+use crate::shard::{NewPage, PageKey, PoolRef, PoolShard, Shard};
+use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
+
+/// Charged for each shard of each domain a guest uses: lock, tables and list heads.
+const SHARD_OVERHEAD: u64 = HOST_PAGE as u64;
+/// Times that room is made for one put before it is refused.
+const ATTEMPTS: usize = 4;
+/// Heap number of a guest's persistent pages in its own domain.
+const PERSISTENT: usize = 0;
+/// Heap number of a guest's ephemeral pages in its own domain.
+const EPHEMERAL: usize = 1;
+
+/// A guest's pool, as the guest knows it.
+#[derive(Clone)]
+enum Entry {
+    Own { slot: usize, kind: PoolKind },
+    Shared(Arc<Shared>),
+}
+
+impl Entry {
+    fn kind(&self) -> PoolKind {
+        match self {
+            Self::Own { kind, .. } => *kind,
+            Self::Shared(shared) => PoolKind::SharedEphemeral(shared.uuid),
+        }
+    }
+}
+
+/// A guest's pools, and what their bookkeeping costs.
+struct Pools {
+    entries: BTreeMap<PoolId, Entry>,
+    base: Charge,
+}
+
+pub(crate) struct GuestState {
+    pub(crate) number: u32,
+    name: String,
+    pub(crate) account: Arc<Account>,
+    pools: Mutex<Pools>,
+    /// Made with the first pool.
+    domain: OnceLock<Domain>,
+}
+
+impl GuestState {
+    fn pools(&self) -> MutexGuard<'_, Pools> {
+        // The map is whole whenever the lock is free.
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn domain(&self) -> Result<&Domain, NoPool> {
+        self.domain.get().ok_or(NoPool)
+    }
+
+    fn shared_pools(&self) -> Vec<Arc<Shared>> {
+        let pools = self.pools();
+        let mut shared: Vec<Arc<Shared>> = Vec::new();
+        for entry in pools.entries.values() {
+            if let Entry::Shared(pool) = entry
+                && !shared.iter().any(|known| Arc::ptr_eq(known, pool))
+            {
+                shared.push(Arc::clone(pool));
+            }
+        }
+        shared
+    }
+
+    /// Does something with the shard, heap and key a guest's key stands for.
+    fn at_page<R>(&self, key: &Key, work: impl FnOnce(&mut Shard, usize, &PageKey) -> R) -> Result<R, NoPool> {
+        let domain = self.domain()?;
+        let hash = domain.hash(key.pool.0, &key.object);
+        let mut shard = domain.lock(domain.shard_of(hash, key.index));
+        let (shared, heap) = match shard.resolve(key.pool).ok_or(NoPool)? {
+            PoolRef::Own { pool, heap } => {
+                let (pool, heap) = (*pool, *heap);
+                let key = PageKey { pool, hash, object: &key.object, index: key.index };
+                return Ok(work(&mut shard, heap, &key));
+            }
+            PoolRef::Shared { pool, heap } => (Arc::clone(pool), *heap),
+        };
+        drop(shard);
+        let domain = &shared.domain;
+        let hash = domain.hash(0, &key.object);
+        let mut shard = domain.lock(domain.shard_of(hash, key.index));
+        self.check_member(&shard, heap)?;
+        let key = PageKey { pool: 0, hash, object: &key.object, index: key.index };
+        Ok(work(&mut shard, heap, &key))
+    }
+
+    /// Whether the guest is still a member of a shared pool where it had that heap.
+    fn check_member(&self, shard: &Shard, heap: usize) -> Result<(), NoPool> {
+        match shard.space.heaps.get(heap) {
+            Some(Some(heap)) if heap.guest == self.number => Ok(()),
+            _ => Err(NoPool),
+        }
+    }
+
+    /// Does something with the domain and slot a pool number stands for.
+    fn at_pool<R>(&self, pool: PoolId, work: impl FnOnce(&Domain, usize, u32) -> R) -> Result<R, NoPool> {
+        let entry = self.pools().entries.get(&pool).cloned().ok_or(NoPool)?;
+        match entry {
+            Entry::Own { slot, .. } => Ok(work(self.domain()?, slot, pool.0)),
+            Entry::Shared(shared) => Ok(work(&shared.domain, 0, 0)),
+        }
+    }
+}
+
+pub(crate) struct Engine {
+    pub(crate) common: Common,
+    pub(crate) budget: Arc<Budget>,
+    guests: Mutex<BTreeMap<u32, Arc<GuestState>>>,
+    next_guest: AtomicU32,
+    guest_count: AtomicU32,
+    shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
+    /// Coarse time, for finding cold pages.
+    pub(crate) epoch: AtomicU8,
+}
+
+impl Engine {
+    pub(crate) fn new(common: Common, memory_limit: u64) -> Self {
+        Self {
+            common,
+            budget: Arc::new(Budget::new(memory_limit)),
+            guests: Mutex::default(),
+            next_guest: AtomicU32::new(1),
+            guest_count: AtomicU32::new(0),
+            shared: Mutex::default(),
+            epoch: AtomicU8::new(0),
+        }
+    }
+
+    fn guests_map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<GuestState>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guests(&self) -> Vec<Arc<GuestState>> {
+        self.guests_map().values().cloned().collect()
+    }
+
+    pub(crate) fn register(&self, name: String, limit: Option<u64>) -> Arc<GuestState> {
+        let number = self.next_guest.fetch_add(1, Relaxed);
+        let guest = self.guest_state(number, name, limit);
+        self.guests_map().insert(number, Arc::clone(&guest));
+        self.guest_count.fetch_add(1, Relaxed);
+        guest
+    }
+
+    fn guest_state(&self, number: u32, name: String, limit: Option<u64>) -> Arc<GuestState> {
+        let account = Arc::new(Account::new(limit, Arc::clone(&self.budget)));
+        let base = Charge::none(Arc::clone(&account), Use::Kept);
+        Arc::new(GuestState {
+            number,
+            name,
+            account,
+            pools: Mutex::new(Pools { entries: BTreeMap::new(), base }),
+            domain: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn unregister(&self, guest: &GuestState) {
+        self.destroy_pools(guest, |_| true);
+        self.guests_map().remove(&guest.number);
+        self.guest_count.fetch_sub(1, Relaxed);
+        // The maintenance thread may hold the guest a little longer; its memory goes now.
+        if let Some(domain) = guest.domain.get() {
+            domain.clear(&self.common);
+        }
+        let mut pools = guest.pools();
+        let bytes = pools.base.bytes();
+        pools.base.shrink(bytes);
+    }
+
+    pub(crate) fn set_memory_limit(&self, bytes: u64) {
+        self.budget.set_limit(bytes);
+        while self.budget.is_exceeded() && self.reclaim_from_largest() {}
+    }
+
+    pub(crate) fn set_guest_limit(&self, guest: &GuestState, bytes: Option<u64>) {
+        guest.account.own().set_limit(bytes.unwrap_or(u64::MAX));
+        while guest.account.own().is_exceeded() && self.reclaim(guest) {}
+    }
+
+    pub(crate) fn create_pool(&self, guest: &GuestState, id: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
+        let mut pools = guest.pools();
+        if let Some(entry) = pools.entries.get(&id) {
+            let same = entry.kind() == kind;
+            return if same { Ok(Creation::AlreadySame) } else { Err(PoolError::Exists) };
+        }
+        if pools.entries.len() >= MAX_POOLS_PER_GUEST {
+            return Err(PoolError::TooMany);
+        }
+        let shards_cost = self.common.shards as u64 * SHARD_OVERHEAD;
+        let is_new = guest.domain.get().is_none();
+        let shared = matches!(kind, PoolKind::SharedEphemeral(_));
+        let cost = shards_cost * (u64::from(is_new) + u64::from(shared));
+        pools.base.grow(cost).map_err(|_| PoolError::NoMemory)?;
+        let domain = guest.domain.get_or_init(|| {
+            let domain = Domain::new(&self.common, true);
+            // PERSISTENT and EPHEMERAL, in this order.
+            domain.add_heap(&guest.account, Use::Kept, guest.number);
+            domain.add_heap(&guest.account, Use::Evictable, guest.number);
+            domain
+        });
+        let (entry, reference) = match kind {
+            PoolKind::SharedEphemeral(uuid) => {
+                let (pool, heap) = self.join(uuid, guest);
+                (Entry::Shared(Arc::clone(&pool)), PoolRef::Shared { pool, heap })
+            }
+            PoolKind::Ephemeral | PoolKind::Persistent => {
+                let used = |slot: &usize| {
+                    pools.entries.values().any(|entry| matches!(entry, Entry::Own { slot: other, .. } if other == slot))
+                };
+                let slot = (0..MAX_POOLS_PER_GUEST).find(|slot| !used(slot));
+                let slot = slot.ok_or(PoolError::TooMany)?;
+                domain.add_pool(slot, id.0);
+                let heap = if kind.is_ephemeral() { EPHEMERAL } else { PERSISTENT };
+                (Entry::Own { slot, kind }, PoolRef::Own { pool: slot, heap })
+            }
+        };
+        for mut shard in domain.each() {
+            if let Err(at) = shard.names.binary_search_by_key(&id, |(id, _)| *id) {
+                shard.names.insert(at, (id, reference.clone()));
+            }
+        }
+        pools.entries.insert(id, entry);
+        Ok(Creation::Created)
+    }
+
+    fn join(&self, uuid: [u8; 16], guest: &GuestState) -> (Arc<Shared>, usize) {
+        // Held until the guest is a member, so that the pool cannot end in between.
+        let mut known = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = known.get(&uuid).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let pool = Arc::new(Shared::new(&self.common, uuid));
+            known.insert(uuid, Arc::downgrade(&pool));
+            pool
+        });
+        let heap = pool.join(guest.number, &guest.account);
+        (pool, heap)
+    }
+
+    pub(crate) fn destroy_pool(&self, guest: &GuestState, id: PoolId) -> Result<u64, NoPool> {
+        let mut pools = guest.pools();
+        let entry = pools.entries.remove(&id).ok_or(NoPool)?;
+        let domain = guest.domain()?;
+        for mut shard in domain.each() {
+            if let Ok(at) = shard.names.binary_search_by_key(&id, |(id, _)| *id) {
+                shard.names.remove(at);
+            }
+        }
+        match entry {
+            Entry::Own { slot, .. } => {
+                let pages = domain.clear_pool(slot, |_, _| {});
+                for mut shard in domain.each() {
+                    shard.pools[slot] = None;
+                }
+                Ok(pages)
+            }
+            Entry::Shared(shared) => {
+                let mut known = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let (pages, last) = shared.leave(guest.number);
+                if last {
+                    known.remove(&shared.uuid);
+                }
+                pools.base.shrink(self.common.shards as u64 * SHARD_OVERHEAD);
+                Ok(pages)
+            }
+        }
+    }
+
+    pub(crate) fn destroy_pools(&self, guest: &GuestState, which: impl Fn(PoolKind) -> bool) -> u64 {
+        let ids: Vec<PoolId> = {
+            let pools = guest.pools();
+            pools.entries.iter().filter(|(_, e)| which(e.kind())).map(|(id, _)| *id).collect()
+        };
+        ids.into_iter().filter_map(|id| self.destroy_pool(guest, id).ok()).sum()
+    }
+
+    pub(crate) fn put(
+        &self,
+        guest: &GuestState,
+        scratch: &mut Scratch,
+        key: &Key,
+        page: &Page,
+    ) -> Result<(), PutError> {
+        let (codec, bytes) = scratch.encode(page);
+        let sum = PayloadSum::new(bytes);
+        let epoch = self.epoch.load(Relaxed);
+        let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let last = attempt == ATTEMPTS;
+            let outcome = guest.at_page(key, |shard, heap, key| {
+                new.may_evict = last || self.may_evict(guest, shard, heap);
+                let outcome = shard.put(heap, key, &mut new);
+                let counters = &mut shard.pool_mut(key.pool).counters;
+                counters.puts += u64::from(attempt == 1);
+                if let (Err(refusal), true) = (outcome, last) {
+                    counters.refused.count(refusal);
+                }
+                outcome
+            })?;
+            let Err(refusal) = outcome else { return Ok(()) };
+            if last {
+                return Err(PutError::Refused(refusal));
+            }
+            if !self.make_room(guest, refusal) {
+                // Straight to the last attempt, which counts the refusal.
+                attempt = ATTEMPTS - 1;
+            }
+        }
+    }
+
+    /// Whether a put should evict in its own shard: not while its guest, or its shard, has less
+    /// than its share, because others then have more than theirs.
+    fn may_evict(&self, guest: &GuestState, shard: &Shard, heap: usize) -> bool {
+        let heap = shard.space.heap(heap);
+        if heap.purpose == Use::Kept {
+            return false;
+        }
+        let ephemeral = guest.account.own().ephemeral();
+        if heap.total * 8 * self.common.shards as u64 * 2 < ephemeral {
+            return false;
+        }
+        let own = guest.account.own();
+        let at_own_limit = own.used() + SHARD_OVERHEAD > own.limit();
+        at_own_limit || ephemeral * self.guest_count() >= self.budget.ephemeral()
+    }
+
+    fn guest_count(&self) -> u64 {
+        u64::from(self.guest_count.load(Relaxed))
+    }
+
+    fn make_room(&self, guest: &GuestState, refusal: Refusal) -> bool {
+        match refusal {
+            Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest),
+            Refusal::StoreFull => self.reclaim_from_largest() || self.reclaim(guest),
+        }
+    }
+
+    fn reclaim_from_largest(&self) -> bool {
+        let guests = self.guests();
+        let largest = guests.iter().max_by_key(|guest| guest.account.own().ephemeral());
+        largest.is_some_and(|guest| self.reclaim(guest))
+    }
+
+    /// Frees some memory of a guest: of holes if there are many, of ephemeral pages otherwise.
+    fn reclaim(&self, guest: &GuestState) -> bool {
+        let shared = guest.shared_pools();
+        let own = guest.domain.get().into_iter();
+        let domains: Vec<&Domain> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
+        let mut holes = (0, None);
+        let mut pages = (0, None);
+        for domain in domains {
+            for number in 0..domain.len() {
+                let shard = domain.lock(number);
+                for (heap, state) in shard.space.heaps.iter().enumerate() {
+                    let Some(state) = state else { continue };
+                    if state.guest != guest.number {
+                        continue;
+                    }
+                    if state.dead() > holes.0 && state.dead() > state.total / 8 {
+                        holes = (state.dead(), Some((domain, number)));
+                    }
+                    if state.purpose == Use::Evictable && state.total > pages.0 {
+                        pages = (state.total, Some((domain, number, heap)));
+                    }
+                }
+            }
+        }
+        if let Some((domain, number)) = holes.1 {
+            let freed = domain.lock(number).compact_segment(Threshold::AT_THE_LIMIT);
+            if freed.is_some() {
+                return true;
+            }
+        }
+        let Some((domain, number, heap)) = pages.1 else { return false };
+        let mut shard = domain.lock(number);
+        let freed = shard.evict_segment(heap);
+        shard.nodes.trim();
+        drop(shard);
+        freed.is_some()
+    }
+
+    pub(crate) fn get(
+        &self,
+        guest: &GuestState,
+        scratch: &mut Scratch,
+        key: &Key,
+        mode: GetMode,
+        page: &mut Page,
+    ) -> Result<(), GetError> {
+        let epoch = self.epoch.load(Relaxed);
+        let (found, evictable) = guest.at_page(key, |shard, heap, key| {
+            let evictable = shard.space.heap(heap).purpose == Use::Evictable;
+            if mode == GetMode::Exclusive && !evictable {
+                return Err(GetError::ExclusivePersistent);
+            }
+            let found = shard.get(key, mode, epoch, &mut scratch.stored);
+            let counters = &mut shard.pool_mut(key.pool).counters;
+            counters.gets += 1;
+            counters.hits += u64::from(found.is_some());
+            Ok((found, evictable))
+        })??;
+        let (head, name) = found.ok_or(GetError::Miss)?;
+        let length = head.length();
+        let stored = scratch.stored.get(..length).unwrap_or_default();
+        let intact = PayloadSum::new(stored).finish(head, name) == head.checksum()
+            && scratch.decode(head.codec(), length, page).is_ok();
+        if intact {
+            return Ok(());
+        }
+        guest.at_page(key, |shard, _, key| {
+            let counters = &mut shard.pool_mut(key.pool).counters;
+            counters.hits -= 1;
+            counters.corrupt += 1;
+            if evictable {
+                shard.remove_exact(key, name);
+            }
+        })?;
+        if evictable { Err(GetError::Miss) } else { Err(GetError::Corrupt) }
+    }
+
+    pub(crate) fn flush_range(
+        &self,
+        guest: &GuestState,
+        id: PoolId,
+        object: &ObjectId,
+        first: u64,
+        last: u64,
+    ) -> Result<u64, NoPool> {
+        const BATCH: u64 = 512;
+        guest.at_pool(id, |domain, pool, hashed| {
+            let hash = domain.hash(hashed, object);
+            let mut total = 0;
+            for number in domain.shards_of(hash, first, last) {
+                let mut from = Some(first);
+                while let Some(index) = from {
+                    let key = PageKey { pool, hash, object, index };
+                    let mut shard = domain.lock(number);
+                    let (removed, next) = shard.remove_range(&key, last, BATCH);
+                    if let Some(Some(pool)) = shard.pools.get_mut(pool) {
+                        pool.counters.flushed += removed;
+                    }
+                    total += removed;
+                    from = next;
+                }
+            }
+            total
+        })
+    }
+
+    pub(crate) fn flush_page(&self, guest: &GuestState, key: &Key) -> Result<u64, NoPool> {
+        guest.at_page(key, |shard, _, key| {
+            let (removed, _) = shard.remove_range(key, key.index, 1);
+            shard.pool_mut(key.pool).counters.flushed += removed;
+            removed
+        })
+    }
+
+    pub(crate) fn flush_pool(&self, guest: &GuestState, id: PoolId) -> Result<u64, NoPool> {
+        let count = |pool: &mut PoolShard, pages| pool.counters.flushed += pages;
+        guest.at_pool(id, |domain, pool, _| domain.clear_pool(pool, count))
+    }
+
+    pub(crate) fn has_pool(&self, guest: &GuestState, id: PoolId) -> Result<(), NoPool> {
+        guest.at_pool(id, |_, _, _| ())
+    }
+
+    pub(crate) fn guest_stats(&self, guest: &GuestState) -> GuestStats {
+        let pools = guest.pools();
+        let mut contents = Contents::default();
+        if let Some(domain) = guest.domain.get() {
+            contents.merge(&domain.heap_contents(PERSISTENT));
+            contents.merge(&domain.heap_contents(EPHEMERAL));
+        }
+        let entries: Vec<(PoolId, Entry)> = pools.entries.iter().map(|(id, entry)| (*id, entry.clone())).collect();
+        drop(pools);
+        for shared in guest.shared_pools() {
+            contents.merge(&shared.contents_of(guest.number));
+        }
+        let pools = entries.into_iter().map(|(id, entry)| {
+            let kind = entry.kind();
+            let (contents, counters) = match (&entry, guest.domain.get()) {
+                (Entry::Own { slot, .. }, Some(domain)) => domain.pool_stats(*slot),
+                (Entry::Own { .. }, None) => (Contents::default(), Counters::default()),
+                (Entry::Shared(shared), _) => shared.domain.pool_stats(0),
+            };
+            PoolStats { id, kind, contents, counters }
+        });
+        GuestStats {
+            name: guest.name.clone(),
+            physical_bytes: guest.account.own().used(),
+            memory_limit: Some(guest.account.own().limit()).filter(|limit| *limit != u64::MAX),
+            contents,
+            pools: pools.collect(),
+        }
+    }
+
+    pub(crate) fn store_stats(&self) -> StoreStats {
+        let guests = self.guests();
+        let mut contents = Contents::default();
+        for guest in &guests {
+            contents.merge(&self.guest_stats(guest).contents);
+        }
+        let physical_bytes = self.budget.used();
+        let raw_bytes = contents.pages * PAGE_SIZE as u64;
+        let ratio = if physical_bytes == 0 { 0.0 } else { raw_bytes as f64 / physical_bytes as f64 };
+        StoreStats { physical_bytes, memory_limit: self.budget.limit(), guests: guests.len() as u64, contents, ratio }
+    }
+
+    /// Does something with every domain of the store, shared ones once.
+    pub(crate) fn each_domain(&self, mut work: impl FnMut(&Domain)) {
+        for guest in self.guests() {
+            if let Some(domain) = guest.domain.get() {
+                work(domain);
+            }
+        }
+        let shared: Vec<Arc<Shared>> = {
+            let known = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(Weak::upgrade).collect()
+        };
+        for pool in shared {
+            work(&pool.domain);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory of the index: nodes of 1 to 17 granules of 16 bytes, in 4 KiB pages of one size each.
+//!
+//! A node is named by a 32-bit number: page and granule. A page whose last node is freed is
+//! given back, so an index that shrinks becomes small.
+
+use std::sync::Arc;
+
+use crate::accounting::{Account, Charge, Use};
+use crate::arena::memory::{HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
+use crate::fault::Faults;
+use crate::op::Refusal;
+
+/// 32-bit cells of a granule.
+pub(crate) const GRANULE_CELLS: usize = 4;
+/// Granules of the largest node.
+pub(crate) const MAX_CLASS: usize = 17;
+const GRANULES: u32 = (PAGE_CELLS / GRANULE_CELLS) as u32;
+/// No node: page 0 holds none.
+pub(crate) const NONE: u32 = 0;
+/// Pages kept when they become empty, so that a few nodes more or less ask nothing of the host.
+const SPARE_PAGES: usize = 2;
+
+/// What is known of a page.
+#[derive(Clone, Copy, Default)]
+struct Meta {
+    /// Granules of its nodes; 0 when the page is not in use.
+    class: u8,
+    owner: u16,
+    /// Nodes in use.
+    live: u16,
+    /// First granule never handed out.
+    fresh: u16,
+    /// First freed node, by granule; linked through the nodes' first cells. `GRANULES` if none.
+    freed: u16,
+    /// Neighbours among the pages of the class that have a free node.
+    next: u32,
+    previous: u32,
+}
+
+impl Meta {
+    fn is_full(&self) -> bool {
+        let class = u32::from(self.class);
+        u32::from(self.freed) == GRANULES && u32::from(self.fresh) + class > GRANULES
+    }
+}
+
+/// The nodes of one shard.
+pub(crate) struct Nodes {
+    runs: Vec<PageRun>,
+    pages: Vec<Meta>,
+    /// First page with a free node, by class.
+    partial: [u32; MAX_CLASS + 1],
+    /// Unused page numbers whose memory the host has back.
+    holes: Vec<u32>,
+    /// Unused pages still resident, with the account that pays for them.
+    spare: Vec<(u32, u16)>,
+    charges: Vec<Option<Charge>>,
+    faults: Faults,
+}
+
+impl Nodes {
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self {
+            runs: Vec::new(),
+            pages: Vec::new(),
+            partial: [NONE; MAX_CLASS + 1],
+            holes: Vec::new(),
+            spare: Vec::new(),
+            charges: Vec::new(),
+            faults,
+        }
+    }
+
+    /// Lets `account` pay for pages, under the number of one of its heaps.
+    pub(crate) fn add_owner(&mut self, owner: usize, account: Arc<Account>) {
+        if self.charges.len() <= owner {
+            self.charges.resize_with(owner + 1, || None);
+        }
+        self.charges[owner] = Some(Charge::none(account, Use::Kept));
+    }
+
+    /// Cells of a node.
+    pub(crate) fn node(&self, node: u32) -> &[u32] {
+        let (run, from) = place(node);
+        let cells = usize::from(self.pages[page_of(node)].class) * GRANULE_CELLS;
+        &self.runs[run].cells()[from..from + cells]
+    }
+
+    /// Cells of a node.
+    pub(crate) fn node_mut(&mut self, node: u32) -> &mut [u32] {
+        let (run, from) = place(node);
+        let cells = usize::from(self.pages[page_of(node)].class) * GRANULE_CELLS;
+        &mut self.runs[run].cells_mut()[from..from + cells]
+    }
+
+    /// Granules of a node.
+    pub(crate) fn class(&self, node: u32) -> usize {
+        usize::from(self.pages[page_of(node)].class)
+    }
+
+    /// Makes a zeroed node of `class` granules, on pages of its own class.
+    pub(crate) fn alloc(&mut self, class: usize, owner: usize) -> Result<u32, Refusal> {
+        let page = match self.partial[class] {
+            NONE => self.open_page(class, owner)?,
+            page => page,
+        };
+        let meta = self.pages[page as usize];
+        let granule = if u32::from(meta.freed) < GRANULES {
+            let node = page * GRANULES + u32::from(meta.freed);
+            let next = self.node(node)[0];
+            self.pages[page as usize].freed = granule16(next);
+            meta.freed
+        } else {
+            self.pages[page as usize].fresh += granule16(class as u32);
+            meta.fresh
+        };
+        self.pages[page as usize].live += 1;
+        if self.pages[page as usize].is_full() {
+            self.unlink(page);
+        }
+        let node = page * GRANULES + u32::from(granule);
+        self.node_mut(node).fill(0);
+        Ok(node)
+    }
+
+    /// Frees a node.
+    pub(crate) fn free(&mut self, node: u32) {
+        let page = node / GRANULES;
+        let was_full = self.pages[page as usize].is_full();
+        let freed = u32::from(self.pages[page as usize].freed);
+        self.node_mut(node)[0] = freed;
+        let meta = &mut self.pages[page as usize];
+        meta.freed = granule16(node % GRANULES);
+        meta.live -= 1;
+        let empty = meta.live == 0;
+        if was_full {
+            self.link(page);
+        }
+        if empty {
+            self.unlink(page);
+            self.close_page(page);
+        }
+    }
+
+    fn open_page(&mut self, class: usize, owner: usize) -> Result<u32, Refusal> {
+        let page = self.take_page(owner)?;
+        self.pages[page as usize] = Meta {
+            class: class as u8,
+            owner: owner as u16,
+            live: 0,
+            fresh: 0,
+            freed: granule16(GRANULES),
+            next: NONE,
+            previous: NONE,
+        };
+        self.link(page);
+        Ok(page)
+    }
+
+    fn take_page(&mut self, owner: usize) -> Result<u32, Refusal> {
+        if let Some(at) = self.spare.iter().position(|(_, payer)| usize::from(*payer) == owner) {
+            return Ok(self.spare.swap_remove(at).0);
+        }
+        if self.holes.is_empty() {
+            self.add_run()?;
+        }
+        let charge = self.charges.get_mut(owner).and_then(Option::as_mut).ok_or(Refusal::NoMemory)?;
+        charge.grow(HOST_PAGE as u64)?;
+        let Some(page) = self.holes.pop() else { return Err(Refusal::NoMemory) };
+        let (run, index) = (page as usize / RUN_PAGES, page as usize % RUN_PAGES);
+        if self.runs[run].populate(index).is_err() {
+            self.holes.push(page);
+            charge.shrink(HOST_PAGE as u64);
+            return Err(Refusal::NoMemory);
+        }
+        Ok(page)
+    }
+
+    fn add_run(&mut self) -> Result<(), Refusal> {
+        let first = self.pages.len();
+        if first + RUN_PAGES > (u32::MAX / GRANULES) as usize {
+            return Err(Refusal::NoMemory);
+        }
+        self.runs.push(PageRun::new(self.faults.clone()).map_err(|_| Refusal::NoMemory)?);
+        self.pages.resize(first + RUN_PAGES, Meta::default());
+        // Page 0 stays out: its first node would be NONE. Low numbers are handed out first.
+        let numbers = (first.max(1)..first + RUN_PAGES).rev();
+        self.holes.extend(numbers.map(|page| page as u32));
+        Ok(())
+    }
+
+    fn close_page(&mut self, page: u32) {
+        let owner = self.pages[page as usize].owner;
+        self.pages[page as usize] = Meta::default();
+        self.spare.push((page, owner));
+        if self.spare.len() > SPARE_PAGES {
+            let (page, owner) = self.spare.remove(0);
+            self.discard(page, owner);
+        }
+    }
+
+    fn discard(&mut self, page: u32, owner: u16) {
+        self.runs[page as usize / RUN_PAGES].discard(page as usize % RUN_PAGES);
+        self.holes.push(page);
+        if let Some(Some(charge)) = self.charges.get_mut(usize::from(owner)) {
+            charge.shrink(HOST_PAGE as u64);
+        }
+    }
+
+    /// Gives back what is only kept in reserve.
+    pub(crate) fn trim(&mut self) {
+        while let Some((page, owner)) = self.spare.pop() {
+            self.discard(page, owner);
+        }
+    }
+
+    /// Lets `heir` pay for all that `owner` pays for, who then leaves. On refusal nothing
+    /// has changed.
+    pub(crate) fn inherit(&mut self, owner: usize, heir: usize) -> Result<(), Refusal> {
+        self.trim();
+        let bytes = self.charges.get(owner).and_then(Option::as_ref).map_or(0, Charge::bytes);
+        // The leaver pays back first: the store as a whole may be at its limit.
+        if let Some(Some(charge)) = self.charges.get_mut(owner) {
+            charge.shrink(bytes);
+        }
+        let heirs = self.charges.get_mut(heir).and_then(Option::as_mut).ok_or(Refusal::NoMemory);
+        if let Err(refusal) = heirs.and_then(|charge| charge.grow(bytes)) {
+            if let Some(Some(charge)) = self.charges.get_mut(owner) {
+                let _ = charge.grow(bytes);
+            }
+            return Err(refusal);
+        }
+        for meta in &mut self.pages {
+            if meta.class != 0 && usize::from(meta.owner) == owner {
+                meta.owner = heir as u16;
+            }
+        }
+        self.charges[owner] = None;
+        Ok(())
+    }
+
+    /// Marks a node of an earlier process as in use. All claims come before the first `alloc`,
+    /// and [`Nodes::finish_claims`] between them.
+    pub(crate) fn claim(&mut self, node: u32, class: usize, owner: usize) -> Result<(), Refusal> {
+        let page = node / GRANULES;
+        if page == 0 || !(node % GRANULES).is_multiple_of(class as u32) {
+            return Err(Refusal::NoMemory);
+        }
+        while self.pages.len() <= page as usize {
+            self.add_run()?;
+        }
+        if self.pages[page as usize].class == 0 {
+            let Some(at) = self.holes.iter().position(|hole| *hole == page) else {
+                return Err(Refusal::NoMemory);
+            };
+            // `take_page` takes the last.
+            let last = self.holes.len() - 1;
+            self.holes.swap(at, last);
+            let taken = self.take_page(owner)?;
+            self.pages[taken as usize] =
+                Meta { class: class as u8, owner: owner as u16, freed: granule16(GRANULES), ..Meta::default() };
+        }
+        self.node_mut(node)[0] = NONE + 1;
+        self.pages[page as usize].live += 1;
+        Ok(())
+    }
+
+    /// Makes free nodes of everything on claimed pages that was not claimed: claimed nodes have
+    /// a non-zero first cell.
+    pub(crate) fn finish_claims(&mut self) {
+        self.holes.sort_unstable_by(|a, b| b.cmp(a));
+        for page in 1..self.pages.len() as u32 {
+            let class = u32::from(self.pages[page as usize].class);
+            if class == 0 {
+                continue;
+            }
+            let mut freed = GRANULES;
+            for slot in (0..GRANULES / class).rev() {
+                let node = page * GRANULES + slot * class;
+                if self.node(node)[0] == 0 {
+                    self.node_mut(node)[0] = freed;
+                    freed = slot * class;
+                }
+            }
+            let meta = &mut self.pages[page as usize];
+            meta.freed = granule16(freed);
+            meta.fresh = granule16(GRANULES);
+            if !meta.is_full() {
+                self.link(page);
+            }
+        }
+    }
+
+    fn link(&mut self, page: u32) {
+        let class = usize::from(self.pages[page as usize].class);
+        let next = self.partial[class];
+        self.pages[page as usize].next = next;
+        self.pages[page as usize].previous = NONE;
+        if next != NONE {
+            self.pages[next as usize].previous = page;
+        }
+        self.partial[class] = page;
+    }
+
+    fn unlink(&mut self, page: u32) {
+        let Meta { class, next, previous, .. } = self.pages[page as usize];
+        if next != NONE {
+            self.pages[next as usize].previous = previous;
+        }
+        if previous == NONE {
+            self.partial[usize::from(class)] = next;
+        } else {
+            self.pages[previous as usize].next = next;
+        }
+    }
+
+    /// Resident bytes, those in reserve included.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.charges.iter().flatten().map(Charge::bytes).sum()
+    }
+
+    /// Checks that every page in use or in reserve is paid for, by its owner.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut pages = vec![0; self.charges.len()];
+        for meta in self.pages.iter().filter(|meta| meta.class != 0) {
+            pages[usize::from(meta.owner)] += 1;
+        }
+        for (_, owner) in &self.spare {
+            pages[usize::from(*owner)] += 1;
+        }
+        for (owner, charge) in self.charges.iter().enumerate() {
+            let paid = charge.as_ref().map_or(0, Charge::bytes);
+            if paid != pages[owner] * HOST_PAGE as u64 {
+                return Err(format!("owner {owner} of {} index pages pays {paid} bytes", pages[owner]));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn page_of(node: u32) -> usize {
+    (node / GRANULES) as usize
+}
+
+/// Run of a node, and its first cell there.
+fn place(node: u32) -> (usize, usize) {
+    let page = page_of(node);
+    let cell = (node % GRANULES) as usize * GRANULE_CELLS;
+    (page / RUN_PAGES, page % RUN_PAGES * PAGE_CELLS + cell)
+}
+
+/// A granule number, at most `GRANULES`.
+fn granule16(granule: u32) -> u16 {
+    (granule & 0xffff) as u16
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The objects of one pool in one shard: a hash table by linear hashing. Each new object splits
+//! at most one bucket, each one gone joins at most two, so no operation ever rehashes a table.
+//!
+//! An object's number is its node's; the node's cells are
+//! `next in bucket | record | hash | root | pages | height and pool | index of an only page`.
+
+use super::nodes::{NONE, Nodes};
+use super::tree::Tree;
+use crate::op::Refusal;
+
+/// Granules of an object node.
+pub(crate) const OBJECT_CLASS: usize = 2;
+const NEXT: usize = 0;
+const RECORD: usize = 1;
+const HASH: usize = 2;
+const ROOT: usize = 3;
+const PAGES: usize = 4;
+const HEIGHT_POOL: usize = 5;
+const ONLY: usize = 6;
+
+/// Buckets per node of the table.
+const BLOCK: u32 = 64;
+const BLOCK_CLASS: usize = 16;
+
+/// An object node, read at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Object {
+    /// Location of the record with its name.
+    pub(crate) record: u32,
+    /// The part of the hash that chooses the bucket.
+    pub(crate) hash: u32,
+    /// Pages it has.
+    pub(crate) pages: u32,
+    /// Pool's number within the shard.
+    pub(crate) pool: usize,
+    /// Where its pages are.
+    pub(crate) tree: Tree,
+}
+
+impl Object {
+    /// Reads an object node.
+    pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
+        let cells = nodes.node(number);
+        Self {
+            record: cells[RECORD],
+            hash: cells[HASH],
+            pages: cells[PAGES],
+            pool: (cells[HEIGHT_POOL] >> 8) as usize,
+            tree: Tree {
+                height: cells[HEIGHT_POOL] & 0xff,
+                root: cells[ROOT],
+                only: u64::from(cells[ONLY]) | u64::from(cells[ONLY + 1]) << 32,
+            },
+        }
+    }
+
+    /// Writes an object node, all but its place in the table.
+    pub(crate) fn write(&self, nodes: &mut Nodes, number: u32) {
+        let cells = nodes.node_mut(number);
+        cells[RECORD] = self.record;
+        cells[HASH] = self.hash;
+        cells[PAGES] = self.pages;
+        cells[HEIGHT_POOL] = (self.pool as u32) << 8 | self.tree.height;
+        cells[ROOT] = self.tree.root;
+        cells[ONLY] = (self.tree.only & 0xffff_ffff) as u32;
+        cells[ONLY + 1] = (self.tree.only >> 32) as u32;
+    }
+}
+
+/// Objects of one pool in one shard, by hash.
+#[derive(Default)]
+pub(crate) struct Objects {
+    /// Nodes of 64 bucket heads each.
+    blocks: Vec<u32>,
+    buckets: u32,
+    count: u32,
+}
+
+impl Objects {
+    fn bucket(&self, hash: u32) -> u32 {
+        let mask = self.buckets.next_power_of_two() - 1;
+        let bucket = hash & mask;
+        if bucket < self.buckets { bucket } else { bucket & (mask >> 1) }
+    }
+
+    fn head(&self, nodes: &Nodes, bucket: u32) -> u32 {
+        nodes.node(self.blocks[(bucket / BLOCK) as usize])[(bucket % BLOCK) as usize]
+    }
+
+    fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: u32) {
+        let block = self.blocks[(bucket / BLOCK) as usize];
+        nodes.node_mut(block)[(bucket % BLOCK) as usize] = object;
+    }
+
+    /// The object of that hash for which `is_it` says yes.
+    pub(crate) fn find(&self, nodes: &Nodes, hash: u32, is_it: impl Fn(&Object) -> bool) -> Option<(u32, Object)> {
+        if self.count == 0 {
+            return None;
+        }
+        let mut at = self.head(nodes, self.bucket(hash));
+        while at != NONE {
+            let object = Object::read(nodes, at);
+            if object.hash == hash && is_it(&object) {
+                return Some((at, object));
+            }
+            at = nodes.node(at)[NEXT];
+        }
+        None
+    }
+
+    /// Enters an object node whose hash is written.
+    pub(crate) fn insert(&mut self, nodes: &mut Nodes, owner: usize, number: u32) -> Result<(), Refusal> {
+        if self.buckets == 0 {
+            self.blocks.push(nodes.alloc(BLOCK_CLASS, owner)?);
+            self.buckets = 1;
+        }
+        self.link(nodes, number);
+        self.count += 1;
+        if self.count > self.buckets {
+            self.split(nodes, owner);
+        }
+        Ok(())
+    }
+
+    fn link(&self, nodes: &mut Nodes, number: u32) {
+        let bucket = self.bucket(nodes.node(number)[HASH]);
+        let next = self.head(nodes, bucket);
+        nodes.node_mut(number)[NEXT] = next;
+        self.set_head(nodes, bucket, number);
+    }
+
+    /// Adds a bucket. Without memory for it the table only gets slower.
+    fn split(&mut self, nodes: &mut Nodes, owner: usize) {
+        let new = self.buckets;
+        if new == u32::MAX {
+            return;
+        }
+        if new.is_multiple_of(BLOCK) {
+            match nodes.alloc(BLOCK_CLASS, owner) {
+                Ok(block) => self.blocks.push(block),
+                Err(_) => return,
+            }
+        }
+        let buddy = new & ((new + 1).next_power_of_two() - 1) >> 1;
+        let mut at = self.head(nodes, buddy);
+        self.set_head(nodes, buddy, NONE);
+        self.buckets += 1;
+        while at != NONE {
+            let next = nodes.node(at)[NEXT];
+            self.link(nodes, at);
+            at = next;
+        }
+    }
+
+    /// Takes an object out of the table; its node stays.
+    pub(crate) fn remove(&mut self, nodes: &mut Nodes, number: u32) {
+        if self.count == 0 {
+            return;
+        }
+        let bucket = self.bucket(nodes.node(number)[HASH]);
+        let next = nodes.node(number)[NEXT];
+        let mut at = self.head(nodes, bucket);
+        if at == number {
+            self.set_head(nodes, bucket, next);
+        } else {
+            while nodes.node(at)[NEXT] != number {
+                at = nodes.node(at)[NEXT];
+            }
+            nodes.node_mut(at)[NEXT] = next;
+        }
+        self.count -= 1;
+        // Two at a time, so that a table that empties never lags behind its contents.
+        for _ in 0..2 {
+            if self.buckets > 1 && self.count < self.buckets / 2 {
+                self.join(nodes);
+            }
+        }
+        if self.count == 0 {
+            for block in self.blocks.drain(..) {
+                nodes.free(block);
+            }
+            self.buckets = 0;
+        }
+    }
+
+    /// Removes the last bucket.
+    fn join(&mut self, nodes: &mut Nodes) {
+        let last = self.buckets - 1;
+        let mut at = self.head(nodes, last);
+        self.set_head(nodes, last, NONE);
+        self.buckets = last;
+        while at != NONE {
+            let next = nodes.node(at)[NEXT];
+            self.link(nodes, at);
+            at = next;
+        }
+        if last.is_multiple_of(BLOCK)
+            && let Some(block) = self.blocks.pop()
+        {
+            nodes.free(block);
+        }
+    }
+
+    /// Any object; the last in the table, so that removing it is cheap.
+    pub(crate) fn any(&self, nodes: &Nodes) -> Option<u32> {
+        (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != NONE)
+    }
+
+    /// All objects, each of which is found in its own bucket.
+    #[cfg(feature = "check")]
+    pub(crate) fn numbers(&self, nodes: &Nodes) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        for bucket in 0..self.buckets {
+            let mut at = self.head(nodes, bucket);
+            while at != NONE {
+                if self.bucket(nodes.node(at)[HASH]) == bucket {
+                    numbers.push(at);
+                }
+                at = nodes.node(at)[NEXT];
+            }
+        }
+        numbers
+    }
+}

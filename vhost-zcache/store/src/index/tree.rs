@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An object's indexes: a tree of nodes of 64, each a bitmap and as many packed 32-bit entries
+//! as it has bits. The tree is as high as the largest index needs; an object of one page has no
+//! node at all. In leaves an entry is a location, above a node.
+
+use super::nodes::{GRANULE_CELLS, MAX_CLASS, NONE, Nodes};
+use crate::op::Refusal;
+
+/// Cells of the bitmap.
+const BITMAP: usize = 2;
+const BITS: u32 = 6;
+/// Levels of a tree that holds index 2^64 - 1.
+const MAX_HEIGHT: u32 = 11;
+
+/// An object's tree, as its object node keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tree {
+    /// Levels; 0 for at most one page.
+    pub(crate) height: u32,
+    /// Root node, or the only page's location.
+    pub(crate) root: u32,
+    /// Index of the only page.
+    pub(crate) only: u64,
+}
+
+/// Position of a bit among those set.
+fn rank(bitmap: u64, bit: u32) -> usize {
+    (bitmap & ((1 << bit) - 1)).count_ones() as usize
+}
+
+fn bitmap(cells: &[u32]) -> u64 {
+    u64::from(cells[0]) | u64::from(cells[1]) << 32
+}
+
+fn set_bitmap(cells: &mut [u32], bitmap: u64) {
+    cells[0] = (bitmap & 0xffff_ffff) as u32;
+    cells[1] = (bitmap >> 32) as u32;
+}
+
+/// The bit of an index in a node `level` levels above the leaves.
+fn digit(index: u64, level: u32) -> u32 {
+    ((index >> (BITS * level)) & 63) as u32
+}
+
+/// Levels a tree needs for an index.
+fn height_for(index: u64) -> u32 {
+    let mut height = 1;
+    while height < MAX_HEIGHT && index >> (BITS * height) != 0 {
+        height += 1;
+    }
+    height
+}
+
+fn class_for(entries: usize) -> usize {
+    (BITMAP + entries).div_ceil(GRANULE_CELLS)
+}
+
+impl Tree {
+    fn covers(&self, index: u64) -> bool {
+        self.height >= height_for(index)
+    }
+
+    /// Location of a page.
+    pub(crate) fn get(&self, nodes: &Nodes, index: u64) -> Option<u32> {
+        if self.height == 0 {
+            return (self.root != NONE && self.only == index).then_some(self.root);
+        }
+        if !self.covers(index) {
+            return None;
+        }
+        let mut at = self.root;
+        for level in (0..self.height).rev() {
+            let cells = nodes.node(at);
+            let bits = bitmap(cells);
+            let bit = digit(index, level);
+            if bits >> bit & 1 == 0 {
+                return None;
+            }
+            at = cells[BITMAP + rank(bits, bit)];
+        }
+        Some(at)
+    }
+
+    /// Changes the location of a page that is in the tree; false if it is not.
+    pub(crate) fn relocate(&mut self, nodes: &mut Nodes, index: u64, to: u32) -> bool {
+        if self.height == 0 {
+            let known = self.root != NONE && self.only == index;
+            if known {
+                self.root = to;
+            }
+            return known;
+        }
+        if !self.covers(index) {
+            return false;
+        }
+        let mut at = self.root;
+        for level in (0..self.height).rev() {
+            let cells = nodes.node_mut(at);
+            let bits = bitmap(cells);
+            let bit = digit(index, level);
+            if bits >> bit & 1 == 0 {
+                return false;
+            }
+            let entry = &mut cells[BITMAP + rank(bits, bit)];
+            if level == 0 {
+                *entry = to;
+                return true;
+            }
+            at = *entry;
+        }
+        false
+    }
+
+    /// Adds a page that is not in the tree. On refusal nothing has changed but its height.
+    pub(crate) fn insert(&mut self, nodes: &mut Nodes, owner: usize, index: u64, location: u32) -> Result<(), Refusal> {
+        if self.height == 0 {
+            if self.root == NONE {
+                (self.root, self.only) = (location, index);
+                return Ok(());
+            }
+            let height = height_for(self.only);
+            self.root = chain(nodes, owner, self.only, height, self.root)?;
+            self.height = height;
+        }
+        while !self.covers(index) {
+            let root = nodes.alloc(1, owner)?;
+            let cells = nodes.node_mut(root);
+            set_bitmap(cells, 1);
+            cells[BITMAP] = self.root;
+            self.root = root;
+            self.height += 1;
+        }
+        self.root = insert_below(nodes, owner, self.root, self.height - 1, index, location)?;
+        Ok(())
+    }
+
+    /// Removes a page and returns its location.
+    pub(crate) fn remove(&mut self, nodes: &mut Nodes, owner: usize, index: u64) -> Option<u32> {
+        if self.height == 0 {
+            let found = self.get(nodes, index)?;
+            self.root = NONE;
+            return Some(found);
+        }
+        if !self.covers(index) {
+            return None;
+        }
+        let (location, root) = remove_below(nodes, owner, self.root, self.height - 1, index)?;
+        self.root = root;
+        if root == NONE {
+            self.height = 0;
+            return Some(location);
+        }
+        // A root with nothing but low indexes below it is not needed.
+        while self.height > 1 && bitmap(nodes.node(self.root)) == 1 {
+            let child = nodes.node(self.root)[BITMAP];
+            nodes.free(self.root);
+            self.root = child;
+            self.height -= 1;
+        }
+        Some(location)
+    }
+
+    /// The first page at or above an index.
+    pub(crate) fn next(&self, nodes: &Nodes, from: u64) -> Option<(u64, u32)> {
+        if self.height == 0 {
+            return (self.root != NONE && self.only >= from).then_some((self.only, self.root));
+        }
+        if !self.covers(from) {
+            return None;
+        }
+        next_below(nodes, self.root, self.height - 1, from)
+    }
+}
+
+/// A chain of nodes from `height` levels down to one page.
+fn chain(nodes: &mut Nodes, owner: usize, index: u64, height: u32, location: u32) -> Result<u32, Refusal> {
+    let mut below = location;
+    for level in 0..height {
+        match nodes.alloc(1, owner) {
+            Ok(node) => {
+                let cells = nodes.node_mut(node);
+                set_bitmap(cells, 1 << digit(index, level));
+                cells[BITMAP] = below;
+                below = node;
+            }
+            Err(refusal) => {
+                for _ in 0..level {
+                    let next = nodes.node(below)[BITMAP];
+                    nodes.free(below);
+                    below = next;
+                }
+                return Err(refusal);
+            }
+        }
+    }
+    Ok(below)
+}
+
+/// Frees a chain of `height` nodes.
+fn free_chain(nodes: &mut Nodes, mut node: u32, height: u32) {
+    for _ in 0..height {
+        let next = nodes.node(node)[BITMAP];
+        nodes.free(node);
+        node = next;
+    }
+}
+
+fn insert_below(
+    nodes: &mut Nodes,
+    owner: usize,
+    node: u32,
+    level: u32,
+    index: u64,
+    location: u32,
+) -> Result<u32, Refusal> {
+    let bits = bitmap(nodes.node(node));
+    let bit = digit(index, level);
+    let at = rank(bits, bit);
+    if bits >> bit & 1 == 1 {
+        let child = nodes.node(node)[BITMAP + at];
+        let new = insert_below(nodes, owner, child, level - 1, index, location)?;
+        nodes.node_mut(node)[BITMAP + at] = new;
+        return Ok(node);
+    }
+    let entry = chain(nodes, owner, index, level, location)?;
+    let entries = bits.count_ones() as usize;
+    let node = if class_for(entries + 1) > nodes.class(node) {
+        match resize(nodes, owner, node, entries, class_for(entries + 1)) {
+            Ok(node) => node,
+            Err(refusal) => {
+                free_chain(nodes, entry, level);
+                return Err(refusal);
+            }
+        }
+    } else {
+        node
+    };
+    let cells = nodes.node_mut(node);
+    cells.copy_within(BITMAP + at..BITMAP + entries, BITMAP + at + 1);
+    cells[BITMAP + at] = entry;
+    set_bitmap(cells, bits | 1 << bit);
+    Ok(node)
+}
+
+/// Returns the location removed, and the node that is left of `node`.
+fn remove_below(nodes: &mut Nodes, owner: usize, node: u32, level: u32, index: u64) -> Option<(u32, u32)> {
+    let bits = bitmap(nodes.node(node));
+    let bit = digit(index, level);
+    if bits >> bit & 1 == 0 {
+        return None;
+    }
+    let at = BITMAP + rank(bits, bit);
+    let entry = nodes.node(node)[at];
+    let location = if level == 0 {
+        entry
+    } else {
+        let (location, child) = remove_below(nodes, owner, entry, level - 1, index)?;
+        if child != NONE {
+            nodes.node_mut(node)[at] = child;
+            return Some((location, node));
+        }
+        location
+    };
+    let entries = bits.count_ones() as usize;
+    if entries == 1 {
+        nodes.free(node);
+        return Some((location, NONE));
+    }
+    let cells = nodes.node_mut(node);
+    cells.copy_within(at + 1..BITMAP + entries, at);
+    set_bitmap(cells, bits & !(1 << bit));
+    let class = class_for(entries - 1);
+    if class < nodes.class(node) {
+        // Without memory for a smaller copy the node stays as it is.
+        return Some((location, resize(nodes, owner, node, entries - 1, class).unwrap_or(node)));
+    }
+    Some((location, node))
+}
+
+/// Moves a node's bitmap and entries to a node of another class.
+fn resize(nodes: &mut Nodes, owner: usize, node: u32, entries: usize, class: usize) -> Result<u32, Refusal> {
+    let new = nodes.alloc(class, owner)?;
+    let used = BITMAP + entries;
+    let mut copy = [0; MAX_CLASS * GRANULE_CELLS];
+    copy[..used].copy_from_slice(&nodes.node(node)[..used]);
+    nodes.node_mut(new)[..used].copy_from_slice(&copy[..used]);
+    nodes.free(node);
+    Ok(new)
+}
+
+fn next_below(nodes: &Nodes, node: u32, level: u32, from: u64) -> Option<(u64, u32)> {
+    let cells = nodes.node(node);
+    let bits = bitmap(cells);
+    let shift = BITS * level;
+    let first = digit(from, level);
+    let above = from.checked_shr(shift + BITS).unwrap_or(0).checked_shl(shift + BITS).unwrap_or(0);
+    let mut left = bits & (u64::MAX << first);
+    while left != 0 {
+        let bit = left.trailing_zeros();
+        left &= left - 1;
+        let start = above | u64::from(bit) << shift;
+        let entry = cells[BITMAP + rank(bits, bit)];
+        if level == 0 {
+            return Some((start, entry));
+        }
+        if let Some(found) = next_below(nodes, entry, level - 1, from.max(start)) {
+            return Some(found);
+        }
+    }
+    None
+}

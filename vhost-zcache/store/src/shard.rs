@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One shard: everything about a part of the keys, under one lock. Its own index, its own
+//! segments, its own queues; nothing in it refers to another shard.
+
+use std::sync::Arc;
+
+use crate::accounting::{Account, Use};
+use crate::arena::memory::Arena;
+use crate::arena::record::{
+    Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
+};
+use crate::arena::space::{HEADER_WORDS, Label, Slot, Space, location};
+use crate::codec::Codec;
+use crate::compact::Compaction;
+use crate::domain::Shared;
+use crate::evict::ghost::Ghosts;
+use crate::evict::queue::Verdict;
+use crate::fault::Faults;
+use crate::index::nodes::Nodes;
+use crate::index::objects::{OBJECT_CLASS, Object, Objects};
+use crate::index::tree::Tree;
+use crate::key::{ObjectId, PAGE_SIZE, Page, PoolId};
+use crate::op::{GetMode, Refusal};
+use crate::stats::{Contents, Counters};
+
+/// Most pages evicted one by one to make room for one record.
+const MAX_EVICTIONS: usize = 32;
+
+/// What a guest's pool number stands for.
+#[derive(Clone)]
+pub(crate) enum PoolRef {
+    /// A pool in this shard, and the heap of its pages.
+    Own { pool: usize, heap: usize },
+    /// A pool shared with other guests, and the heap of this guest's pages there.
+    Shared { pool: Arc<Shared>, heap: usize },
+}
+
+/// One pool's part in this shard.
+#[derive(Default)]
+pub(crate) struct PoolShard {
+    /// The guest's number of it, written into object records.
+    pub(crate) id: u32,
+    pub(crate) objects: Objects,
+    pub(crate) contents: Contents,
+    pub(crate) counters: Counters,
+}
+
+/// A key, as a shard needs it.
+pub(crate) struct PageKey<'a> {
+    pub(crate) pool: usize,
+    /// Keyed hash of pool and object.
+    pub(crate) hash: u64,
+    pub(crate) object: &'a ObjectId,
+    pub(crate) index: u64,
+}
+
+impl PageKey<'_> {
+    fn bucket_hash(&self) -> u32 {
+        bucket_hash(self.hash)
+    }
+}
+
+/// The part of an object's hash that its node keeps.
+pub(crate) fn bucket_hash(hash: u64) -> u32 {
+    (hash & 0xffff_ffff) as u32
+}
+
+/// An encoded page on its way in.
+pub(crate) struct NewPage<'a> {
+    pub(crate) codec: Codec,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) sum: PayloadSum,
+    /// Coarse time.
+    pub(crate) epoch: u8,
+    /// Known from an earlier life, so worth a place in the main queue.
+    pub(crate) proven: bool,
+    /// Whether other pages of the same heap may be evicted for it.
+    pub(crate) may_evict: bool,
+}
+
+/// One shard of a guest's or a shared pool's keys.
+pub(crate) struct Shard {
+    pub(crate) space: Space,
+    pub(crate) nodes: Nodes,
+    pub(crate) pools: Vec<Option<PoolShard>>,
+    /// The guest's pools by number, sorted.
+    pub(crate) names: Vec<(PoolId, PoolRef)>,
+    /// Of each heap.
+    pub(crate) ghosts: Vec<Option<Ghosts>>,
+    pub(crate) generation: u32,
+    pub(crate) compaction: Option<Compaction>,
+    /// Where the search for cold pages goes on.
+    pub(crate) cold_cursor: u32,
+}
+
+impl Shard {
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, faults: Faults) -> Self {
+        Self {
+            space: Space::new(arena, label),
+            nodes: Nodes::new(faults),
+            pools: Vec::new(),
+            names: Vec::new(),
+            ghosts: Vec::new(),
+            generation: 0,
+            compaction: None,
+            cold_cursor: 0,
+        }
+    }
+
+    /// Adds a heap; its number is the owner's number for the index, too.
+    pub(crate) fn add_heap(&mut self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
+        let heap = self.space.add_heap(Arc::clone(account), purpose, guest);
+        self.nodes.add_owner(heap, Arc::clone(account));
+        if self.ghosts.len() <= heap {
+            self.ghosts.resize_with(heap + 1, || None);
+        }
+        if purpose == Use::Evictable {
+            self.ghosts[heap] = Some(Ghosts::new(Arc::clone(account)));
+        }
+        heap
+    }
+
+    /// The pool a guest means by a number.
+    pub(crate) fn resolve(&self, pool: PoolId) -> Option<&PoolRef> {
+        let at = self.names.binary_search_by_key(&pool, |(id, _)| *id).ok()?;
+        Some(&self.names[at].1)
+    }
+
+    pub(crate) fn pool_mut(&mut self, pool: usize) -> &mut PoolShard {
+        self.pools[pool].as_mut().expect("objects belong to existing pools only")
+    }
+
+    fn find(&self, key: &PageKey) -> Option<(u32, Object)> {
+        let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
+        let id = id_words(key.object);
+        objects.find(&self.nodes, key.bucket_hash(), |object| self.space.words(object.record, OBJECT_WORDS)[2..] == id)
+    }
+
+    fn create_object(&mut self, heap: usize, key: &PageKey, may_evict: bool) -> Result<u32, Refusal> {
+        let number = self.nodes.alloc(OBJECT_CLASS, heap)?;
+        let record = match self.alloc(heap, OBJECT_WORDS, may_evict) {
+            Ok(record) => record,
+            Err(refusal) => {
+                self.nodes.free(number);
+                return Err(refusal);
+            }
+        };
+        let pool = self.pool_mut(key.pool).id;
+        let words = object_words(number, pool, key.object);
+        self.space.words_mut(record, OBJECT_WORDS)[1..].copy_from_slice(&words[1..]);
+        self.space.publish(record, words[0]);
+        let hash = key.bucket_hash();
+        let object = Object { record, hash, pages: 0, pool: key.pool, tree: Tree::default() };
+        object.write(&mut self.nodes, number);
+        let objects = &mut self.pools[key.pool].as_mut().ok_or(Refusal::NoMemory)?.objects;
+        if let Err(refusal) = objects.insert(&mut self.nodes, heap, number) {
+            self.space.free(record, OBJECT_WORDS);
+            self.nodes.free(number);
+            return Err(refusal);
+        }
+        Ok(number)
+    }
+
+    fn drop_object(&mut self, number: u32) {
+        let object = Object::read(&self.nodes, number);
+        if let Some(pool) = &mut self.pools[object.pool] {
+            pool.objects.remove(&mut self.nodes, number);
+        }
+        self.space.free(object.record, OBJECT_WORDS);
+        self.nodes.free(number);
+    }
+
+    /// Finds room, evicting pages of the same heap if that is allowed.
+    fn alloc(&mut self, heap: usize, words: u32, may_evict: bool) -> Result<u32, Refusal> {
+        let mut evicted = 0;
+        loop {
+            let refusal = match self.space.alloc(heap, words) {
+                Ok(at) => return Ok(at),
+                Err(refusal) => refusal,
+            };
+            if !may_evict || evicted == MAX_EVICTIONS || !self.evict_one(heap) {
+                return Err(refusal);
+            }
+            evicted += 1;
+        }
+    }
+
+    /// Stores a page. On refusal the key holds nothing.
+    pub(crate) fn put(&mut self, heap: usize, key: &PageKey, page: &mut NewPage) -> Result<(), Refusal> {
+        let number = match self.find(key) {
+            Some((number, _)) => number,
+            None => self.create_object(heap, key, page.may_evict)?,
+        };
+        let mut object = Object::read(&self.nodes, number);
+        let old = object.tree.get(&self.nodes, key.index);
+        if let Some(old) = old {
+            self.discard(key.pool, old);
+        } else {
+            // Counted in advance: evicting all the others must not drop the object.
+            object.pages += 1;
+            object.write(&mut self.nodes, number);
+        }
+        if let Some(ghosts) = &mut self.ghosts[heap] {
+            page.proven |= ghosts.recall(ghost_name(key.bucket_hash(), key.index));
+        }
+        let linked = self.space.heap(heap).purpose == Use::Evictable;
+        let head = PageHead::new(page.codec, page.bytes.len(), linked, page.epoch).with_main(page.proven);
+        let room = self.alloc(heap, head.words(), page.may_evict);
+        // Evictions may have changed the object's other pages.
+        object = Object::read(&self.nodes, number);
+        let stored = room.and_then(|at| {
+            if old.is_some() {
+                object.tree.relocate(&mut self.nodes, key.index, at);
+                return Ok(at);
+            }
+            match object.tree.insert(&mut self.nodes, heap, key.index, at) {
+                Ok(()) => Ok(at),
+                Err(refusal) => {
+                    self.space.free(at, head.words());
+                    Err(refusal)
+                }
+            }
+        });
+        if stored.is_err() {
+            if old.is_some() {
+                object.tree.remove(&mut self.nodes, heap, key.index);
+            }
+            object.pages -= 1;
+        }
+        object.write(&mut self.nodes, number);
+        match stored {
+            Ok(at) => {
+                self.generation = self.generation.wrapping_add(1);
+                let name = PageName { object: number, generation: self.generation, index: key.index };
+                let head = head.with_checksum(page.sum.clone().finish(head, name));
+                self.write_page(at, head, name, page.bytes);
+                if linked {
+                    self.space.enqueue(at);
+                }
+                self.count(key.pool, at, head, Contents::add);
+                Ok(())
+            }
+            Err(refusal) => {
+                if object.pages == 0 {
+                    self.drop_object(number);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Writes a page record over a hole.
+    pub(crate) fn write_page(&mut self, at: u32, head: PageHead, name: PageName, bytes: &[u8]) {
+        let words = self.space.words_mut(at, head.words());
+        words[1..3].copy_from_slice(&name.words());
+        let payload = &mut words[head.payload_at() as usize..];
+        copy_in(payload, bytes);
+        self.space.publish(at, head.0);
+    }
+
+    pub(crate) fn count(&mut self, pool: usize, at: u32, head: PageHead, change: fn(&mut Contents, PageHead)) {
+        let heap = self.space.heap_of(at);
+        change(&mut self.space.heap_mut(heap).contents, head);
+        change(&mut self.pool_mut(pool).contents, head);
+    }
+
+    /// Frees a page's record, which the index must forget.
+    fn discard(&mut self, pool: usize, at: u32) {
+        let head = self.space.page_head(at);
+        self.count(pool, at, head, Contents::sub);
+        if head.is_linked() {
+            self.space.dequeue(at);
+        }
+        self.space.free(at, head.words());
+    }
+
+    /// Copies a page's stored bytes out.
+    pub(crate) fn get(
+        &mut self,
+        key: &PageKey,
+        mode: GetMode,
+        epoch: u8,
+        out: &mut Page,
+    ) -> Option<(PageHead, PageName)> {
+        let (number, object) = self.find(key)?;
+        let at = object.tree.get(&self.nodes, key.index)?;
+        let head = self.space.page_head(at);
+        let words = self.space.words(at, head.words());
+        let name = PageName::read([words[1], words[2]]);
+        copy_out(&words[head.payload_at() as usize..], &mut out[..head.length().min(PAGE_SIZE)]);
+        if mode == GetMode::Exclusive {
+            let heap = self.space.heap_of(at);
+            self.remember(heap, object.hash, key.index);
+            self.remove_page(number, key.index);
+        } else if head.epoch() != epoch || head.frequency() < MAX_FREQUENCY {
+            let used = head.with_frequency(head.frequency().saturating_add(1)).with_epoch(epoch);
+            self.space.set_word(at, used.0);
+        }
+        Some((head, name))
+    }
+
+    fn remember(&mut self, heap: usize, hash: u32, index: u64) {
+        let pages = self.space.heap(heap).contents.pages;
+        if let Some(ghosts) = &mut self.ghosts[heap] {
+            ghosts.remember(ghost_name(hash, index), pages);
+        }
+    }
+
+    /// Removes a page if it still is the one of that name.
+    pub(crate) fn remove_exact(&mut self, key: &PageKey, name: PageName) {
+        let Some((number, object)) = self.find(key) else { return };
+        let Some(at) = object.tree.get(&self.nodes, key.index) else { return };
+        if self.space.page_name(at) == name {
+            self.remove_page(number, key.index);
+        }
+    }
+
+    /// Removes one page of an object, and the object with its last page.
+    fn remove_page(&mut self, number: u32, index: u64) -> bool {
+        let mut object = Object::read(&self.nodes, number);
+        let owner = self.owner_of(&object);
+        let Some(at) = object.tree.remove(&mut self.nodes, owner, index) else {
+            return false;
+        };
+        object.pages -= 1;
+        object.write(&mut self.nodes, number);
+        self.discard(object.pool, at);
+        if object.pages == 0 {
+            self.drop_object(number);
+        }
+        true
+    }
+
+    /// Who pays when an object's tree is rearranged: the guest whose heap its name is in.
+    fn owner_of(&self, object: &Object) -> usize {
+        self.space.heap_of(object.record)
+    }
+
+    /// Removes at most `most` pages of `first..=last` of an object; returns how many, and where
+    /// to go on if there may be more.
+    pub(crate) fn remove_range(&mut self, key: &PageKey, last: u64, most: u64) -> (u64, Option<u64>) {
+        let Some((number, _)) = self.find(key) else { return (0, None) };
+        self.remove_indexes(number, key.index, last, most)
+    }
+
+    fn remove_indexes(&mut self, number: u32, first: u64, last: u64, most: u64) -> (u64, Option<u64>) {
+        let mut from = first;
+        let mut removed = 0;
+        loop {
+            let object = Object::read(&self.nodes, number);
+            let Some((index, _)) = object.tree.next(&self.nodes, from) else {
+                return (removed, None);
+            };
+            if index > last {
+                return (removed, None);
+            }
+            if removed == most {
+                return (removed, Some(index));
+            }
+            self.remove_page(number, index);
+            removed += 1;
+            if object.pages == 1 || index == u64::MAX {
+                return (removed, None);
+            }
+            from = index + 1;
+        }
+    }
+
+    /// Removes some pages of a pool; 0 means that it is empty.
+    pub(crate) fn remove_some(&mut self, pool: usize, most: u64) -> u64 {
+        let mut removed = 0;
+        while removed < most {
+            let Some(Some(shard)) = self.pools.get(pool) else { break };
+            let Some(number) = shard.objects.any(&self.nodes) else { break };
+            removed += self.remove_indexes(number, 0, u64::MAX, most - removed).0;
+        }
+        removed
+    }
+
+    /// Drops the page that is next in the heap's queues.
+    pub(crate) fn evict_one(&mut self, heap: usize) -> bool {
+        match self.space.victim(heap) {
+            Verdict::Evict(at) => {
+                self.evict(heap, at);
+                true
+            }
+            Verdict::Empty => false,
+        }
+    }
+
+    fn evict(&mut self, heap: usize, at: u32) {
+        let name = self.space.page_name(at);
+        let object = Object::read(&self.nodes, name.object);
+        self.remember(heap, object.hash, name.index);
+        self.pool_mut(object.pool).counters.evicted += 1;
+        self.remove_page(name.object, name.index);
+    }
+
+    /// Empties one segment of an evictable heap, the one with the least in it, and returns it.
+    pub(crate) fn evict_segment(&mut self, heap: usize) -> Option<Slot> {
+        let slots = self.space.slots.iter().enumerate();
+        let (slot, _) = slots
+            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+            .filter(|(_, slot)| slot.heap == heap && !slot.draining)
+            .min_by_key(|(_, slot)| slot.live)?;
+        self.space.start_draining(slot);
+        self.evict_pages(slot);
+        self.move_names(slot, heap);
+        self.space.release(slot)
+    }
+
+    /// Removes all pages of a draining segment.
+    pub(crate) fn evict_pages(&mut self, slot: usize) {
+        let mut at = location(slot, HEADER_WORDS as u32);
+        let heap = self.space.slot(slot).heap;
+        while let Some((head, next)) = self.space.walk(at) {
+            if let Head::Page(_) = head {
+                self.evict(heap, at);
+            }
+            at = next;
+        }
+    }
+
+    /// Moves the names of objects out of a draining segment, into heap `to`. An object whose
+    /// name finds no room there is removed.
+    pub(crate) fn move_names(&mut self, slot: usize, to: usize) {
+        let mut at = location(slot, HEADER_WORDS as u32);
+        while let Some((head, next)) = self.space.walk(at) {
+            if head == Head::Object && self.relocate(at, head, to).is_err() {
+                let (number, _) = split(self.space.word(at + 1));
+                self.remove_indexes(number, 0, u64::MAX, u64::MAX);
+            }
+            at = next;
+        }
+    }
+
+    /// Moves a record to another place, in heap `to`.
+    pub(crate) fn relocate(&mut self, at: u32, head: Head, to: usize) -> Result<(), Refusal> {
+        let words = head.words();
+        let new = self.space.alloc(to, words)?;
+        self.space.copy(at, new, words);
+        match head {
+            Head::Page(page) => {
+                let name = self.space.page_name(at);
+                if page.is_linked() {
+                    self.space.requeue(at, new);
+                }
+                self.point_to(name, new);
+            }
+            Head::Object => {
+                let (number, _) = split(self.space.word(at + 1));
+                let mut object = Object::read(&self.nodes, number);
+                object.record = new;
+                object.write(&mut self.nodes, number);
+            }
+            Head::End | Head::Hole(_) | Head::Unknown => {}
+        }
+        self.space.free(at, words);
+        Ok(())
+    }
+
+    /// Lets the index find a page at its new place.
+    pub(crate) fn point_to(&mut self, name: PageName, at: u32) {
+        let mut object = Object::read(&self.nodes, name.object);
+        object.tree.relocate(&mut self.nodes, name.index, at);
+        if object.tree.height == 0 {
+            object.write(&mut self.nodes, name.object);
+        }
+    }
+}
+
+/// What the ghost table knows a page by.
+fn ghost_name(hash: u32, index: u64) -> u64 {
+    let mixed = (u64::from(hash) << 32 ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ mixed >> 32
+}
+
+/// Copies bytes into words; the rest of the last word becomes zero.
+fn copy_in(words: &mut [u64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    if let Some(last) = words.get_mut(whole.len()) {
+        let mut padded = [0; 8];
+        padded[..rest.len()].copy_from_slice(rest);
+        *last = u64::from_ne_bytes(padded);
+    }
+}
+
+/// Copies words out to bytes.
+fn copy_out(words: &[u64], bytes: &mut [u8]) {
+    let (whole, rest) = bytes.as_chunks_mut::<8>();
+    for (bytes, word) in whole.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    if let Some(last) = words.get(whole.len()) {
+        let length = rest.len();
+        rest.copy_from_slice(&last.to_ne_bytes()[..length]);
+    }
+}
