@@ -75,3 +75,47 @@ fn headers_beside(source: &Path) -> Result<Vec<PathBuf>> {
     headers.sort();
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn the_guests_programs_compile_without_warnings() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for source in SOURCES {
+            fs::write(dir.path().join(source.name), source.text).expect("a source file");
+        }
+        for name in ["agent.c", "zhost.c"] {
+            compile(&dir.path().join(name), &dir.path().join("out"), &dir.path().join("log"))
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_program_is_compiled_again_when_its_header_changes() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::at(&dir.path().join("cache")).expect("a cache");
+        let source = dir.path().join("answer.c");
+        let header = dir.path().join("answer.h");
+        let text = "#include \"answer.h\"\nint main(void) { return ANSWER; }\n";
+        fs::write(&source, text).expect("a source file");
+        for answer in [3, 4] {
+            fs::write(&header, format!("#define ANSWER {answer}\n")).expect("a header");
+            let built = program(&cache, &source).expect("the program compiles");
+            let status = Command::new(built).status().expect("the program runs");
+            assert_eq!(status.code(), Some(answer));
+        }
+    }
+
+    #[test]
+    fn a_warning_is_an_error_that_shows_the_line() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let cache = Cache::at(&dir.path().join("cache")).expect("a cache");
+        let source = dir.path().join("bad.c");
+        fs::write(&source, "int main(void) { int unused; }\n").expect("a source file");
+        let error = program(&cache, &source).expect_err("a warning was let through");
+        assert!(matches!(&error, Error::Command { output, .. } if output.contains("bad.c:1")), "{error}");
+    }
+}

@@ -78,3 +78,24 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sources_count() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let root = dir.path();
+        fs::create_dir_all(root.join("sub")).expect("a folder");
+        let sources = ["Kbuild", "Makefile", "a.c", "b.h", "sub/c.c"];
+        let products = ["a.o", "a.mod.c", "a.ko", ".a.o.cmd", ".hidden.c", "Module.symvers"];
+        for name in sources.iter().chain(&products) {
+            fs::write(root.join(name), "").expect("a file");
+        }
+        let mut found = Vec::new();
+        collect(root, &mut found).expect("the folder can be read");
+        let expected: Vec<PathBuf> = sources.iter().map(|name| root.join(name)).collect();
+        assert_eq!(found, expected);
+    }
+}
