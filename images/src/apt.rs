@@ -195,6 +195,7 @@ fn configuration(dir: &Path, suites: &[Suite]) -> Result<String> {
          APT::Install-Recommends \"false\";\n\
          APT::Default-Release \"{preferred}\";\n\
          APT::Sandbox::User \"\";\n\
+         APT::Update::Error-Mode \"any\";\n\
          Acquire::Languages \"none\";\n\
          Acquire::GzipIndexes \"true\";\n\
          Acquire::Retries \"3\";\n\
