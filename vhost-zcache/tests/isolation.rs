@@ -10,6 +10,7 @@ use client::{Client, Setup, Shape, eventually, page};
 const UUID: [u8; 16] = [0xab; 16];
 const ALLOWED: &str = "allow-shared=abababab-abab-abab-abab-abababababab";
 
+/// Conformance: ZC-DEV-45.
 #[test]
 fn the_same_key_of_two_guests_is_two_pages() {
     let daemon = Daemon::with(&["", ""], &[]);

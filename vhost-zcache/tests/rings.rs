@@ -57,6 +57,7 @@ fn spoil(what: &str, spoil: impl FnOnce(&mut Client)) {
     assert_eq!(daemon.guest_stats(0)["queues"][VICTIM]["stopped"], false);
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn an_available_index_that_jumps_stops_the_queue() {
     spoil("one more than the queue's size", |guest| {
@@ -73,6 +74,7 @@ fn an_available_index_that_jumps_stops_the_queue() {
     });
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn a_head_outside_the_table_stops_the_queue() {
     spoil("the first number outside", |guest| {
@@ -87,6 +89,7 @@ fn a_head_outside_the_table_stops_the_queue() {
     });
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn a_chain_without_end_stops_the_queue() {
     spoil("a descriptor that follows itself", |guest| {
@@ -94,6 +97,7 @@ fn a_chain_without_end_stops_the_queue() {
     });
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn buffers_outside_memory_stop_the_queue() {
     for (address, length) in
@@ -108,6 +112,7 @@ fn buffers_outside_memory_stop_the_queue() {
     }
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn wrong_indirect_tables_stop_the_queue() {
     for (what, address, length) in [
@@ -126,6 +131,7 @@ fn wrong_indirect_tables_stop_the_queue() {
     });
 }
 
+/// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn a_readable_descriptor_after_a_writable_one_stops_the_queue() {
     spoil("wrong order", |guest| {
@@ -197,6 +203,7 @@ fn a_kick_event_that_breaks_costs_no_processor_time() {
     assert_eq!(guest.submit(VICTIM, &[Req::flush_pool(0)])[0].status, status::OK, "with a good event it works");
 }
 
+/// Conformance: ZC-DEV-42.
 #[test]
 fn nothing_is_written_after_a_queue_was_stopped() {
     let daemon = Daemon::start();

@@ -201,12 +201,16 @@ impl Engine {
             let same = entry.kind() == kind;
             return if same { Ok(Creation::AlreadySame) } else { Err(PoolError::Exists) };
         }
+        // Two ids for one pool would let a flush through one be missed by a put through the other.
+        let shared = matches!(kind, PoolKind::SharedEphemeral(_));
+        if shared && pools.entries.values().any(|entry| entry.kind() == kind) {
+            return Err(PoolError::Exists);
+        }
         if pools.entries.len() >= MAX_POOLS_PER_GUEST {
             return Err(PoolError::TooMany);
         }
         let shards_cost = self.common.shards as u64 * SHARD_OVERHEAD;
         let is_new = guest.domain.get().is_none();
-        let shared = matches!(kind, PoolKind::SharedEphemeral(_));
         let cost = shards_cost * (u64::from(is_new) + u64::from(shared));
         pools.base.grow(cost).map_err(|_| PoolError::NoMemory)?;
         let domain = guest.domain.get_or_init(|| {
