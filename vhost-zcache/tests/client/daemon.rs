@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::SeekFrom;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -52,6 +54,30 @@ impl Daemon {
             sockets.iter().all(|socket| socket.exists())
         });
         daemon
+    }
+
+    /// Flips a bit in each place of the store's memory that holds `bytes`, as failing memory would;
+    /// the number of places.
+    pub fn damage(&self, bytes: &[u8]) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the daemon's descriptors");
+        let store = descriptors
+            .map(|entry| entry.expect("a descriptor").path())
+            .find(|path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("zcache-store")))
+            .expect("the store's memory file");
+        let store = fs::File::options().read(true).write(true).open(store).expect("the store's memory");
+        let mut places = 0;
+        let mut end = 0;
+        while let Ok(start) = rustix::fs::seek(&store, SeekFrom::Data(end)) {
+            end = rustix::fs::seek(&store, SeekFrom::Hole(start)).expect("the end of the data");
+            let mut data = vec![0; usize::try_from(end - start).expect("a size")];
+            store.read_exact_at(&mut data, start).expect("the store's bytes");
+            for (at, _) in data.windows(bytes.len()).enumerate().filter(|(_, window)| *window == bytes) {
+                let middle = at + bytes.len() / 2;
+                store.write_all_at(&[data[middle] ^ 0x10], start + middle as u64).expect("a write to the store");
+                places += 1;
+            }
+        }
+        places
     }
 
     /// A guest's socket.

@@ -99,6 +99,29 @@ fn an_exclusive_hit_removes_the_page() {
     assert_eq!(statuses, [status::OK, status::OK, status::MISS, status::MISS]);
 }
 
+/// Conformance: ZC-DEV-34.
+#[test]
+fn damaged_pages_are_not_returned() {
+    let daemon = Daemon::with(&[""], &["--memory-limit=16M"]);
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, 0);
+    guest.create(2, PERSISTENT);
+    // A page that does not compress is stored as it is, so that it can be found.
+    let noise = all_kinds_of_pages()[4];
+    for pool in [1, 2] {
+        assert_eq!(guest.put(pool, 1, 1, &noise), status::OK);
+        assert_eq!(guest.put(pool, 1, 2, &page(2)), status::OK);
+    }
+    assert_eq!(daemon.damage(&noise[1000..1064]), 2, "places in the store's memory that hold the page");
+    assert_eq!(guest.get(1, 1, 1), Err(status::MISS), "a damaged ephemeral page");
+    assert_eq!(guest.get(2, 1, 1), Err(status::CORRUPT), "a damaged persistent page");
+    for pool in [1, 2] {
+        assert_eq!(guest.get(pool, 1, 2), Ok(page(2)), "another page of pool {pool}");
+        assert_eq!(guest.put(pool, 1, 1, &page(3)), status::OK, "a new page for the damaged key");
+        assert_eq!(guest.get(pool, 1, 1), Ok(page(3)));
+    }
+}
+
 /// Conformance: ZC-DEV-35, ZC-DEV-36.
 #[test]
 fn flushes_remove_what_they_cover_and_count_it() {
