@@ -10,7 +10,8 @@ use zcache_tests::Vm;
 /// Longest that one pass may take: TCG on a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Files of this size altogether, half on ext4 and half on btrfs. Every block carries a
+/// Files of this size altogether, on ext4: Linux 5.10 offers clean pages of btrfs to nobody,
+/// because btrfs does not mark them as mapped to disk. Every block carries a
 /// checksum of its contents, which each read verifies.
 #[derive(Debug)]
 pub(crate) struct FileSet {
@@ -45,7 +46,7 @@ impl FileSet {
 
     fn fio(&self, vm: &Vm, what: &str) -> Result<Reads> {
         let script = format!(
-            "fio --name=set --filename=/mnt/ext4/a:/mnt/ext4/b:/mnt/btrfs/a:/mnt/btrfs/b --size={}M \
+            "fio --name=set --filename=/mnt/ext4/a:/mnt/ext4/b:/mnt/ext4/c:/mnt/ext4/d --size={}M \
              --ioengine=psync --verify=crc32c --verify_interval=4k --verify_fatal=1 \
              --buffer_compress_percentage=50 --output-format=json {what}",
             self.megabytes
