@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ use crate::device::session::Epochs;
 use crate::error::Error;
 use crate::frontend::connection;
 use crate::frontend::guest::{GuestPolicy, GuestSocket, Host};
-use crate::frontend::listener::{BoundSocket, InheritedSocket};
+use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::frontend::worker::stop::StopSignal;
 
 /// Part of the host's memory that the store may use if the operator does not say.
@@ -35,18 +35,12 @@ const DEFAULT_SHARE: u64 = 4;
 
 /// A daemon whose sockets are ready, and which does not serve them yet.
 pub struct Daemon {
-    guests: Vec<(Arc<GuestSocket>, Socket)>,
+    guests: Vec<(Arc<GuestSocket>, Endpoint)>,
     /// Removes the sockets when the daemon ends.
     bound: Vec<BoundSocket>,
     stats: Option<StatsSocket>,
     signals: UnixStream,
     memory_limit: u64,
-}
-
-/// Where a guest connects.
-enum Socket {
-    Listening(UnixListener),
-    Connected(UnixStream),
 }
 
 impl Daemon {
@@ -63,10 +57,11 @@ impl Daemon {
             .iter()
             .map(|guest| {
                 // SAFETY: the numbers were checked to differ, and no file was opened yet.
-                let socket = unsafe { InheritedSocket::claim(guest.number) }?;
-                Ok((socket, guest))
+                let endpoint = unsafe { Endpoint::inherit(guest.number) }?;
+                Ok((endpoint, guest))
             })
             .collect::<Result<Vec<_>, Error>>()?;
+        let signals = signals().map_err(Error::Signals)?;
 
         let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
         let store = Store::new(StoreConfig::new(limit))?;
@@ -83,28 +78,18 @@ impl Daemon {
         let mut bound = Vec::new();
         for PathGuest { path, options } in &args.socket_path {
             let socket = BoundSocket::bind(path)?;
-            let listener = socket.listener().try_clone().map_err(Error::Descriptors)?;
-            guests.push((guest(path.display().to_string(), options), Socket::Listening(listener)));
+            let endpoint = socket.endpoint().map_err(Error::Descriptors)?;
+            guests.push((guest(path.display().to_string(), options), endpoint));
             bound.push(socket);
         }
-        for (socket, FdGuest { number, options }) in inherited {
-            let socket = match socket {
-                InheritedSocket::Listening(listener) => Socket::Listening(listener),
-                InheritedSocket::Connected(stream) => Socket::Connected(stream),
-            };
-            guests.push((guest(format!("fd:{number}"), options), socket));
+        for (endpoint, FdGuest { number, options }) in inherited {
+            guests.push((guest(format!("fd:{number}"), options), endpoint));
         }
 
         let reported = guests.iter().map(|(guest, _)| Arc::clone(guest)).collect();
         let reporter = Reporter::new(store, reported);
         let stats = args.stats_socket.as_deref().map(|path| StatsSocket::bind(path, reporter));
-        Ok(Self {
-            guests,
-            bound,
-            stats: stats.transpose()?,
-            signals: signals().map_err(Error::Signals)?,
-            memory_limit: limit,
-        })
+        Ok(Self { guests, bound, stats: stats.transpose()?, signals, memory_limit: limit })
     }
 
     /// Serves the guests until a signal says to end, or until no guest can come back.
@@ -128,23 +113,16 @@ impl Daemon {
         }
 
         let left = Arc::new(AtomicUsize::new(self.guests.len()));
-        for (guest, socket) in self.guests {
+        for (guest, endpoint) in self.guests {
             let (left, all_gone) = (Arc::clone(&left), Arc::clone(&all_gone));
-            thread::Builder::new()
-                .name("guest".into())
-                .spawn(move || {
-                    info!("{}: ready", guest.name());
-                    match socket {
-                        Socket::Listening(listener) => {
-                            connection::serve_listener(&listener, &guest);
-                        }
-                        Socket::Connected(stream) => connection::serve_stream(stream, &guest),
-                    }
-                    if left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                        all_gone.raise();
-                    }
-                })
-                .map_err(Error::Thread)?;
+            let serve = move || {
+                info!("{}: ready", guest.name());
+                connection::serve(endpoint, &guest);
+                if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    all_gone.raise();
+                }
+            };
+            thread::Builder::new().name("guest".into()).spawn(serve).map_err(Error::Thread)?;
         }
 
         while !ending.get() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The vhost-zcache daemon.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,8 +21,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&first_paragraph(&error.to_string())),
     };
     if args.print_capabilities {
-        println!("{}", capabilities());
-        return ExitCode::SUCCESS;
+        return match writeln!(io::stdout(), "{}", capabilities()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("Cannot print: {error}")),
+        };
     }
     env_logger::Builder::new()
         .filter_level(args.log_level)

@@ -32,7 +32,7 @@ fn reconnecting_leaves_nothing_behind() {
     };
     use_it(0);
     let before = gone();
-    for number in 0..300 {
+    for number in 0..1000 {
         use_it(number);
     }
     // The thread of the last statistics reader's connection may still close its socket.
@@ -84,7 +84,7 @@ fn the_daemon_ends_at_once_when_told_to() {
         }
         let (status, took) = daemon.end(signal);
         assert_eq!(status.code(), Some(0), "after {signal:?}");
-        assert!(took < Duration::from_secs(1), "it took {took:?} after {signal:?}");
+        assert!(took < Duration::from_secs(2), "it took {took:?} after {signal:?}");
         let left: Vec<_> = fs::read_dir(daemon.directory()).expect("the directory").collect();
         assert!(left.is_empty(), "files are left behind after {signal:?}: {left:?}");
     }

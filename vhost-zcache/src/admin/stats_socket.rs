@@ -34,7 +34,11 @@ impl StatsSocket {
         let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
         let socket = BoundSocket::bind(path);
         umask(before);
-        Ok(Self { socket: socket?, reporter })
+        let socket = socket?;
+        // A reader may be gone before it is accepted, and signals are not to wait for the next.
+        let listener = socket.listener();
+        listener.set_nonblocking(true).map_err(|error| SocketError::Bind { path: path.into(), error })?;
+        Ok(Self { socket, reporter })
     }
 
     fn answer(&self) {

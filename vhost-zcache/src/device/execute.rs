@@ -8,8 +8,8 @@ use zcache_protocol::{HELLO_RESUMED, RequestResult, Status};
 use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch};
 
 use super::counters::QueueCounters;
-use super::request::{self, Request};
-use super::session::{Access, Epochs, Session};
+use super::request::{self, Operation, Request};
+use super::session::{Access, Epochs, NoSession, Session};
 
 /// Executes the requests of one queue.
 pub struct Executor {
@@ -42,34 +42,40 @@ impl Executor {
     }
 
     fn carry_out(&mut self, request: Request, page: &mut Page) -> Result<Done, Status> {
-        if let Request::Hello { instance } = request {
-            let welcome = self.session.hello(instance, &self.epochs);
-            return Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch });
-        }
-
-        let access = self.session.access().map_err(|_| Status::NoSession)?;
-        let guest = access.guest();
         match request {
-            Request::Hello { .. } => Ok(Done::default()),
-            Request::PoolCreate(pool, kind) => create_pool(&access, pool, kind),
-            Request::PoolDestroy(pool) => removed(guest.destroy_pool(pool)),
-            Request::Put(key) => match guest.put(&mut self.scratch, &key, page) {
-                Ok(()) => Ok(Done::default()),
-                Err(PutError::NoPool(_)) => Err(Status::NoPool),
-                Err(PutError::Refused(_)) => Err(Status::Refused),
-            },
-            Request::Get(key, mode) => match guest.get(&mut self.scratch, &key, mode, page) {
-                Ok(()) => Ok(Done::default()),
-                Err(GetError::NoPool(_)) => Err(Status::NoPool),
-                Err(GetError::Miss) => Err(Status::Miss),
-                Err(GetError::Corrupt) => Err(Status::Corrupt),
-                Err(GetError::ExclusivePersistent) => Err(Status::Invalid),
-            },
-            Request::FlushPage(key) => removed(guest.flush_page(&key)),
-            Request::FlushRange(key, count) => removed(guest.flush_range(key.pool, &key.object, key.index, count)),
-            Request::FlushObject(pool, object) => removed(guest.flush_object(pool, &object)),
-            Request::FlushPool(pool) => removed(guest.flush_pool(pool)),
+            Request::Hello { instance } => {
+                let welcome = self.session.hello(instance, &self.epochs);
+                Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch })
+            }
+            Request::Operation(operation) => {
+                let access = self.session.access().map_err(|NoSession| Status::NoSession)?;
+                operate(&access, &mut self.scratch, operation, page)
+            }
         }
+    }
+}
+
+fn operate(access: &Access<'_>, scratch: &mut Scratch, operation: Operation, page: &mut Page) -> Result<Done, Status> {
+    let guest = access.guest();
+    match operation {
+        Operation::PoolCreate(pool, kind) => create_pool(access, pool, kind),
+        Operation::PoolDestroy(pool) => removed(guest.destroy_pool(pool)),
+        Operation::Put(key) => match guest.put(scratch, &key, page) {
+            Ok(()) => Ok(Done::default()),
+            Err(PutError::NoPool(NoPool)) => Err(Status::NoPool),
+            Err(PutError::Refused(_)) => Err(Status::Refused),
+        },
+        Operation::Get(key, mode) => match guest.get(scratch, &key, mode, page) {
+            Ok(()) => Ok(Done::default()),
+            Err(GetError::NoPool(NoPool)) => Err(Status::NoPool),
+            Err(GetError::Miss) => Err(Status::Miss),
+            Err(GetError::Corrupt) => Err(Status::Corrupt),
+            Err(GetError::ExclusivePersistent) => Err(Status::Invalid),
+        },
+        Operation::FlushPage(key) => removed(guest.flush_page(&key)),
+        Operation::FlushRange(key, count) => removed(guest.flush_range(key.pool, &key.object, key.index, count)),
+        Operation::FlushObject(pool, object) => removed(guest.flush_object(pool, &object)),
+        Operation::FlushPool(pool) => removed(guest.flush_pool(pool)),
     }
 }
 

@@ -14,6 +14,13 @@ pub enum Request {
         /// Tells one load of the driver from another.
         instance: [u8; wire::ID_SIZE],
     },
+    /// Anything else, which needs a session.
+    Operation(Operation),
+}
+
+/// What is done within a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
     /// Creates a pool, or joins a shared one.
     PoolCreate(PoolId, PoolKind),
     /// Destroys a pool, or leaves a shared one.
@@ -56,15 +63,15 @@ pub fn decode(request: &wire::Request) -> Result<Request, Status> {
         Opcode::PoolCreate => {
             let body = body::<wire::PoolBody>(request)?;
             valid(body.reserved == [0; 24])?;
-            Ok(Request::PoolCreate(pool, pool_kind(flags, body.uuid)?))
+            Ok(Request::Operation(Operation::PoolCreate(pool, pool_kind(flags, body.uuid)?)))
         }
         Opcode::PoolDestroy => {
             valid(flags == 0 && request.body == [0; 40])?;
-            Ok(Request::PoolDestroy(pool))
+            Ok(Request::Operation(Operation::PoolDestroy(pool)))
         }
         Opcode::Put => {
             valid(flags == 0)?;
-            Ok(Request::Put(one_page(request, pool)?))
+            Ok(Request::Operation(Operation::Put(one_page(request, pool)?)))
         }
         Opcode::Get => {
             let mode = match flags {
@@ -72,11 +79,11 @@ pub fn decode(request: &wire::Request) -> Result<Request, Status> {
                 wire::GET_EXCLUSIVE => GetMode::Exclusive,
                 _ => return Err(Status::Invalid),
             };
-            Ok(Request::Get(one_page(request, pool)?, mode))
+            Ok(Request::Operation(Operation::Get(one_page(request, pool)?, mode)))
         }
         Opcode::FlushPage => {
             valid(flags == 0)?;
-            Ok(Request::FlushPage(one_page(request, pool)?))
+            Ok(Request::Operation(Operation::FlushPage(one_page(request, pool)?)))
         }
         Opcode::FlushRange => {
             let body = body::<wire::KeyBody>(request)?;
@@ -84,16 +91,16 @@ pub fn decode(request: &wire::Request) -> Result<Request, Status> {
             // index + count may be 2^64, so it is the last index that has to exist.
             let last = count.checked_sub(1).and_then(|more| index.checked_add(more));
             valid(flags == 0 && last.is_some())?;
-            Ok(Request::FlushRange(key(body, pool), count))
+            Ok(Request::Operation(Operation::FlushRange(key(body, pool), count)))
         }
         Opcode::FlushObject => {
             let body = body::<wire::KeyBody>(request)?;
             valid(flags == 0 && body.index.get() == 0 && body.count.get() == 0)?;
-            Ok(Request::FlushObject(pool, ObjectId(body.object)))
+            Ok(Request::Operation(Operation::FlushObject(pool, ObjectId(body.object))))
         }
         Opcode::FlushPool => {
             valid(flags == 0 && request.body == [0; 40])?;
-            Ok(Request::FlushPool(pool))
+            Ok(Request::Operation(Operation::FlushPool(pool)))
         }
     }
 }
@@ -173,21 +180,23 @@ mod tests {
         let pool = PoolId(POOL);
         let object = ObjectId([7; 24]);
         let pool_only = |opcode: Opcode| request(opcode as u16, 0, POOL, &[]);
-        vec![
-            (hello(1, 0), Request::Hello { instance: [9; 16] }),
-            (create(0, [0; 16]), Request::PoolCreate(pool, PoolKind::Ephemeral)),
-            (create(1, [0; 16]), Request::PoolCreate(pool, PoolKind::Persistent)),
-            (create(2, [5; 16]), Request::PoolCreate(pool, PoolKind::SharedEphemeral([5; 16]))),
-            (pool_only(Opcode::PoolDestroy), Request::PoolDestroy(pool)),
-            (keyed(Opcode::Put, 0, u64::MAX, 0), Request::Put(key(u64::MAX))),
-            (keyed(Opcode::Get, 0, 3, 0), Request::Get(key(3), GetMode::Plain)),
-            (keyed(Opcode::Get, 1, 3, 0), Request::Get(key(3), GetMode::Exclusive)),
-            (keyed(Opcode::FlushPage, 0, 3, 0), Request::FlushPage(key(3))),
-            (keyed(Opcode::FlushRange, 0, 3, 1), Request::FlushRange(key(3), 1)),
-            (keyed(Opcode::FlushRange, 0, 1, u64::MAX), Request::FlushRange(key(1), u64::MAX)),
-            (keyed(Opcode::FlushObject, 0, 0, 0), Request::FlushObject(pool, object)),
-            (pool_only(Opcode::FlushPool), Request::FlushPool(pool)),
-        ]
+        let operations = [
+            (create(0, [0; 16]), Operation::PoolCreate(pool, PoolKind::Ephemeral)),
+            (create(1, [0; 16]), Operation::PoolCreate(pool, PoolKind::Persistent)),
+            (create(2, [5; 16]), Operation::PoolCreate(pool, PoolKind::SharedEphemeral([5; 16]))),
+            (pool_only(Opcode::PoolDestroy), Operation::PoolDestroy(pool)),
+            (keyed(Opcode::Put, 0, u64::MAX, 0), Operation::Put(key(u64::MAX))),
+            (keyed(Opcode::Get, 0, 3, 0), Operation::Get(key(3), GetMode::Plain)),
+            (keyed(Opcode::Get, 1, 3, 0), Operation::Get(key(3), GetMode::Exclusive)),
+            (keyed(Opcode::FlushPage, 0, 3, 0), Operation::FlushPage(key(3))),
+            (keyed(Opcode::FlushRange, 0, 3, 1), Operation::FlushRange(key(3), 1)),
+            (keyed(Opcode::FlushRange, 0, 1, u64::MAX), Operation::FlushRange(key(1), u64::MAX)),
+            (keyed(Opcode::FlushObject, 0, 0, 0), Operation::FlushObject(pool, object)),
+            (pool_only(Opcode::FlushPool), Operation::FlushPool(pool)),
+        ];
+        let mut all = vec![(hello(1, 0), Request::Hello { instance: [9; 16] })];
+        all.extend(operations.map(|(wire, operation)| (wire, Request::Operation(operation))));
+        all
     }
 
     #[test]
@@ -208,8 +217,8 @@ mod tests {
     fn undefined_flags_are_invalid() {
         for (wire, meaning) in well_formed() {
             let defined = match meaning {
-                Request::PoolCreate(..) => 2,
-                Request::Get(..) => 1,
+                Request::Operation(Operation::PoolCreate(..)) => 2,
+                Request::Operation(Operation::Get(..)) => 1,
                 _ => 0,
             };
             for bit in defined..16 {
@@ -227,10 +236,10 @@ mod tests {
         for (wire, _) in well_formed() {
             let used: std::ops::Range<usize> = match decode(&wire) {
                 Ok(Request::Hello { .. }) => 0..24,
-                Ok(Request::PoolCreate(..)) => 0..16,
-                Ok(Request::PoolDestroy(_) | Request::FlushPool(_)) => 0..0,
-                Ok(Request::FlushObject(..)) => 0..24,
-                Ok(Request::FlushRange(..)) => 0..40,
+                Ok(Request::Operation(Operation::PoolCreate(..))) => 0..16,
+                Ok(Request::Operation(Operation::PoolDestroy(_) | Operation::FlushPool(_))) => 0..0,
+                Ok(Request::Operation(Operation::FlushObject(..))) => 0..24,
+                Ok(Request::Operation(Operation::FlushRange(..))) => 0..40,
                 _ => 0..32,
             };
             for byte in (0..40).filter(|byte| !used.contains(byte)) {
@@ -272,7 +281,7 @@ mod tests {
         }
         assert_eq!(
             decode(&keyed(Opcode::FlushRange, 0, u64::MAX, 1)),
-            Ok(Request::FlushRange(key(u64::MAX), 1)),
+            Ok(Request::Operation(Operation::FlushRange(key(u64::MAX), 1))),
             "the last page"
         );
     }

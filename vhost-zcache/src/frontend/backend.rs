@@ -21,7 +21,7 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 
 use super::guest::GuestSocket;
 use super::memory_table::{MAX_MEM_SLOTS, MemoryTable};
-use super::vring::{Addresses, Vring};
+use super::vring::{Addresses, Settings, Vring};
 use super::worker::queue::{QueueSetup, QueueWorker};
 use crate::device::config_space::ConfigSpace;
 use crate::device::execute::Executor;
@@ -72,10 +72,8 @@ impl Backend {
     }
 
     /// Changes a ring's settings. A ring that is being served is stopped for that long.
-    fn change(&mut self, index: u32, change: impl FnOnce(&mut Vring)) -> Result<()> {
-        let vring = vring(&mut self.vrings, index)?;
-        vring.pause();
-        change(vring);
+    fn change(&mut self, index: u32, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        change(vring(&mut self.vrings, index)?.pause());
         self.resume(index)
     }
 
@@ -94,7 +92,7 @@ impl Backend {
             layout,
             memory,
             kick: kick.try_clone().map_err(Error::ReqHandlerError)?,
-            call: Arc::clone(&vring.call),
+            call: Arc::clone(vring.call()),
             executor: Executor::new(Arc::clone(&self.session), Arc::clone(self.guest.epochs()), Arc::clone(counters)),
             counters: Arc::clone(counters),
             log_limit: Arc::clone(self.guest.log_limit()),
@@ -105,7 +103,7 @@ impl Backend {
     }
 
     /// Starts every ring anew, with what has changed for all of them.
-    fn restart_all(&mut self, change: impl Fn(&mut Vring)) -> Result<()> {
+    fn restart_all(&mut self, change: impl Fn(&mut Settings)) -> Result<()> {
         (0u32..).zip(0..self.vrings.len()).try_for_each(|(index, _)| self.change(index, &change))
     }
 }
@@ -145,7 +143,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         self.acked_features = features;
         // Without protocol features there is no SET_VRING_ENABLE, and rings are enabled.
         let always_enabled = features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
-        self.restart_all(|vring| vring.enabled |= always_enabled)
+        self.restart_all(|ring| ring.enabled |= always_enabled)
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
@@ -196,7 +194,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
                 warn!("{}: queue {index} cannot have {num} entries", self.guest.name());
                 Error::InvalidParam
             })?;
-        self.change(index, |vring| vring.size = size)
+        self.change(index, |ring| ring.size = size)
     }
 
     fn set_vring_addr(
@@ -215,22 +213,22 @@ impl VhostUserBackendReqHandlerMut for Backend {
             })
         };
         let addresses = Addresses { descriptors: place(descriptor)?, available: place(available)?, used: place(used)? };
-        self.change(index, |vring| vring.addresses = Some(addresses))
+        self.change(index, |ring| ring.addresses = Some(addresses))
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         // Only kept for a ring that is never served: one that is starts at its used index.
         let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
-        self.change(index, |vring| vring.base = base)
+        self.change(index, |ring| ring.base = base)
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let vring = vring(&mut self.vrings, index)?;
         let was_started = vring.is_started();
-        vring.pause();
-        vring.kick = None;
-        vring.call.replace(None);
-        let base = vring.base;
+        let settings = vring.pause();
+        settings.kick = None;
+        let base = settings.base;
+        vring.call().replace(None);
         if was_started && !self.vrings.iter().any(Vring::is_started) {
             debug!("{}: all queues are stopped, the session is over", self.guest.name());
             self.session.end();
@@ -239,11 +237,11 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        self.change(index.into(), |vring| vring.kick = file)
+        self.change(index.into(), |ring| ring.kick = file)
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        vring(&mut self.vrings, index.into())?.call.replace(file);
+        vring(&mut self.vrings, index.into())?.call().replace(file);
         Ok(())
     }
 
@@ -253,10 +251,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
         let vring = vring(&mut self.vrings, index)?;
-        if vring.enabled == enable {
+        if vring.settings().enabled == enable {
             return Ok(());
         }
-        self.change(index, |vring| vring.enabled = enable)
+        self.change(index, |ring| ring.enabled = enable)
     }
 
     fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {

@@ -2,38 +2,51 @@
 //! One guest's connections, one after the other.
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::backend::Backend;
 use super::guest::GuestSocket;
+use super::listener::Endpoint;
 
 /// How long to wait when a connection cannot be accepted, which mostly means that the process
 /// has no file descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves connections for ever.
-pub fn serve_listener(listener: &UnixListener, guest: &Arc<GuestSocket>) -> ! {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => serve_stream(stream, guest),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                warn!("{}: a connection cannot be accepted: {error}", guest.name());
-                thread::sleep(ACCEPT_RETRY);
+/// Serves a guest until no VMM can come (back): for ever if it connects to a listening socket.
+pub fn serve(endpoint: Endpoint, guest: &Arc<GuestSocket>) {
+    match endpoint {
+        Endpoint::Connected(stream) => serve_stream(stream, guest),
+        Endpoint::Listening(listener) => loop {
+            match listener.accept() {
+                Ok((stream, _)) => serve_stream(stream, guest),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    warn!("{}: a connection cannot be accepted: {error}", guest.name());
+                    thread::sleep(ACCEPT_RETRY);
+                }
             }
-        }
+        },
     }
 }
 
-/// Serves one connection until the VMM closes it or sends something that makes no sense. Then
-/// all the guest had is dropped.
-pub fn serve_stream(stream: UnixStream, guest: &Arc<GuestSocket>) {
+/// Serves one connection. A defect of ours that a VMM sets off ends this connection and nothing
+/// else.
+fn serve_stream(stream: UnixStream, guest: &Arc<GuestSocket>) {
+    if panic::catch_unwind(AssertUnwindSafe(|| serve_messages(stream, guest))).is_err() {
+        error!("{}: the connection ended by a panic", guest.name());
+    }
+}
+
+/// Answers messages until the VMM closes the connection or sends something that makes no sense.
+/// Then all the guest had is dropped.
+fn serve_messages(stream: UnixStream, guest: &Arc<GuestSocket>) {
     info!("{}: connected", guest.name());
     let connected = guest.connect();
     let backend = Backend::new(Arc::clone(guest), Arc::clone(connected.session()));

@@ -89,6 +89,15 @@ impl BoundSocket {
     pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
+
+    /// Another handle on the socket, to meet VMMs at.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptor left.
+    pub fn endpoint(&self) -> io::Result<Endpoint> {
+        self.listener.try_clone().map(Endpoint::Listening)
+    }
 }
 
 impl Drop for BoundSocket {
@@ -139,16 +148,16 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// A socket inherited from the process that started the daemon.
+/// Where a guest's VMM is met.
 #[derive(Debug)]
-pub enum InheritedSocket {
-    /// VMMs connect to it.
+pub enum Endpoint {
+    /// VMMs connect to it, one after the other.
     Listening(UnixListener),
     /// A VMM is at the other end.
     Connected(UnixStream),
 }
 
-impl InheritedSocket {
+impl Endpoint {
     /// Takes a descriptor that the process inherited, by its number.
     ///
     /// # Safety
@@ -159,7 +168,7 @@ impl InheritedSocket {
     /// # Errors
     ///
     /// [`SocketError::NotOpen`], or [`SocketError::WrongKind`] unless it is a Unix stream socket.
-    pub unsafe fn claim(number: i32) -> Result<Self, SocketError> {
+    pub unsafe fn inherit(number: i32) -> Result<Self, SocketError> {
         if number <= 2 {
             return Err(SocketError::WrongKind(number));
         }
@@ -170,15 +179,11 @@ impl InheritedSocket {
         // SAFETY: the descriptor is open, as fcntl has just told. The parent process left it to
         // this one by its number, and the caller promises that nothing else here owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
-        Self::new(fd, number)
+        Self::of_kind(fd, number)
     }
 
     /// Looks what kind of socket a descriptor is. `number` is for the error message.
-    ///
-    /// # Errors
-    ///
-    /// [`SocketError::WrongKind`] unless it is a Unix stream socket.
-    pub fn new(fd: OwnedFd, number: i32) -> Result<Self, SocketError> {
+    fn of_kind(fd: OwnedFd, number: i32) -> Result<Self, SocketError> {
         let wrong = |_| SocketError::WrongKind(number);
         let socket = fd.as_fd();
         if socket_domain(socket).map_err(wrong)? != AddressFamily::UNIX
@@ -237,11 +242,11 @@ mod tests {
     #[test]
     fn inherited_sockets_are_told_apart() {
         let (one, _other) = UnixStream::pair().unwrap();
-        assert!(matches!(InheritedSocket::new(one.into(), 3), Ok(InheritedSocket::Connected(_))));
+        assert!(matches!(Endpoint::of_kind(one.into(), 3), Ok(Endpoint::Connected(_))));
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
-        assert!(matches!(InheritedSocket::new(listener.into(), 3), Ok(InheritedSocket::Listening(_))));
+        assert!(matches!(Endpoint::of_kind(listener.into(), 3), Ok(Endpoint::Listening(_))));
         let file = tempfile::tempfile().unwrap();
-        assert!(matches!(InheritedSocket::new(file.into(), 3), Err(SocketError::WrongKind(3))));
+        assert!(matches!(Endpoint::of_kind(file.into(), 3), Err(SocketError::WrongKind(3))));
     }
 }

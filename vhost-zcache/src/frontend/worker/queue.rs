@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -61,7 +62,15 @@ impl QueueWorker {
     pub fn start(setup: QueueSetup) -> io::Result<Self> {
         let stop = Arc::new(StopSignal::new()?);
         let seen = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("queue".into()).spawn(move || Queue::new(setup, seen).run())?;
+        let (name, counters) = (setup.name.clone(), Arc::clone(&setup.counters));
+        let thread = thread::Builder::new().name("queue".into()).spawn(move || {
+            // A defect of ours that a guest sets off costs it this queue and nothing else.
+            panic::catch_unwind(AssertUnwindSafe(|| Queue::new(setup, seen).run())).unwrap_or_else(|_| {
+                counters.count_ring_error();
+                error!("{name} is not served until it is restarted: its thread has panicked");
+                None
+            })
+        })?;
         Ok(Self { stop, thread })
     }
 
@@ -70,10 +79,8 @@ impl QueueWorker {
     #[must_use]
     pub fn stop(self) -> Option<u16> {
         self.stop.raise();
-        self.thread.join().unwrap_or_else(|_| {
-            error!("A queue's thread has panicked");
-            None
-        })
+        // Panics were caught in the thread.
+        self.thread.join().unwrap_or(None)
     }
 }
 
