@@ -20,7 +20,7 @@ pub const MAX_QUEUES: u16 = 64;
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
 #[derive(Debug, Parser)]
-#[command(version, group(ArgGroup::new("what").required(true).multiple(true)
+#[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
     .args(["socket_path", "fd", "print_capabilities"])))]
 pub struct Args {
     /// Listen for a guest's VMM at PATH (repeatable)
@@ -54,7 +54,7 @@ pub struct Args {
     pub stats_socket: Option<PathBuf>,
 
     /// How much to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::Info)]
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
 }
 
