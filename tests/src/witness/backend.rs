@@ -69,7 +69,14 @@ impl Backend {
         let count = usize::from(batch.count.get());
         ensure!(count >= 1 && count <= usize::from(MAX_BATCH), "A batch of {count} requests");
         let (requests, mut pages) = rest.split_at_checked(count * size_of::<Request>()).context("Short batch")?;
-        let waiting = waiting(queue, vrings, chain.memory());
+        // What waits elsewhere matters to the requests that concern more than one object.
+        let concerns_all = |request: &[u8]| {
+            [Opcode::Hello, Opcode::PoolDestroy, Opcode::FlushPool]
+                .iter()
+                .any(|op| request.starts_with(&(*op as u16).to_le_bytes()))
+        };
+        let wide = requests.chunks(size_of::<Request>()).any(concerns_all);
+        let waiting = if wide { waiting(queue, vrings, chain.memory()) } else { Vec::new() };
 
         let (mut results, mut gets) = (Vec::new(), Vec::new());
         let mut answered_gets = 0;

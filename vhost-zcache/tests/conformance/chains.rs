@@ -14,7 +14,8 @@ fn guest(daemon: &Daemon) -> Client {
 }
 
 fn max_batch(guest: &mut Client) -> u16 {
-    u32::from_le_bytes(guest.config(16, 4).try_into().expect("four bytes")) as u16
+    let word = u32::from_le_bytes(guest.config(16, 4).try_into().expect("four bytes"));
+    u16::try_from(word).expect("a count that a batch can hold")
 }
 
 /// Conformance: ZC-DEV-7.

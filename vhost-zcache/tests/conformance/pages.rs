@@ -15,7 +15,7 @@ fn all_kinds_of_pages() -> Vec<Page> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        *byte = (state >> 32) as u8;
+        *byte = state.to_le_bytes()[4];
     }
     let mut one_byte = [0; PAGE];
     one_byte[PAGE - 1] = 1;
