@@ -26,8 +26,9 @@
 #define IDLE_PASSES	2
 /* Slots of each CPU that can wait in the kernel's swap slot cache. */
 #define SLOT_CACHE	64
-/* The part of memory that rescued pages may take. */
-#define RESCUE_PART	8
+/* Rounds of rescuing, and the pause before the next for memory to get free. */
+#define RESCUE_ROUNDS	50
+#define RESCUE_PAUSE_MS	100
 
 /*
  * The shrinking thread. It may be blocked in a load from a device that was
@@ -117,45 +118,79 @@ static void zcache_shrink(struct zcache_transport *t)
 	}
 }
 
-/* Return: false if it makes no sense to go on. */
-static bool zcache_rescue_one(struct zcache_transport *t,
-			      struct zcache_pool *pool, unsigned long offset)
+static int zcache_rescue_one(struct zcache_transport *t,
+			     struct zcache_pool *pool, unsigned long offset)
 {
 	struct zcache_key key;
 	struct page *page;
 	int err;
 
-	page = alloc_page(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	page = alloc_page(GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!page)
-		return false;
+		return -ENOMEM;
 	zcache_swap_key(&key, offset);
 	err = t->ops->get(t, pool, 0, &key, page);
 	if (!err)
 		err = zcache_swapmap_rescue(pool->map, offset, page);
 	if (err)
 		__free_page(page);
-	/*
-	 * A miss means that the kernel let go of the slot while we asked; if
-	 * it did not, the next load finds out and deals with it.
-	 */
-	return !err || err == -ENOENT || err == -EBADMSG;
+	return err;
 }
 
-static void zcache_rescue(struct zcache_transport *t, struct zcache_pool *pool)
+/*
+ * A page that the device does not give back stays live: the kernel may have let
+ * go of it meanwhile, and if not the next load finds out and deals with it.
+ */
+static void zcache_rescue_pool(struct zcache_transport *t,
+			       struct zcache_pool *pool)
 {
 	unsigned long offset = 0;
+	int err;
 
-	for (;;) {
-		if (zcache_swap_total(ZC_PAGE_RESCUED) >=
-		    totalram_pages() / RESCUE_PART) {
-			pr_warn("too many swap pages left to keep in memory\n");
-			return;
-		}
-		if (!zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, &offset) ||
-		    !zcache_rescue_one(t, pool, offset))
+	while (zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, &offset)) {
+		err = zcache_rescue_one(t, pool, offset);
+		if (err == -ENOMEM || err == -EIO)
 			return;
 		offset++;
 	}
+}
+
+static void zcache_rescue(struct zcache_transport *t)
+{
+	struct zcache_pool *pool;
+	unsigned long id;
+	int round;
+
+	for (round = 0; round < RESCUE_ROUNDS; round++) {
+		if (round)
+			msleep(RESCUE_PAUSE_MS);
+		mutex_lock(&zcache_mutex);
+		xa_for_each(&zcache_pools, id, pool)
+			if (pool->map && pool->active)
+				zcache_rescue_pool(t, pool);
+		mutex_unlock(&zcache_mutex);
+		if (!zcache_swap_total(ZC_PAGE_LIVE) || READ_ONCE(t->lost))
+			return;
+	}
+}
+
+/* What was rescued is still on the device, which may not keep it. */
+static void zcache_flush_drained(struct zcache_transport *t)
+{
+	struct zcache_pool *pool;
+	unsigned long id;
+
+	mutex_lock(&zcache_mutex);
+	xa_for_each(&zcache_pools, id, pool) {
+		if (!pool->map || !pool->active ||
+		    zcache_swapmap_count(pool->map, ZC_PAGE_LIVE))
+			continue;
+		if (t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0))
+			break;
+		zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
+					   ZC_PAGE_NONE);
+	}
+	mutex_unlock(&zcache_mutex);
 }
 
 /**
@@ -169,8 +204,7 @@ static void zcache_rescue(struct zcache_transport *t, struct zcache_pool *pool)
 void zcache_drain(struct zcache_transport *t)
 {
 	unsigned long before = zcache_swap_total(ZC_PAGE_LIVE);
-	struct zcache_pool *pool;
-	unsigned long id, left;
+	unsigned long left;
 
 	/* The disk has them all. */
 	if (!before || zcache_swap_loss == ZCACHE_LOSS_WRITETHROUGH)
@@ -180,17 +214,8 @@ void zcache_drain(struct zcache_transport *t)
 	if (!zcache_shrinker)
 		zcache_shrink(t);
 
-	mutex_lock(&zcache_mutex);
-	xa_for_each(&zcache_pools, id, pool) {
-		if (!pool->map || !pool->active)
-			continue;
-		zcache_rescue(t, pool);
-		if (!zcache_swapmap_count(pool->map, ZC_PAGE_LIVE) &&
-		    !t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0))
-			zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
-						   ZC_PAGE_NONE);
-	}
-	mutex_unlock(&zcache_mutex);
+	zcache_rescue(t);
+	zcache_flush_drained(t);
 
 	left = zcache_swap_total(ZC_PAGE_LIVE);
 	pr_info("drained %lu swap pages (%lu kept in memory), %lu left\n",
