@@ -178,8 +178,6 @@ pub(crate) struct Shared {
 struct Member {
     guest: u32,
     heap: usize,
-    /// How many of the guest's pool numbers stand for this pool.
-    joined: usize,
 }
 
 impl Shared {
@@ -193,15 +191,11 @@ impl Shared {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a guest in, and returns the heap of its pages.
+    /// Lets a guest in that is not a member yet, and returns the heap of its pages.
     pub(crate) fn join(&self, guest: u32, account: &Arc<Account>) -> usize {
         let mut members = self.members();
-        if let Some(member) = members.iter_mut().find(|member| member.guest == guest) {
-            member.joined += 1;
-            return member.heap;
-        }
         let heap = self.domain.add_heap(account, Use::Evictable, guest);
-        members.push(Member { guest, heap, joined: 1 });
+        members.push(Member { guest, heap });
         heap
     }
 
@@ -212,16 +206,12 @@ impl Shared {
         member.map_or_else(Contents::default, |member| self.domain.heap_contents(member.heap))
     }
 
-    /// Lets a guest out once; returns how many of its pages went, and whether nobody is left.
+    /// Lets a guest out; returns how many of its pages went, and whether nobody is left.
     pub(crate) fn leave(&self, guest: u32) -> (u64, bool) {
         let mut members = self.members();
         let Some(at) = members.iter().position(|member| member.guest == guest) else {
             return (0, members.is_empty());
         };
-        members[at].joined -= 1;
-        if members[at].joined > 0 {
-            return (0, false);
-        }
         let heap = members.swap_remove(at).heap;
         let heir = members.first().map(|member| member.heap);
         let mut pages = 0;

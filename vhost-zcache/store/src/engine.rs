@@ -9,6 +9,7 @@ use crate::accounting::{Account, Budget, Charge, Use};
 use crate::arena::memory::HOST_PAGE;
 use crate::arena::record::PayloadSum;
 use crate::codec::Scratch;
+use crate::cold::ColdConfig;
 use crate::compact::Threshold;
 use crate::domain::{Common, Domain, Shared};
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
@@ -129,10 +130,11 @@ pub(crate) struct Engine {
     shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
     /// Coarse time, for finding cold pages.
     pub(crate) epoch: AtomicU8,
+    pub(crate) cold: Option<ColdConfig>,
 }
 
 impl Engine {
-    pub(crate) fn new(common: Common, memory_limit: u64) -> Self {
+    pub(crate) fn new(common: Common, memory_limit: u64, cold: Option<ColdConfig>) -> Self {
         Self {
             common,
             budget: Arc::new(Budget::new(memory_limit)),
@@ -141,6 +143,7 @@ impl Engine {
             guest_count: AtomicU32::new(0),
             shared: Mutex::default(),
             epoch: AtomicU8::new(0),
+            cold,
         }
     }
 

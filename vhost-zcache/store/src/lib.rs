@@ -33,6 +33,7 @@ mod arena;
 #[cfg(feature = "check")]
 mod check;
 mod codec;
+mod cold;
 mod compact;
 mod domain;
 mod engine;
@@ -50,6 +51,7 @@ mod stats;
 mod store;
 
 pub use codec::Scratch;
+pub use cold::ColdConfig;
 pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};
 pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};

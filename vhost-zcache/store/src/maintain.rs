@@ -1,53 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What happens besides requests: compaction, in steps of microseconds.
+//! What happens besides requests: compaction in steps of microseconds, and recompression of cold
+//! pages within its share of a CPU.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::cold::{ColdConfig, ColdWorker};
 use crate::compact::{Step, Threshold};
 use crate::domain::Domain;
 use crate::engine::Engine;
 
 /// Records moved while a shard is locked.
 const RECORDS_PER_STEP: usize = 24;
-/// Pause when there is nothing to do.
-const PAUSE: Duration = Duration::from_millis(20);
+/// One round of the thread: what there is to do, then rest.
+const ROUND: Duration = Duration::from_millis(20);
 
 impl Engine {
-    /// Compacts until no shard is worth it; returns whether any was.
-    pub(crate) fn compact_all(&self) -> bool {
-        let mut worked = false;
+    /// Compacts until no shard is worth it.
+    pub(crate) fn compact_all(&self) {
         self.each_domain(|domain| {
             for shard in 0..domain.len() {
-                worked |= compact_shard(domain, shard);
+                compact_shard(domain, shard);
             }
         });
-        worked
+    }
+
+    /// Recompresses pages that are cold at `now`, for at most `budget`.
+    pub(crate) fn recompress(&self, worker: &mut ColdWorker, now: Duration, mut budget: Duration) {
+        let Some(config) = self.cold else { return };
+        let epoch = config.epoch(now);
+        self.epoch.store(epoch, Relaxed);
+        self.each_domain(|domain| {
+            for shard in 0..domain.len() {
+                let started = Instant::now();
+                worker.run(domain, shard, epoch, budget);
+                budget = budget.saturating_sub(started.elapsed());
+            }
+        });
     }
 }
 
-fn compact_shard(domain: &Domain, shard: usize) -> bool {
-    let mut worked = false;
+fn compact_shard(domain: &Domain, shard: usize) {
     loop {
         let step = domain.lock(shard).compact_step(Threshold::BACKGROUND, RECORDS_PER_STEP);
         match step {
-            Step::Idle => return worked,
+            Step::Idle => return,
             Step::More => {}
             // The segment is given back here, without the lock.
             Step::Freed(slot) => drop(slot),
         }
-        worked = true;
     }
+}
+
+/// Time of a round that recompression may take.
+fn share(config: ColdConfig) -> Duration {
+    ROUND * config.cpu_percent.min(100) / 100
 }
 
 /// Starts the thread, which ends when the engine does.
 pub(crate) fn start(engine: Weak<Engine>) -> std::io::Result<()> {
+    let started = Instant::now();
+    let mut worker = ColdWorker::new();
     thread::Builder::new().name("zcache-store".into()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
             engine.compact_all();
+            if let (Some(worker), Some(config)) = (&mut worker, engine.cold) {
+                engine.recompress(worker, started.elapsed(), share(config));
+            }
             drop(engine);
-            thread::sleep(PAUSE);
+            thread::sleep(ROUND);
         }
     })?;
     Ok(())

@@ -41,8 +41,9 @@ pub enum Creation {
 /// Why a pool was not created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PoolError {
-    /// The number is in use for a pool of another kind.
-    #[error("the pool exists with another kind")]
+    /// The number is in use for a pool of another kind, or the guest is in that shared pool
+    /// under another number.
+    #[error("the pool exists with another kind or number")]
     Exists,
     /// The guest has [`MAX_POOLS_PER_GUEST`] pools.
     #[error("the guest has too many pools")]

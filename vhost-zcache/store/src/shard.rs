@@ -9,7 +9,7 @@ use crate::arena::memory::Arena;
 use crate::arena::record::{
     Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
 };
-use crate::arena::space::{HEADER_WORDS, Label, Slot, Space, location};
+use crate::arena::space::{self, HEADER_WORDS, Label, Slot, Space, location};
 use crate::codec::Codec;
 use crate::compact::Compaction;
 use crate::domain::Shared;
@@ -19,7 +19,7 @@ use crate::fault::Faults;
 use crate::index::nodes::Nodes;
 use crate::index::objects::{OBJECT_CLASS, Object, Objects};
 use crate::index::tree::Tree;
-use crate::key::{ObjectId, PAGE_SIZE, Page, PoolId};
+use crate::key::{ObjectId, Page, PoolId};
 use crate::op::{GetMode, Refusal};
 use crate::stats::{Contents, Counters};
 
@@ -254,7 +254,7 @@ impl Shard {
         let words = self.space.words_mut(at, head.words());
         words[1..3].copy_from_slice(&name.words());
         let payload = &mut words[head.payload_at() as usize..];
-        copy_in(payload, bytes);
+        space::copy_in(payload, bytes);
         self.space.publish(at, head.0);
     }
 
@@ -285,9 +285,8 @@ impl Shard {
         let (number, object) = self.find(key)?;
         let at = object.tree.get(&self.nodes, key.index)?;
         let head = self.space.page_head(at);
-        let words = self.space.words(at, head.words());
-        let name = PageName::read([words[1], words[2]]);
-        copy_out(&words[head.payload_at() as usize..], &mut out[..head.length().min(PAGE_SIZE)]);
+        let name = self.space.page_name(at);
+        self.space.copy_payload(at, head, out);
         if mode == GetMode::Exclusive {
             let heap = self.space.heap_of(at);
             self.remember(heap, object.hash, key.index);
@@ -459,6 +458,11 @@ impl Shard {
         Ok(())
     }
 
+    /// Pool of a page.
+    pub(crate) fn pool_of(&self, name: PageName) -> usize {
+        Object::read(&self.nodes, name.object).pool
+    }
+
     /// Lets the index find a page at its new place.
     pub(crate) fn point_to(&mut self, name: PageName, at: u32) {
         let mut object = Object::read(&self.nodes, name.object);
@@ -473,29 +477,4 @@ impl Shard {
 fn ghost_name(hash: u32, index: u64) -> u64 {
     let mixed = (u64::from(hash) << 32 ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ mixed >> 32
-}
-
-/// Copies bytes into words; the rest of the last word becomes zero.
-fn copy_in(words: &mut [u64], bytes: &[u8]) {
-    let (whole, rest) = bytes.as_chunks::<8>();
-    for (word, bytes) in words.iter_mut().zip(whole) {
-        *word = u64::from_ne_bytes(*bytes);
-    }
-    if let Some(last) = words.get_mut(whole.len()) {
-        let mut padded = [0; 8];
-        padded[..rest.len()].copy_from_slice(rest);
-        *last = u64::from_ne_bytes(padded);
-    }
-}
-
-/// Copies words out to bytes.
-fn copy_out(words: &[u64], bytes: &mut [u8]) {
-    let (whole, rest) = bytes.as_chunks_mut::<8>();
-    for (bytes, word) in whole.iter_mut().zip(words) {
-        *bytes = word.to_ne_bytes();
-    }
-    if let Some(last) = words.get(whole.len()) {
-        let length = rest.len();
-        rest.copy_from_slice(&last.to_ne_bytes()[..length]);
-    }
 }

@@ -5,10 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::arena::memory::{Arena, SEGMENT_BYTES};
+use crate::cold::{ColdConfig, ColdWorker};
 use crate::domain::Common;
 use crate::engine::Engine;
 use crate::fault::Faults;
@@ -43,6 +45,8 @@ pub struct StoreConfig {
     /// Parts that each guest's keys are spread over, each under its own lock; rounded up to a
     /// power of two of at most 256. The default is 4 for each CPU, between 8 and 64.
     pub shards: usize,
+    /// How cold pages are recompressed; `None` leaves them as they are.
+    pub cold: Option<ColdConfig>,
     /// Failures on order, for tests.
     pub faults: Faults,
 }
@@ -56,6 +60,7 @@ impl StoreConfig {
             memory_limit,
             background: Background::Thread,
             shards: (cpus * 4).next_power_of_two().clamp(8, 64),
+            cold: Some(ColdConfig::default()),
             faults: Faults::default(),
         }
     }
@@ -95,7 +100,7 @@ impl Store {
             seed: [random.hash_one(0), random.hash_one(1)],
             shards: config.shards.clamp(1, 256).next_power_of_two(),
         };
-        let engine = Arc::new(Engine::new(common, config.memory_limit));
+        let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
         if config.background == Background::Thread {
             maintain::start(Arc::downgrade(&engine)).map_err(StoreError::Thread)?;
         }
@@ -114,9 +119,14 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
-    /// Compacts all there is to compact; needed with [`Background::Manual`] only.
-    pub fn maintain(&self) {
+    /// Compacts all there is to compact, and recompresses pages that are cold at `now`, the time
+    /// since some start, until that took `budget`. For [`Background::Manual`]; `now` must not go
+    /// back.
+    pub fn maintain(&self, now: Duration, budget: Duration) {
         self.engine.compact_all();
+        if let Some(mut worker) = ColdWorker::new() {
+            self.engine.recompress(&mut worker, now, budget);
+        }
     }
 
     /// Checks everything that must hold between the parts of the store.

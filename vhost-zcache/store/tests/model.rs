@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use common::page;
 use proptest::prelude::*;
@@ -69,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (guest.clone(), pool.clone(), object)
             .prop_map(|(guest, pool, object)| Op::FlushObject { guest, pool, object }),
         1 => (guest, pool).prop_map(|(guest, pool)| Op::FlushPool { guest, pool }),
-        1 => Just(Op::Maintain),
+        2 => Just(Op::Maintain),
     ]
 }
 
@@ -104,11 +105,7 @@ impl Model {
     fn destroy(&mut self, guest: usize, pool: u32) -> Option<u64> {
         let (domain, _) = self.domain(guest, pool)?;
         self.pools.remove(&(guest, pool));
-        let still_in = self
-            .pools
-            .keys()
-            .any(|(other, id)| *other == guest && self.domain(guest, *id).map(|(domain, _)| domain) == Some(domain));
-        Some(self.remove(|key, owner| key.0 == domain && owner == guest && !still_in))
+        Some(self.remove(|key, owner| key.0 == domain && owner == guest))
     }
 
     fn destroy_all(&mut self, guest: usize, which: impl Fn(PoolKind) -> bool) -> u64 {
@@ -138,6 +135,7 @@ struct Run {
     scratch: Scratch,
     room: Room,
     guest_limit: Option<u64>,
+    now: Duration,
 }
 
 impl Run {
@@ -145,8 +143,15 @@ impl Run {
         let store =
             Store::new(StoreConfig { background: Background::Manual, shards: 4, ..StoreConfig::new(store_limit) })
                 .expect("a store is made");
-        let mut run =
-            Self { store, guests: Vec::new(), model: Model::default(), scratch: Scratch::new(), room, guest_limit };
+        let mut run = Self {
+            store,
+            guests: Vec::new(),
+            model: Model::default(),
+            scratch: Scratch::new(),
+            room,
+            guest_limit,
+            now: Duration::ZERO,
+        };
         run.guests = (0..GUESTS).map(|guest| run.register(guest)).collect();
         run
     }
@@ -210,7 +215,11 @@ impl Run {
                 let got = self.guests[guest].flush_object(PoolId(pool), &id(object));
                 self.counts("flush_object", got, expected);
             }
-            Op::Maintain => self.store.maintain(),
+            Op::Maintain => {
+                // Everything is cold after two of these.
+                self.now += Duration::from_secs(60);
+                self.store.maintain(self.now, Duration::from_secs(1));
+            }
             Op::FlushPool { guest, pool } => {
                 let expected = self.flushed(guest, pool, |_, _| true);
                 self.counts("flush_pool", self.guests[guest].flush_pool(PoolId(pool)), expected);
@@ -225,10 +234,14 @@ impl Run {
 
     fn create(&mut self, guest: usize, pool: u32, kind: PoolKind) {
         let got = self.guests[guest].create_pool(PoolId(pool), kind);
+        let in_already = matches!(kind, PoolKind::SharedEphemeral(_))
+            && self.model.pools.iter().any(|((owner, id), known)| *owner == guest && *id != pool && *known == kind);
         match (self.model.pools.get(&(guest, pool)), got) {
             (Some(known), Ok(Creation::AlreadySame)) => assert_eq!(*known, kind),
             (Some(known), Err(PoolError::Exists)) => assert_ne!(*known, kind),
+            (None, Err(PoolError::Exists)) => assert!(in_already),
             (None, Ok(Creation::Created)) => {
+                assert!(!in_already, "a guest is in a shared pool twice");
                 self.model.pools.insert((guest, pool), kind);
             }
             (None, Err(PoolError::NoMemory)) if self.room == Room::Tight => {}

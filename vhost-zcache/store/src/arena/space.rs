@@ -14,6 +14,7 @@ use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
 use super::record::{Head, MAX_WORDS, PageHead, PageName, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
+use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
 use crate::stats::Contents;
 
@@ -191,6 +192,12 @@ impl Space {
     /// Head of the page at `at`.
     pub(crate) fn page_head(&self, at: u32) -> PageHead {
         PageHead(self.word(at))
+    }
+
+    /// Copies a page's stored bytes out.
+    pub(crate) fn copy_payload(&self, at: u32, head: PageHead, out: &mut Page) {
+        let words = self.words(at, head.words());
+        copy_out(&words[head.payload_at() as usize..], &mut out[..head.length().min(PAGE_SIZE)]);
     }
 
     /// Name of the page at `at`.
@@ -399,3 +406,28 @@ fn grow(slot: &mut Slot, words: usize) -> Result<(), Refusal> {
 }
 
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(PAGE_WORDS * 8));
+
+/// Copies bytes into words; the rest of the last word becomes zero.
+pub(crate) fn copy_in(words: &mut [u64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (word, bytes) in words.iter_mut().zip(whole) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    if let Some(last) = words.get_mut(whole.len()) {
+        let mut padded = [0; 8];
+        padded[..rest.len()].copy_from_slice(rest);
+        *last = u64::from_ne_bytes(padded);
+    }
+}
+
+/// Copies words out to bytes.
+fn copy_out(words: &[u64], bytes: &mut [u8]) {
+    let (whole, rest) = bytes.as_chunks_mut::<8>();
+    for (bytes, word) in whole.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    if let Some(last) = words.get(whole.len()) {
+        let length = rest.len();
+        rest.copy_from_slice(&last.to_ne_bytes()[..length]);
+    }
+}
