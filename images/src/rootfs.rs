@@ -66,9 +66,26 @@ const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
+/// The distribution's file systems have 1 KiB blocks when they are smaller than 512 MiB, as test disks are; the
+/// kernel asks cleancache only for file systems whose block is a page.
+const MKE2FS_CONF: &str = "\
+[defaults]
+\tbase_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+\tdefault_mntopts = acl,user_xattr
+\tblocksize = 4096
+\tinode_size = 256
+\tinode_ratio = 16384
+[fs_types]
+\text3 = { features = has_journal }
+\text4 = { features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize }
+\tsmall = { inode_ratio = 4096 }
+\tfloppy = { inode_ratio = 8192 }
+";
+
 /// Returns the image.
 pub(crate) fn get(cache: &Cache) -> Result<PathBuf> {
     let mut inputs = PACKAGES.to_vec();
+    inputs.push(MKE2FS_CONF);
     inputs.extend(guest::SOURCES.iter().map(|source| source.text));
     let artefact = cache.artefact("rootfs", &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
         host::require()?;
@@ -185,6 +202,7 @@ fn add_own_files(root: &Path, dir: &Path, log: &Path) -> Result<()> {
     };
     write("etc/passwd", PASSWD, 0o644)?;
     write("etc/group", GROUP, 0o644)?;
+    write("etc/mke2fs.conf", MKE2FS_CONF, 0o644)?;
     // Where mkfs and mount look for what is mounted.
     let mtab = root.join("etc/mtab");
     symlink("/proc/self/mounts", &mtab).while_doing("create", &mtab)?;
