@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::artefacts::daemon_binary;
 use crate::device::Endpoint;
 use crate::process::{Process, describe, wait_readable};
 use crate::stats::{DaemonStats, GuestStats};
@@ -37,6 +38,18 @@ pub struct DaemonOptions {
     pub memory_limit: Option<String>,
     /// Request queues of each guest.
     pub queues: u16,
+}
+
+impl DaemonOptions {
+    /// The built daemon with one socket, two queues and room for 512 MiB.
+    pub fn usual() -> Result<Self> {
+        Ok(Self {
+            binary: daemon_binary()?,
+            sockets: vec![SocketOptions::default()],
+            memory_limit: Some("512M".to_owned()),
+            queues: 2,
+        })
+    }
 }
 
 /// A daemon that can be killed and started anew on the same sockets.

@@ -6,6 +6,7 @@
 //! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
 //! | `vm`, `qemu`, `device`, `qmp` | a virtual machine, its command line, hot-plug, the monitor |
 //! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
+//! | `load` | scripts that make a guest work and check what it reads |
 //! | `zhost` | requests from inside a guest to the host |
 //! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
 //! | `stats` | the daemon's statistics, typed |
@@ -21,6 +22,7 @@ mod daemon;
 mod device;
 mod driver;
 mod guest;
+pub mod load;
 mod process;
 mod qemu;
 mod qmp;

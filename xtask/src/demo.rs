@@ -40,7 +40,7 @@ const SHARED_UUID: &str = "5a434348-0000-4000-8000-64656d6f0001";
 
 /// The guest's filesystems and swap, before there is a device. Labels are in the table.
 const PREPARE: &str = "
-    mkfs.ext4 -q -F -E lazy_itable_init=1 /dev/vdb
+    mkfs.ext4 -q -F -b 4096 -E lazy_itable_init=1 /dev/vdb
     mkfs.btrfs -q -f /dev/vdc
     mkfs.ocfs2 -q -F -M local -N 1 -J size=8M -U UUID /dev/vdd >/dev/null
     mkswap /dev/vde >/dev/null
