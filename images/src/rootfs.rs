@@ -76,10 +76,18 @@ const MKE2FS_CONF: &str = "\
 \tinode_size = 256
 \tinode_ratio = 16384
 [fs_types]
-\text3 = { features = has_journal }
-\text4 = { features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize }
-\tsmall = { inode_ratio = 4096 }
-\tfloppy = { inode_ratio = 8192 }
+\text3 = {
+\t\tfeatures = has_journal
+\t}
+\text4 = {
+\t\tfeatures = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+\t}
+\tsmall = {
+\t\tinode_ratio = 4096
+\t}
+\tfloppy = {
+\t\tinode_ratio = 8192
+\t}
 ";
 
 /// Returns the image.
