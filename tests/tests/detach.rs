@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device leaves in good order while files and swap are in use, and comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::load::{coherence, swaphog};
+use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, scenario};
+
+/// Longest that draining and unplugging may take under load.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+
+fn guest_with_files_and_swap(s: &Scenario) -> Result<Arc<Vm>> {
+    let daemon = s.daemon(DaemonOptions::usual()?)?;
+    let vm = s.vm(VmOptions::new("guest").daemon(&daemon, 0).disk_mib(256).disk_mib(512))?;
+    vm.guest()
+        .sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc")?;
+    Ok(vm)
+}
+
+/// Runs `leave` and `come_back` in turn while pages are swapped and files change.
+fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> Result<()>) -> Result<()> {
+    let guest = vm.guest();
+    let hog = guest.spawn(&swaphog(260, 20))?;
+    let files = guest.spawn(&coherence("/mnt1/c", 20))?;
+    for round in 0..3 {
+        come_back()?;
+        // The next step is meant to meet pages on the device.
+        guest
+            .sh_within(
+                "until [ $(awk '/^swap_pages_live/ { print $2 }' /sys/kernel/debug/zcache/stats) -gt 500 ]; do sleep 0.1; done",
+                Duration::from_secs(60),
+            )
+            .with_context(|| format!("In round {round} no page was swapped to the device"))?;
+        leave()?;
+        let stats = guest.driver_stats()?;
+        ensure!(stats.state == "unattached", "After leaving in round {round} the driver is '{}'", stats.state);
+        for counter in ["swap_pages_live", "swap_pages_lost"] {
+            let left = stats.count(counter)?;
+            ensure!(left == 0, "Leaving in round {round} gave up {left} pages ({counter})");
+        }
+    }
+    come_back()?;
+    hog.success(Duration::from_secs(120)).context("A swapped page changed")?;
+    files.success(Duration::from_secs(60)).context("A file changed")?;
+    let stats = guest.driver_stats()?;
+    ensure!(stats.count("get_hits")? > 0, "No page of a file came back from the device");
+    ensure!(stats.count("loads")? > 0, "No swapped page came back from the device");
+    ensure!(stats.count("losses")? == 0, "The driver took a device in good order for lost");
+    Ok(())
+}
+
+#[test]
+fn unplugging_under_load_drains_swap() {
+    scenario("detach_under_load", Duration::from_secs(300), |s| {
+        let vm = guest_with_files_and_swap(s)?;
+        under_load(&vm, || vm.detach(), || vm.attach())
+    });
+}
+
+#[test]
+fn removing_the_transport_under_load_drains_swap() {
+    scenario("rmmod_under_load", Duration::from_secs(300), |s| {
+        let vm = guest_with_files_and_swap(s)?;
+        vm.guest().sh("rmmod zcache_virtio")?;
+        vm.attach()?;
+        under_load(
+            &vm,
+            || vm.guest().sh_within("rmmod zcache_virtio", LEAVE_LIMIT).map(drop),
+            || {
+                vm.guest().sh("insmod /payload/modules/zcache_virtio.ko")?;
+                vm.guest().await_driver_state("attached", Duration::from_secs(20))
+            },
+        )
+    });
+}
