@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::arena::bins::{Bins, NIL};
 use crate::arena::record::{Head, OBJECT_WORDS, PageName, check_object, split};
-use crate::arena::space::{HEADER_WORDS, location};
+use crate::arena::space::{FIRST, HEADER_WORDS, location};
 use crate::engine::Engine;
 use crate::index::objects::Object;
 use crate::shard::Shard;
@@ -59,7 +59,7 @@ impl Shard {
         let mut sums: HashMap<usize, (u64, u64, Contents)> = HashMap::new();
         for (number, slot) in self.space.slots.iter().enumerate() {
             let Some(slot) = slot else { continue };
-            let mut at = location(number, HEADER_WORDS as u32);
+            let mut at = location(number, FIRST);
             let end = u64::from(at) - HEADER_WORDS as u64 + u64::from(slot.tail);
             let mut live = 0;
             let sum = sums.entry(slot.heap).or_default();

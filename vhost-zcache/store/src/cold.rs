@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::arena::record::{Head, PageHead, PageName, PayloadSum};
-use crate::arena::space::{HEADER_WORDS, location, slot_of};
+use crate::arena::space::{FIRST, location, slot_of};
 use crate::codec::{Codec, ColdEncoder, Scratch};
 use crate::domain::Domain;
 use crate::key::{PAGE_SIZE, Page};
@@ -42,7 +42,7 @@ impl ColdConfig {
     /// The epoch at a time since the start.
     pub(crate) fn epoch(&self, now: Duration) -> u8 {
         let length = (self.after / EPOCHS).max(Duration::from_millis(1));
-        (now.as_millis() / length.as_millis() & 0xff) as u8
+        ((now.as_millis() / length.as_millis()) & 0xff) as u8
     }
 }
 
@@ -107,7 +107,7 @@ impl Shard {
     /// Finds the next page that is cold and not yet settled, and copies its stored bytes.
     fn next_cold(&mut self, epoch: u8, out: &mut Page) -> Search {
         if self.cold_cursor == 0 {
-            self.cold_cursor = location(0, HEADER_WORDS as u32);
+            self.cold_cursor = location(0, FIRST);
         }
         for _ in 0..LOOKED_AT {
             let slot = slot_of(self.cold_cursor);
@@ -122,13 +122,13 @@ impl Shard {
                     self.cold_cursor = 0;
                     return Search::Done;
                 }
-                self.cold_cursor = location(slot + 1, HEADER_WORDS as u32);
+                self.cold_cursor = location(slot + 1, FIRST);
                 continue;
             };
             let at = std::mem::replace(&mut self.cold_cursor, next);
             // The last record of a segment is followed by the next segment's header.
             if crate::arena::space::word_of(next) == 0 {
-                self.cold_cursor = next.wrapping_add(HEADER_WORDS as u32);
+                self.cold_cursor = next.wrapping_add(FIRST);
             }
             if let Head::Page(head) = head
                 && is_cold(head, epoch)

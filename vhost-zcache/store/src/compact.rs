@@ -7,7 +7,7 @@
 //! two equal records, of which a rebuild takes one.
 
 use crate::arena::record::Head;
-use crate::arena::space::{HEADER_WORDS, Slot, location};
+use crate::arena::space::{FIRST, Slot, location};
 use crate::shard::Shard;
 
 /// A segment being emptied.
@@ -91,7 +91,7 @@ impl Shard {
             return None;
         }
         self.space.start_draining(slot);
-        Some(Compaction { slot, at: location(slot, HEADER_WORDS as u32) })
+        Some(Compaction { slot, at: location(slot, FIRST) })
     }
 
     /// Compacts one whole segment; true if that freed it.

@@ -10,9 +10,9 @@ use crate::accounting::{Account, Use};
 use crate::arena::memory::Arena;
 use crate::arena::space::{Label, Slot};
 use crate::fault::Faults;
-use crate::key::ObjectId;
+use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
-use crate::shard::{PoolShard, Shard};
+use crate::shard::{PoolRef, PoolShard, Shard};
 use crate::stats::{Contents, Counters};
 
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
@@ -34,7 +34,8 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn label(&self, shard: usize, recoverable: bool) -> Label {
-        let number = |number: usize| (number & 0xffff) as u16;
+        // At most 256, see `StoreConfig::shards`.
+        let number = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
         Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
     }
 
@@ -54,11 +55,6 @@ impl Domain {
     pub(crate) fn new(common: &Common, recoverable: bool) -> Self {
         let shard = |number| Mutex::new(common.shard(number, recoverable));
         Self { shards: (0..common.shards).map(shard).collect(), seed: common.seed }
-    }
-
-    /// Shards made by a rebuild.
-    pub(crate) fn from_shards(common: &Common, shards: Vec<Shard>) -> Self {
-        Self { shards: shards.into_iter().map(Mutex::new).collect(), seed: common.seed }
     }
 
     /// Drops everything in all shards.
@@ -116,10 +112,16 @@ impl Domain {
     /// Adds a pool to all shards under the same number.
     pub(crate) fn add_pool(&self, pool: usize, id: u32) {
         for mut shard in self.each() {
-            if shard.pools.len() <= pool {
-                shard.pools.resize_with(pool + 1, || None);
+            shard.add_pool(pool, id);
+        }
+    }
+
+    /// Lets all shards know what a guest's pool number stands for.
+    pub(crate) fn name_pool(&self, id: PoolId, reference: &PoolRef) {
+        for mut shard in self.each() {
+            if let Err(at) = shard.names.binary_search_by_key(&id, |(id, _)| *id) {
+                shard.names.insert(at, (id, reference.clone()));
             }
-            shard.pools[pool] = Some(PoolShard { id, ..PoolShard::default() });
         }
     }
 

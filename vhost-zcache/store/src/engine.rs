@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::accounting::{Account, Budget, Charge, Use};
-use crate::arena::memory::HOST_PAGE;
+use crate::arena::memory::{HOST_PAGE, Segment};
 use crate::arena::record::PayloadSum;
 use crate::codec::Scratch;
 use crate::cold::ColdConfig;
 use crate::compact::Threshold;
 use crate::domain::{Common, Domain, Shared};
+use crate::guest::GuestConfig;
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError, Refusal};
 use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
+use crate::rebuild::{FoundPools, Origin};
 use crate::shard::{NewPage, PageKey, PoolRef, PoolShard, Shard};
 use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
 
@@ -175,6 +177,69 @@ impl Engine {
         })
     }
 
+    /// Makes the guests of an earlier process's arena again, from the arena alone.
+    pub(crate) fn recover(
+        &self,
+        segments: Vec<(Origin, Segment)>,
+        mut config: impl FnMut(u32) -> GuestConfig,
+    ) -> Result<(Vec<Arc<GuestState>>, u64), Refusal> {
+        let mut found: BTreeMap<u32, Vec<(Origin, Segment)>> = BTreeMap::new();
+        for (origin, segment) in segments {
+            if origin.label.seed == self.common.seed && usize::from(origin.label.shards) == self.common.shards {
+                found.entry(origin.guest).or_default().push((origin, segment));
+            }
+        }
+        let mut guests = Vec::new();
+        let mut dropped = 0;
+        for (number, segments) in found {
+            let config = config(number);
+            // Its limit applies once everything is back.
+            let guest = self.guest_state(number, config.name, None);
+            dropped += self.recover_guest(&guest, segments)?;
+            self.next_guest.fetch_max(number.saturating_add(1), Relaxed);
+            self.guest_count.fetch_add(1, Relaxed);
+            self.guests_map().insert(number, Arc::clone(&guest));
+            self.set_guest_limit(&guest, config.memory_limit);
+            guests.push(guest);
+        }
+        Ok((guests, dropped))
+    }
+
+    fn recover_guest(&self, guest: &GuestState, segments: Vec<(Origin, Segment)>) -> Result<u64, Refusal> {
+        guest.pools().base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
+        let domain = guest.domain.get_or_init(|| self.own_domain(guest));
+        let mut by_shard: BTreeMap<usize, Vec<(usize, Segment)>> = BTreeMap::new();
+        for (origin, segment) in segments {
+            let heap = if origin.purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
+            by_shard.entry(usize::from(origin.label.shard)).or_default().push((heap, segment));
+        }
+        let mut pools = FoundPools::new();
+        let mut dropped = 0;
+        let hash = |pool, object: &ObjectId| domain.hash(pool, object);
+        for (number, segments) in by_shard {
+            dropped += domain.lock(number).recover(segments, &hash, &mut pools)?;
+        }
+        let mut known = guest.pools();
+        for (id, (slot, purpose)) in pools {
+            domain.add_pool(slot, id);
+            let (kind, heap) = match purpose {
+                Use::Evictable => (PoolKind::Ephemeral, EPHEMERAL),
+                Use::Kept => (PoolKind::Persistent, PERSISTENT),
+            };
+            domain.name_pool(PoolId(id), &PoolRef::Own { pool: slot, heap });
+            known.entries.insert(PoolId(id), Entry::Own { slot, kind });
+        }
+        Ok(dropped)
+    }
+
+    fn own_domain(&self, guest: &GuestState) -> Domain {
+        let domain = Domain::new(&self.common, true);
+        // PERSISTENT and EPHEMERAL, in this order.
+        domain.add_heap(&guest.account, Use::Kept, guest.number);
+        domain.add_heap(&guest.account, Use::Evictable, guest.number);
+        domain
+    }
+
     pub(crate) fn unregister(&self, guest: &GuestState) {
         self.destroy_pools(guest, |_| true);
         self.guests_map().remove(&guest.number);
@@ -216,13 +281,7 @@ impl Engine {
         let is_new = guest.domain.get().is_none();
         let cost = shards_cost * (u64::from(is_new) + u64::from(shared));
         pools.base.grow(cost).map_err(|_| PoolError::NoMemory)?;
-        let domain = guest.domain.get_or_init(|| {
-            let domain = Domain::new(&self.common, true);
-            // PERSISTENT and EPHEMERAL, in this order.
-            domain.add_heap(&guest.account, Use::Kept, guest.number);
-            domain.add_heap(&guest.account, Use::Evictable, guest.number);
-            domain
-        });
+        let domain = guest.domain.get_or_init(|| self.own_domain(guest));
         let (entry, reference) = match kind {
             PoolKind::SharedEphemeral(uuid) => {
                 let (pool, heap) = self.join(uuid, guest);
@@ -239,11 +298,7 @@ impl Engine {
                 (Entry::Own { slot, kind }, PoolRef::Own { pool: slot, heap })
             }
         };
-        for mut shard in domain.each() {
-            if let Err(at) = shard.names.binary_search_by_key(&id, |(id, _)| *id) {
-                shard.names.insert(at, (id, reference.clone()));
-            }
-        }
+        domain.name_pool(id, &reference);
         pools.entries.insert(id, entry);
         Ok(Creation::Created)
     }
@@ -525,10 +580,21 @@ impl Engine {
         for guest in &guests {
             contents.merge(&self.guest_stats(guest).contents);
         }
+        let mut index_bytes = 0;
+        self.each_domain(|domain| {
+            index_bytes += domain.each().map(|shard| shard.nodes.resident_bytes()).sum::<u64>();
+        });
         let physical_bytes = self.budget.used();
         let raw_bytes = contents.pages * PAGE_SIZE as u64;
         let ratio = if physical_bytes == 0 { 0.0 } else { raw_bytes as f64 / physical_bytes as f64 };
-        StoreStats { physical_bytes, memory_limit: self.budget.limit(), guests: guests.len() as u64, contents, ratio }
+        StoreStats {
+            physical_bytes,
+            memory_limit: self.budget.limit(),
+            index_bytes,
+            guests: guests.len() as u64,
+            contents,
+            ratio,
+        }
     }
 
     /// Does something with every domain of the store, shared ones once.

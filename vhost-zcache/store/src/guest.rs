@@ -47,6 +47,17 @@ impl Guest {
         Self { engine, state }
     }
 
+    pub(crate) fn recovered(engine: Arc<Engine>, state: Arc<GuestState>) -> Self {
+        Self { engine, state }
+    }
+
+    /// The guest's number within the store, under which [`Store::rebuild`](crate::Store::rebuild)
+    /// finds it again.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.state.number
+    }
+
     /// Makes a pool, or joins a shared one.
     ///
     /// # Errors

@@ -58,4 +58,4 @@ pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
-pub use store::{Background, Store, StoreConfig, StoreError};
+pub use store::{Background, Rebuilt, Store, StoreConfig, StoreError};

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a segment says of itself, so that the index can be made again from the arena alone.
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::accounting::Use;
-use crate::arena::record::pair;
-use crate::arena::space::{HEADER_WORDS, Label};
+use crate::arena::memory::Segment;
+use crate::arena::record::{Head, OBJECT_WORDS, PageHead, PageName, PayloadSum, check_object, id_of, pair, split};
+use crate::arena::space::{FIRST, HEADER_WORDS, Label, location};
+use crate::index::objects::{OBJECT_CLASS, Object};
+use crate::index::tree::Tree;
+use crate::key::{ObjectId, PAGE_SIZE};
+use crate::op::Refusal;
+use crate::shard::{Shard, bucket_hash};
+use crate::stats::Contents;
 
 /// First word of a segment in use: "zcacheS" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x01");
@@ -31,4 +40,195 @@ fn sum(words: &[u64; HEADER_WORDS]) -> u64 {
         hasher.update(&word.to_le_bytes());
     }
     u64::from(hasher.finalize())
+}
+
+/// What a segment's header says, if it is one of a segment that can be made sense of.
+pub(crate) struct Origin {
+    pub(crate) guest: u32,
+    pub(crate) purpose: Use,
+    pub(crate) label: Label,
+}
+
+impl Origin {
+    /// Reads a segment's header. Segments of shared pools are not recovered: their pages may
+    /// have been put by guests that are gone, and may be dropped at any time.
+    pub(crate) fn read(segment: &Segment) -> Option<Self> {
+        let words: [u64; HEADER_WORDS] = *segment.words().first_chunk()?;
+        if words[0] != MAGIC || words[HEADER_WORDS - 1] != sum(&words) {
+            return None;
+        }
+        let (guest, shard) = split(words[1]);
+        let (flags, shards) = split(words[2]);
+        let (shard, shards) = (u16::try_from(shard).ok()?, u16::try_from(shards).ok()?);
+        let recoverable = flags >> 1 & 1 == 1;
+        let valid = recoverable && shards.is_power_of_two() && shard < shards;
+        let purpose = if flags & 1 == 1 { Use::Evictable } else { Use::Kept };
+        let label = Label { shard, shards, seed: [words[3], words[4]], recoverable };
+        valid.then_some(Self { guest, purpose, label })
+    }
+}
+
+/// The pools of a guest as its object records name them, by number.
+pub(crate) type FoundPools = BTreeMap<u32, (usize, Use)>;
+
+/// One shard on its way back.
+struct Recovery<'a> {
+    shard: &'a mut Shard,
+    /// Hash of a pool's object.
+    hash: &'a dyn Fn(u32, &ObjectId) -> u64,
+    pools: &'a mut FoundPools,
+    /// Records that were dropped because they are damaged, or belong to nothing.
+    dropped: u64,
+}
+
+impl Shard {
+    /// Takes over segments and makes the index of what is in them; the heaps exist. Returns how
+    /// many records were dropped.
+    pub(crate) fn recover(
+        &mut self,
+        segments: Vec<(usize, Segment)>,
+        hash: &dyn Fn(u32, &ObjectId) -> u64,
+        pools: &mut FoundPools,
+    ) -> Result<u64, Refusal> {
+        let mut recovery = Recovery { shard: self, hash, pools, dropped: 0 };
+        recovery.run(segments)?;
+        Ok(recovery.dropped)
+    }
+}
+
+impl Recovery<'_> {
+    fn run(&mut self, segments: Vec<(usize, Segment)>) -> Result<(), Refusal> {
+        let mut slots = Vec::new();
+        for (heap, segment) in segments {
+            slots.push(self.shard.space.adopt(heap, segment)?);
+        }
+        let objects = self.claim_objects(&slots)?;
+        self.enter_pages(&slots, &objects)?;
+        for number in objects.keys() {
+            if Object::read(&self.shard.nodes, *number).pages == 0 {
+                self.shard.drop_object(*number);
+            }
+        }
+        for slot in slots {
+            self.shard.space.stop_draining(slot);
+        }
+        Ok(())
+    }
+
+    fn records(&self, slot: usize) -> Vec<(u32, Head)> {
+        let mut records = Vec::new();
+        let mut at = location(slot, FIRST);
+        while let Some((head, next)) = self.shard.space.walk(at) {
+            if matches!(head, Head::Page(_) | Head::Object) {
+                records.push((at, head));
+            }
+            at = next;
+        }
+        records
+    }
+
+    fn drop_record(&mut self, at: u32, head: Head) {
+        self.shard.space.free(at, head.words());
+        self.dropped += 1;
+    }
+
+    /// Makes an object node for each name, under its old number. Returns their heaps.
+    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<u32, usize>, Refusal> {
+        let mut found = HashMap::new();
+        let mut names = Vec::new();
+        for slot in slots {
+            let heap = self.shard.space.slot(*slot).heap;
+            for (at, head) in self.records(*slot) {
+                if head != Head::Object {
+                    continue;
+                }
+                let words = self.shard.space.words(at, OBJECT_WORDS);
+                let checked = words.try_into().ok().and_then(check_object);
+                let id = id_of([words[2], words[3], words[4]]);
+                // A name may be there twice, if it was being moved.
+                let Some((number, pool)) = checked.filter(|(number, _)| !found.contains_key(number)) else {
+                    self.drop_record(at, head);
+                    continue;
+                };
+                self.shard.nodes.claim(number, OBJECT_CLASS, heap)?;
+                found.insert(number, heap);
+                names.push((number, pool, at, id));
+            }
+        }
+        self.shard.nodes.finish_claims();
+        for (number, pool, record, id) in names {
+            let heap = self.shard.space.heap_of(record);
+            let purpose = self.shard.space.heap(heap).purpose;
+            let slot = self.pools.len();
+            let (slot, _) = *self.pools.entry(pool).or_insert((slot, purpose));
+            self.shard.add_pool(slot, pool);
+            let hash = bucket_hash((self.hash)(pool, &id));
+            let object = Object { record, hash, pages: 0, pool: slot, tree: Tree::default() };
+            object.write(&mut self.shard.nodes, number);
+            let Some(Some(pool)) = self.shard.pools.get_mut(slot) else { continue };
+            pool.objects.insert(&mut self.shard.nodes, heap, number)?;
+        }
+        Ok(found)
+    }
+
+    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<u32, usize>) -> Result<(), Refusal> {
+        let mut bytes = [0; PAGE_SIZE];
+        for slot in slots {
+            let heap = self.shard.space.slot(*slot).heap;
+            let linked = self.shard.space.heap(heap).purpose == Use::Evictable;
+            for (at, record) in self.records(*slot) {
+                let Head::Page(head) = record else { continue };
+                let name = self.shard.space.page_name(at);
+                let known = objects.get(&name.object) == Some(&heap);
+                let plausible = known && head.length() <= PAGE_SIZE && head.is_linked() == linked;
+                if !plausible {
+                    self.drop_record(at, record);
+                    continue;
+                }
+                self.shard.space.copy_payload(at, head, &mut bytes);
+                if PayloadSum::new(&bytes[..head.length()]).finish(head, name) != head.checksum() {
+                    self.drop_record(at, record);
+                    continue;
+                }
+                self.enter_page(heap, at, head, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_page(&mut self, heap: usize, at: u32, head: PageHead, name: PageName) -> Result<(), Refusal> {
+        let shard = &mut *self.shard;
+        let mut object = Object::read(&shard.nodes, name.object);
+        if let Some(other) = object.tree.get(&shard.nodes, name.index) {
+            // A page may be there twice, if it was being moved or recompressed; generations wrap.
+            let age = shard.space.page_name(other).generation.wrapping_sub(name.generation);
+            if age < u32::MAX / 2 {
+                self.drop_record(at, Head::Page(head));
+                return Ok(());
+            }
+            shard.discard(object.pool, other);
+            self.dropped += 1;
+            let shard = &mut *self.shard;
+            object.tree.relocate(&mut shard.nodes, name.index, at);
+            object.write(&mut shard.nodes, name.object);
+            self.entered(at, head, name, object.pool);
+            return Ok(());
+        }
+        object.tree.insert(&mut shard.nodes, heap, name.index, at)?;
+        object.pages += 1;
+        object.write(&mut shard.nodes, name.object);
+        self.entered(at, head, name, object.pool);
+        Ok(())
+    }
+
+    fn entered(&mut self, at: u32, head: PageHead, name: PageName, pool: usize) {
+        let shard = &mut *self.shard;
+        shard.count(pool, at, head, Contents::add);
+        if head.is_linked() {
+            shard.space.enqueue(at);
+        }
+        if shard.generation.wrapping_sub(name.generation) > u32::MAX / 2 {
+            shard.generation = name.generation;
+        }
+    }
 }

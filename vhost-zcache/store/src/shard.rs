@@ -9,7 +9,7 @@ use crate::arena::memory::Arena;
 use crate::arena::record::{
     Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
 };
-use crate::arena::space::{self, HEADER_WORDS, Label, Slot, Space, location};
+use crate::arena::space::{self, FIRST, Label, Slot, Space, location};
 use crate::codec::Codec;
 use crate::compact::Compaction;
 use crate::domain::Shared;
@@ -120,6 +120,14 @@ impl Shard {
         heap
     }
 
+    /// Makes the place for a pool, unless it is there.
+    pub(crate) fn add_pool(&mut self, pool: usize, id: u32) {
+        if self.pools.len() <= pool {
+            self.pools.resize_with(pool + 1, || None);
+        }
+        self.pools[pool].get_or_insert_with(|| PoolShard { id, ..PoolShard::default() });
+    }
+
     /// The pool a guest means by a number.
     pub(crate) fn resolve(&self, pool: PoolId) -> Option<&PoolRef> {
         let at = self.names.binary_search_by_key(&pool, |(id, _)| *id).ok()?;
@@ -161,7 +169,7 @@ impl Shard {
         Ok(number)
     }
 
-    fn drop_object(&mut self, number: u32) {
+    pub(crate) fn drop_object(&mut self, number: u32) {
         let object = Object::read(&self.nodes, number);
         if let Some(pool) = &mut self.pools[object.pool] {
             pool.objects.remove(&mut self.nodes, number);
@@ -265,7 +273,7 @@ impl Shard {
     }
 
     /// Frees a page's record, which the index must forget.
-    fn discard(&mut self, pool: usize, at: u32) {
+    pub(crate) fn discard(&mut self, pool: usize, at: u32) {
         let head = self.space.page_head(at);
         self.count(pool, at, head, Contents::sub);
         if head.is_linked() {
@@ -410,7 +418,7 @@ impl Shard {
 
     /// Removes all pages of a draining segment.
     pub(crate) fn evict_pages(&mut self, slot: usize) {
-        let mut at = location(slot, HEADER_WORDS as u32);
+        let mut at = location(slot, FIRST);
         let heap = self.space.slot(slot).heap;
         while let Some((head, next)) = self.space.walk(at) {
             if let Head::Page(_) = head {
@@ -423,7 +431,7 @@ impl Shard {
     /// Moves the names of objects out of a draining segment, into heap `to`. An object whose
     /// name finds no room there is removed.
     pub(crate) fn move_names(&mut self, slot: usize, to: usize) {
-        let mut at = location(slot, HEADER_WORDS as u32);
+        let mut at = location(slot, FIRST);
         while let Some((head, next)) = self.space.walk(at) {
             if head == Head::Object && self.relocate(at, head, to).is_err() {
                 let (number, _) = split(self.space.word(at + 1));

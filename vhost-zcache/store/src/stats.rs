@@ -156,6 +156,8 @@ pub struct StoreStats {
     pub physical_bytes: u64,
     /// Limit of `physical_bytes`.
     pub memory_limit: u64,
+    /// Of these, bytes of the index.
+    pub index_bytes: u64,
     /// Registered guests.
     pub guests: u64,
     /// Everything held.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The store as the daemon sees it: limits, guests, totals.
 
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::arena::memory::{Arena, SEGMENT_BYTES};
+use crate::arena::memory::{Arena, SEGMENT_BYTES, Segment};
 use crate::cold::{ColdConfig, ColdWorker};
 use crate::domain::Common;
 use crate::engine::Engine;
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::maintain;
+use crate::rebuild::Origin;
 use crate::stats::StoreStats;
 
 /// Address space of the arena per byte of the limit: segments that are partly empty, and room
@@ -72,9 +74,31 @@ pub enum StoreError {
     /// The host did not give the memory file.
     #[error("the memory file of the store cannot be made")]
     Memory(#[source] io::Error),
+    /// The index of a rebuilt store finds no memory.
+    #[error("the host has no memory for the index of the store")]
+    Rebuild,
     /// The host did not give the background thread.
     #[error("the background thread of the store cannot be started")]
     Thread(#[source] io::Error),
+}
+
+/// What [`Store::rebuild`] made.
+pub struct Rebuilt {
+    /// The store.
+    pub store: Store,
+    /// The guests found, with all they had in private pools.
+    pub guests: Vec<Guest>,
+    /// Records that were not taken over: damaged ones, and copies of pages that were being moved.
+    pub dropped_records: u64,
+}
+
+fn shard_count(wanted: usize) -> usize {
+    wanted.clamp(1, 256).next_power_of_two()
+}
+
+fn random_seed() -> [u64; 2] {
+    let random = RandomState::new();
+    [random.hash_one(0), random.hash_one(1)]
 }
 
 /// A store; clones are handles of the same one.
@@ -93,18 +117,59 @@ impl Store {
         let bytes = bytes.clamp(LEAST_ADDRESS_SPACE, MOST_ADDRESS_SPACE);
         let segments = u32::try_from(bytes / SEGMENT_BYTES as u64).unwrap_or(u32::MAX);
         let arena = Arena::new(segments, config.faults.clone()).map_err(StoreError::Memory)?;
-        let random = RandomState::new();
         let common = Common {
             arena: Arc::new(arena),
             faults: config.faults,
-            seed: [random.hash_one(0), random.hash_one(1)],
-            shards: config.shards.clamp(1, 256).next_power_of_two(),
+            seed: random_seed(),
+            shards: shard_count(config.shards),
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
         if config.background == Background::Thread {
             maintain::start(Arc::downgrade(&engine)).map_err(StoreError::Thread)?;
         }
         Ok(Self { engine })
+    }
+
+    /// Makes a store of the memory file of another one, whose process has ended or will never
+    /// touch it again. Everything is found in the file: guests under their numbers, private
+    /// pools that hold pages, and the pages. Pages of shared pools are dropped. `guests` names
+    /// the guests that are found; those the caller has no use for it drops.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn rebuild(
+        config: StoreConfig,
+        file: File,
+        guests: impl FnMut(u32) -> GuestConfig,
+    ) -> Result<Rebuilt, StoreError> {
+        let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
+        let arena = Arc::new(arena);
+        // Segments that cannot be made sense of are given back here.
+        let segments: Vec<(Origin, Segment)> =
+            arena.adopt_all().into_iter().filter_map(|segment| Some((Origin::read(&segment)?, segment))).collect();
+        let (seed, shards) = match segments.first() {
+            Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
+            None => (random_seed(), shard_count(config.shards)),
+        };
+        let common = Common { arena, faults: config.faults, seed, shards };
+        // The limit applies once everything is back.
+        let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
+        let (states, dropped) = engine.recover(segments, guests).map_err(|_| StoreError::Rebuild)?;
+        engine.set_memory_limit(config.memory_limit);
+        let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
+        if config.background == Background::Thread {
+            maintain::start(Arc::downgrade(&engine)).map_err(StoreError::Thread)?;
+        }
+        Ok(Rebuilt { store: Self { engine }, guests, dropped_records: dropped })
+    }
+
+    /// The memory file of the arena, from which [`Store::rebuild`] makes the store again in
+    /// another process.
+    ///
+    /// # Errors
+    /// When the host has no file descriptor left.
+    pub fn memory_file(&self) -> io::Result<File> {
+        self.engine.common.arena.file()
     }
 
     /// Admits a guest. Names are for statistics and need not be unique.

@@ -102,6 +102,11 @@ impl Shared {
         Ok(fallocate(&self.file, flags, start as u64, bytes as u64)?)
     }
 
+    /// Offset of the first byte at or after `start` that was written.
+    pub(super) fn next_data(&self, start: usize) -> Option<usize> {
+        usize::try_from(seek(&self.file, SeekFrom::Data(start as u64)).ok()?).ok()
+    }
+
     /// Bytes from `start` up to the first hole of the file, at most `bytes`.
     pub(super) fn resident_prefix(&self, start: usize, bytes: usize) -> usize {
         let Ok(hole) = seek(&self.file, SeekFrom::Hole(start as u64)) else { return 0 };

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backing;
+use super::record::count;
 use crate::fault::Faults;
 
 /// Size of a segment in bytes, the unit in which the arena is handed out and given back.
@@ -40,22 +41,24 @@ pub(crate) struct Arena {
 struct Free {
     fresh: u32,
     returned: Vec<u32>,
+    /// The file is an earlier process's, and what is in it has no owner yet.
+    unadopted: bool,
 }
 
 impl Arena {
     /// Makes an arena of `segments` segments. They cost address space only, until populated.
     pub(crate) fn new(segments: u32, faults: Faults) -> io::Result<Self> {
         let mapping = backing::Shared::new(segments as usize * SEGMENT_BYTES)?;
-        let free = Mutex::new(Free { fresh: 0, returned: Vec::new() });
+        let free = Mutex::new(Free { fresh: 0, returned: Vec::new(), unadopted: false });
         Ok(Self { mapping, free, faults })
     }
 
-    /// Maps the memory file of an earlier arena. Until [`Arena::adopted`] is called, segments
-    /// are taken by number with [`Arena::adopt`] only.
+    /// Maps the memory file of an earlier arena. No segment can be taken before
+    /// [`Arena::adopt_all`].
     pub(crate) fn reopen(file: File, faults: Faults) -> io::Result<Self> {
         let mapping = backing::Shared::reopen(file, SEGMENT_BYTES)?;
         let segments = u32::try_from(mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX);
-        let free = Mutex::new(Free { fresh: segments, returned: Vec::new() });
+        let free = Mutex::new(Free { fresh: segments, returned: Vec::new(), unadopted: true });
         Ok(Self { mapping, free, faults })
     }
 
@@ -88,25 +91,28 @@ impl Arena {
         Ok(Segment { arena: Arc::clone(self), number, populated: 0 })
     }
 
-    /// Takes over a segment of a reopened arena, with the words an earlier process populated.
-    /// Each number may be adopted once.
-    pub(crate) fn adopt(self: &Arc<Self>, numbers: Vec<u32>) -> Vec<Segment> {
+    /// Takes over all segments of a reopened arena in which an earlier process wrote. Only the
+    /// first call finds any.
+    pub(crate) fn adopt_all(self: &Arc<Self>) -> Vec<Segment> {
         let mut free = self.free();
-        let mut adopted = Vec::with_capacity(numbers.len());
-        let mut taken = vec![false; self.segments() as usize];
-        for number in numbers {
-            let Some(slot) = taken.get_mut(number as usize) else { continue };
-            if *slot || free.fresh != self.segments() || !free.returned.is_empty() {
-                continue;
-            }
-            *slot = true;
+        if !free.unadopted {
+            return Vec::new();
+        }
+        free.unadopted = false;
+        free.fresh = 0;
+        let mut adopted = Vec::new();
+        let mut from = 0;
+        while let Some(data) = self.mapping.next_data(from) {
+            let number = count(data / SEGMENT_BYTES);
+            let unused = free.fresh..number;
+            free.returned.extend(unused);
+            free.fresh = number + 1;
             let start = number as usize * SEGMENT_BYTES;
             let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
-            let populated = u32::try_from(bytes / 8).unwrap_or(0);
+            let populated = count(bytes / 8);
             adopted.push(Segment { arena: Arc::clone(self), number, populated });
+            from = start + SEGMENT_BYTES;
         }
-        free.returned = (0u32..).zip(&taken).filter(|(_, taken)| !**taken).map(|(n, _)| n).collect();
-        free.returned.reverse();
         adopted
     }
 }
@@ -121,11 +127,6 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Number of the segment within the arena.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-
     fn start(&self) -> NonNull<u64> {
         let offset = self.number as usize * SEGMENT_BYTES;
         // SAFETY: `take` and `adopt` hand out numbers below `segments()` only, so the offset is

@@ -28,7 +28,8 @@ use crate::key::{ObjectId, PAGE_SIZE};
 /// Words of an object record.
 pub(crate) const OBJECT_WORDS: u32 = 5;
 /// Words of the largest record: a linked raw page.
-pub(crate) const MAX_WORDS: u32 = 4 + (PAGE_SIZE / 8) as u32;
+pub(crate) const MAX_WORDS: u32 = 4 + 512;
+const _: () = assert!(MAX_WORDS as usize == 4 + PAGE_SIZE / 8);
 /// Holes below this size hold no record, and are in no bin.
 pub(crate) const MIN_HOLE: u32 = 3;
 
@@ -272,4 +273,9 @@ pub(crate) fn split(word: u64) -> (u32, u32) {
 /// The low half of a word.
 pub(crate) fn low(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
+}
+
+/// A count of words, pages or granules, which are far below 2^32 wherever a `u32` holds them.
+pub(crate) fn count(number: usize) -> u32 {
+    low(number as u64)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::bins::{Bins, NIL};
 use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
-use super::record::{Head, MAX_WORDS, PageHead, PageName, hole, low, pair, split};
+use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
 use crate::key::{PAGE_SIZE, Page};
@@ -24,6 +24,10 @@ pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
 const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
 /// Words of a segment's header; see [`crate::rebuild`].
 pub(crate) const HEADER_WORDS: usize = 6;
+/// Word of a segment's first record.
+pub(crate) const FIRST: u32 = 6;
+const _: () = assert!(FIRST as usize == HEADER_WORDS);
+const SEGMENT_END: u32 = 1 << OFFSET_BITS;
 /// Most pages made resident at a time.
 const MAX_BATCH: usize = 16;
 
@@ -235,7 +239,7 @@ impl Space {
     /// Takes room at the tail of the open segment, or of a new one.
     fn extend(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
         let open = match self.heap(heap).open {
-            Some(open) if self.slot(open).tail + words <= SEGMENT_WORDS as u32 => open,
+            Some(open) if self.slot(open).tail + words <= SEGMENT_END => open,
             _ => self.open_segment(heap)?,
         };
         let tail = self.slot(open).tail;
@@ -261,7 +265,7 @@ impl Space {
         let guest = owner.guest;
         let purpose = owner.purpose;
         let segment = self.arena.take().map_err(|_| Refusal::NoMemory)?;
-        let tail = HEADER_WORDS as u32;
+        let tail = FIRST;
         self.slots[number] = Some(Slot { segment, charge, heap, tail, live: 0, draining: false });
         if let Err(refusal) = self.populate(number, HEADER_WORDS) {
             self.slots[number] = None;
@@ -274,6 +278,49 @@ impl Space {
         let owner = self.heap_mut(heap);
         owner.open = Some(number);
         owner.total += HEADER_WORDS as u64;
+        Ok(number)
+    }
+
+    /// Takes over a segment that an earlier process wrote. It is left draining: its holes are in
+    /// no bin. What is damaged beyond reading becomes a hole.
+    pub(crate) fn adopt(&mut self, heap: usize, segment: Segment) -> Result<usize, Refusal> {
+        let number = self.slots.len();
+        if number >= MAX_SLOTS {
+            return Err(Refusal::NoMemory);
+        }
+        let owner = self.heap(heap);
+        let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
+        let words = segment.populated();
+        charge.grow((words * 8) as u64)?;
+        let tail = count(words);
+        self.slots.push(Some(Slot { segment, charge, heap, tail, live: 0, draining: true }));
+        let mut at = location(number, FIRST);
+        let mut live = 0;
+        let tail = loop {
+            let Some((head, next)) = self.walk(at) else { break word_of(at) };
+            let end = word_of(at) + head.words() as usize;
+            if end > words {
+                break word_of(at);
+            }
+            if matches!(head, Head::Page(_) | Head::Object) {
+                live += head.words();
+            }
+            at = next;
+            if end == SEGMENT_WORDS {
+                break end;
+            }
+        };
+        let rest = words - tail;
+        let ends_well = rest == 0 || Head::read(self.word(at)) == Head::End;
+        let tail = count(if ends_well { tail } else { words });
+        if !ends_well {
+            self.publish(at, hole(count(rest)));
+        }
+        let slot = self.slot_mut(number);
+        (slot.tail, slot.live) = (tail, live);
+        let heap = self.heap_mut(heap);
+        heap.total += u64::from(tail);
+        heap.live += u64::from(live);
         Ok(number)
     }
 
@@ -359,7 +406,7 @@ impl Space {
     }
 
     fn for_each_hole(&mut self, slot: usize, visit: impl Fn(&mut Self, u32, u32)) {
-        let mut at = location(slot, HEADER_WORDS as u32);
+        let mut at = location(slot, FIRST);
         while let Some((head, next)) = self.walk(at) {
             if let Head::Hole(size) = head {
                 visit(self, at, size);

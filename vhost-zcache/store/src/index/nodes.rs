@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::accounting::{Account, Charge, Use};
 use crate::arena::memory::{HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
+use crate::arena::record::count;
 use crate::fault::Faults;
 use crate::op::Refusal;
 
@@ -15,7 +16,8 @@ use crate::op::Refusal;
 pub(crate) const GRANULE_CELLS: usize = 4;
 /// Granules of the largest node.
 pub(crate) const MAX_CLASS: usize = 17;
-const GRANULES: u32 = (PAGE_CELLS / GRANULE_CELLS) as u32;
+const GRANULES: u32 = 256;
+const _: () = assert!(GRANULES as usize == PAGE_CELLS / GRANULE_CELLS);
 /// No node: page 0 holds none.
 pub(crate) const NONE: u32 = 0;
 /// Pages kept when they become empty, so that a few nodes more or less ask nothing of the host.
@@ -112,7 +114,7 @@ impl Nodes {
             self.pages[page as usize].freed = granule16(next);
             meta.freed
         } else {
-            self.pages[page as usize].fresh += granule16(class as u32);
+            self.pages[page as usize].fresh += granule16(count(class));
             meta.fresh
         };
         self.pages[page as usize].live += 1;
@@ -146,8 +148,8 @@ impl Nodes {
     fn open_page(&mut self, class: usize, owner: usize) -> Result<u32, Refusal> {
         let page = self.take_page(owner)?;
         self.pages[page as usize] = Meta {
-            class: class as u8,
-            owner: owner as u16,
+            class: class_number(class),
+            owner: owner_number(owner),
             live: 0,
             fresh: 0,
             freed: granule16(GRANULES),
@@ -186,7 +188,7 @@ impl Nodes {
         self.pages.resize(first + RUN_PAGES, Meta::default());
         // Page 0 stays out: its first node would be NONE. Low numbers are handed out first.
         let numbers = (first.max(1)..first + RUN_PAGES).rev();
-        self.holes.extend(numbers.map(|page| page as u32));
+        self.holes.extend(numbers.map(count));
         Ok(())
     }
 
@@ -233,7 +235,7 @@ impl Nodes {
         }
         for meta in &mut self.pages {
             if meta.class != 0 && usize::from(meta.owner) == owner {
-                meta.owner = heir as u16;
+                meta.owner = owner_number(heir);
             }
         }
         self.charges[owner] = None;
@@ -244,7 +246,7 @@ impl Nodes {
     /// and [`Nodes::finish_claims`] between them.
     pub(crate) fn claim(&mut self, node: u32, class: usize, owner: usize) -> Result<(), Refusal> {
         let page = node / GRANULES;
-        if page == 0 || !(node % GRANULES).is_multiple_of(class as u32) {
+        if page == 0 || !(node % GRANULES).is_multiple_of(count(class)) {
             return Err(Refusal::NoMemory);
         }
         while self.pages.len() <= page as usize {
@@ -258,8 +260,12 @@ impl Nodes {
             let last = self.holes.len() - 1;
             self.holes.swap(at, last);
             let taken = self.take_page(owner)?;
-            self.pages[taken as usize] =
-                Meta { class: class as u8, owner: owner as u16, freed: granule16(GRANULES), ..Meta::default() };
+            self.pages[taken as usize] = Meta {
+                class: class_number(class),
+                owner: owner_number(owner),
+                freed: granule16(GRANULES),
+                ..Meta::default()
+            };
         }
         self.node_mut(node)[0] = NONE + 1;
         self.pages[page as usize].live += 1;
@@ -270,7 +276,7 @@ impl Nodes {
     /// a non-zero first cell.
     pub(crate) fn finish_claims(&mut self) {
         self.holes.sort_unstable_by(|a, b| b.cmp(a));
-        for page in 1..self.pages.len() as u32 {
+        for page in 1..count(self.pages.len()) {
             let class = u32::from(self.pages[page as usize].class);
             if class == 0 {
                 continue;
@@ -349,6 +355,16 @@ fn place(node: u32) -> (usize, usize) {
     let page = page_of(node);
     let cell = (node % GRANULES) as usize * GRANULE_CELLS;
     (page / RUN_PAGES, page % RUN_PAGES * PAGE_CELLS + cell)
+}
+
+/// A class, at most `MAX_CLASS`.
+fn class_number(class: usize) -> u8 {
+    (count(class) & 0xff) as u8
+}
+
+/// Number of a heap; a domain has as many as it has members.
+fn owner_number(owner: usize) -> u16 {
+    (count(owner) & 0xffff) as u16
 }
 
 /// A granule number, at most `GRANULES`.

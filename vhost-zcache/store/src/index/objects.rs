@@ -7,6 +7,7 @@
 
 use super::nodes::{NONE, Nodes};
 use super::tree::Tree;
+use crate::arena::record::count;
 use crate::op::Refusal;
 
 /// Granules of an object node.
@@ -61,7 +62,7 @@ impl Object {
         cells[RECORD] = self.record;
         cells[HASH] = self.hash;
         cells[PAGES] = self.pages;
-        cells[HEIGHT_POOL] = (self.pool as u32) << 8 | self.tree.height;
+        cells[HEIGHT_POOL] = count(self.pool) << 8 | self.tree.height;
         cells[ROOT] = self.tree.root;
         cells[ONLY] = (self.tree.only & 0xffff_ffff) as u32;
         cells[ONLY + 1] = (self.tree.only >> 32) as u32;
