@@ -28,6 +28,22 @@
 /* One page slot in so many is kept for gets and stores. */
 #define RESERVE_PART	8
 
+/*
+ * The device is notified of so many requests at once if no task waits for any
+ * of them, and of fewer by the tick: a notification costs more than a put.
+ */
+#define KICK_BATCH	16
+
+/*
+ * Reclaim sleeps while less than this part of a queue's page slots is free, for
+ * so long at a time (us) and altogether (ms); and not at all if the device has
+ * stood still for so long (ms) that it does not look like catching up.
+ */
+#define THROTTLE_PART	2
+#define THROTTLE_SLEEP	50
+#define THROTTLE_MS	50
+#define THROTTLE_STILL	1000
+
 /* Sleeps of a waiting task, after it has spun: from, doubling, up to (us). */
 #define SLEEP_MIN	20
 #define SLEEP_MAX	500
@@ -76,6 +92,7 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 		return -EINVAL;
 	small = min(small, pages);
 
+	q->nr_pages = pages;
 	q->dev = dev;
 	q->vq = vq;
 	spin_lock_init(&q->lock);
@@ -117,13 +134,10 @@ void zcv_queue_free(struct zcv_queue *q)
 	zcv_backlog_free(&q->backlog);
 }
 
-/*
- * Makes sure that the tick runs while anything is outstanding, soon if there
- * is a backlog.
- */
-static void zcv_arm(struct zcv_device *dev, bool backlog)
+/* Makes sure that the tick runs while anything is outstanding. */
+static void zcv_arm(struct zcv_device *dev, bool soon)
 {
-	if (backlog) {
+	if (soon) {
 		if (!READ_ONCE(dev->hurried) && !xchg(&dev->hurried, true)) {
 			WRITE_ONCE(dev->ticking, true);
 			mod_delayed_work(dev->wq, &dev->tick, 1);
@@ -144,23 +158,24 @@ static void zcv_arm(struct zcv_device *dev, bool backlog)
 void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock)
 {
-	bool notify = false, busy, backlog;
+	bool notify = false, busy, soon;
 
-	if (q->kick && !zcv_is_lost(q->dev)) {
+	if (!zcv_is_lost(q->dev) && (q->urgent || q->unkicked >= KICK_BATCH)) {
 		notify = virtqueue_kick_prepare(q->vq);
 		q->kicks += notify;
+		q->unkicked = 0;
+		q->urgent = false;
 	}
-	q->kick = false;
 	busy = q->posted != q->answered;
-	backlog = !zcv_backlog_empty(&q->backlog);
+	soon = q->unkicked || !zcv_backlog_empty(&q->backlog);
 	spin_unlock_irqrestore(&q->lock, flags);
 
 	if (zcv_is_lost(q->dev))
 		return;
 	if (notify)
 		virtqueue_notify(q->vq);
-	if (busy || backlog)
-		zcv_arm(q->dev, backlog);
+	if (busy || soon)
+		zcv_arm(q->dev, soon);
 }
 
 /**
@@ -297,7 +312,8 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
 	if (q->posted == q->answered)
 		q->progress = jiffies;
 	q->posted++;
-	q->kick = true;
+	q->unkicked++;
+	q->urgent |= awaited;
 	return true;
 }
 
@@ -357,6 +373,7 @@ static u32 zcv_turn(struct zcv_queue *q, bool *backlog)
 	zcv_backlog_send(q);
 	*backlog = !zcv_backlog_empty(&q->backlog);
 	posted = q->posted;
+	q->urgent = q->unkicked;
 	zcv_unlock(q, flags);
 	return posted;
 }
@@ -404,6 +421,65 @@ int zcv_quiesce(struct zcv_device *dev)
 	return err;
 }
 
+/* Return: true if it makes sense to wait before more puts come. */
+static bool zcv_crowded(struct zcv_queue *q)
+{
+	unsigned long still = READ_ONCE(q->progress) +
+			      msecs_to_jiffies(THROTTLE_STILL);
+
+	return READ_ONCE(q->nr_free_pages) < q->nr_pages / THROTTLE_PART &&
+	       time_before(jiffies, still) && !zcv_is_lost(q->dev);
+}
+
+/*
+ * A shrinker that has nothing to shrink: reclaim calls it between two batches
+ * of pages, and there it may sleep. A put can't wait for a slot, but here the
+ * one who evicts pages can, before so many puts come that some are dropped.
+ */
+static unsigned long zcv_throttle(struct shrinker *shrinker,
+				  struct shrink_control *sc)
+{
+	struct zcv_device *dev = container_of(shrinker, struct zcv_device,
+					      throttle);
+	ktime_t end = ktime_add_ms(ktime_get(), THROTTLE_MS);
+	bool slept = false, backlog;
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++) {
+		while (zcv_crowded(&dev->queues[i])) {
+			zcv_turn(&dev->queues[i], &backlog);
+			if (!zcv_crowded(&dev->queues[i]) ||
+			    ktime_after(ktime_get(), end))
+				break;
+			usleep_range(THROTTLE_SLEEP, 2 * THROTTLE_SLEEP);
+			slept = true;
+		}
+	}
+	dev->throttled += slept;
+	return SHRINK_EMPTY;
+}
+
+static unsigned long zcv_throttle_scan(struct shrinker *shrinker,
+				       struct shrink_control *sc)
+{
+	return SHRINK_STOP;
+}
+
+/**
+ * zcv_throttle_start - begins to hold up reclaim while queues are crowded
+ * @dev:	the device
+ *
+ * Context: Process context.
+ * Return: 0 or -ENOMEM.
+ */
+int zcv_throttle_start(struct zcv_device *dev)
+{
+	dev->throttle.count_objects = zcv_throttle;
+	dev->throttle.scan_objects = zcv_throttle_scan;
+	dev->throttle.seeks = DEFAULT_SEEKS;
+	return register_shrinker(&dev->throttle);
+}
+
 /**
  * zcv_tick - looks after requests that nobody waits for
  * @work:	&zcv_device.tick
@@ -432,6 +508,7 @@ void zcv_tick(struct work_struct *work)
 		if (q->posted != q->answered &&
 		    time_after(jiffies, q->progress + zcv_timeout()))
 			zcv_lost(dev, "does not answer");
+		q->urgent = q->unkicked;
 		zcv_unlock(q, flags);
 	}
 }

@@ -492,6 +492,7 @@ static void zcv_show(struct zcache_transport *t, struct seq_file *m)
 	unsigned int i;
 
 	seq_printf(m, "queues %u\n", dev->nr_queues);
+	seq_printf(m, "reclaim_throttled %lu\n", READ_ONCE(dev->throttled));
 	for (i = 0; i < dev->nr_queues; i++) {
 		q = &dev->queues[i];
 		seq_printf(m, "queue%u_slots %u\n", i, q->nr_slots);

@@ -184,10 +184,15 @@ static int zcv_probe(struct virtio_device *vdev)
 	err = zcache_attach(&dev->transport);
 	if (err)
 		goto stop;
+	err = zcv_throttle_start(dev);
+	if (err)
+		goto detach;
 	dev_info(&vdev->dev, "zcache device: %u queues of %u slots\n",
 		 dev->nr_queues, dev->queues[0].nr_slots);
 	return 0;
 
+detach:
+	zcache_detach(&dev->transport);
 stop:
 	dev_err(&vdev->dev, "zcache device is not usable (%d)\n", err);
 	zcv_stop(dev);
@@ -202,6 +207,7 @@ static void zcv_remove(struct virtio_device *vdev)
 {
 	struct zcv_device *dev = vdev->priv;
 
+	unregister_shrinker(&dev->throttle);
 	zcache_detach(&dev->transport);
 	zcv_stop(dev);
 	destroy_workqueue(dev->wq);

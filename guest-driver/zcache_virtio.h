@@ -5,6 +5,7 @@
 #ifndef _ZCACHE_VIRTIO_H
 #define _ZCACHE_VIRTIO_H
 
+#include <linux/shrinker.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
 #include <linux/workqueue.h>
@@ -98,12 +99,14 @@ static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
  *		the swap locks
  * @free_pages:	free slots with a page
  * @free_small:	free slots without
+ * @nr_pages:	slots with a page, free or not
  * @nr_free_pages: length of @free_pages
  * @reserve:	how many of them are kept for gets and stores
  * @posted:	requests made available so far
  * @answered:	requests answered so far
  * @progress:	jiffies of the last answer, or of the post that ended idleness
- * @kick:	there are requests the device was not notified of
+ * @unkicked:	requests the device was not notified of
+ * @urgent:	a task waits for one of them
  * @backlog:	while it is not empty, no put for an ephemeral pool is posted
  * @refused:	puts nobody waited for that the device refused
  * @kicks:	notifications
@@ -119,12 +122,14 @@ struct zcv_queue {
 	spinlock_t lock;
 	struct list_head free_pages;
 	struct list_head free_small;
+	unsigned int nr_pages;
 	unsigned int nr_free_pages;
 	unsigned int reserve;
 	u32 posted;
 	u32 answered;
 	unsigned long progress;
-	bool kick;
+	unsigned int unkicked;
+	bool urgent;
 	struct zcv_backlog backlog;
 	unsigned long refused;
 	unsigned long kicks;
@@ -140,7 +145,9 @@ struct zcv_queue {
  * @tick:	reaps, sends the backlog and looks for silence, while anything
  *		is outstanding
  * @ticking:	@tick is scheduled
- * @hurried:	... for soon, because there is a backlog
+ * @hurried:	... for soon, because of a backlog or to notify the device
+ * @throttle:	holds up reclaim while queues are crowded
+ * @throttled:	how often it did
  * @nr_queues:	in use
  * @queues:	the queues
  */
@@ -151,6 +158,8 @@ struct zcv_device {
 	struct delayed_work tick;
 	bool ticking;
 	bool hurried;
+	struct shrinker throttle;
+	unsigned long throttled;
 	unsigned int nr_queues;
 	struct zcv_queue queues[ZCV_MAX_QUEUES];
 };
@@ -179,6 +188,7 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
 int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
 		    unsigned long deadline);
 int zcv_quiesce(struct zcv_device *dev);
+int zcv_throttle_start(struct zcv_device *dev);
 void zcv_tick(struct work_struct *work);
 
 /* backlog.c */

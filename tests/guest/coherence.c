@@ -12,7 +12,6 @@
  * being reads that differed. Exit status: 0 if none was wrong, 1 if one was, 2 if
  * it could not run. An operation the filesystem does not support is left out.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

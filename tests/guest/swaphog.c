@@ -11,7 +11,6 @@
  * memory, pages checked, pages found different. Exit status: 0 if none was
  * wrong, 1 if one was, 2 if it could not run.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <stdint.h>
