@@ -81,11 +81,8 @@ impl Shard {
         let (heap, _) = heaps
             .filter_map(|(number, heap)| Some((number, heap.as_ref()?)))
             .find(|(_, heap)| heap.dead() > threshold.slack + heap.total / threshold.share)?;
-        let slots = self.space.slots.iter().enumerate();
-        let (slot, chosen) = slots
-            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
-            .filter(|(_, slot)| slot.heap == heap && !slot.draining)
-            .max_by_key(|(_, slot)| slot.tail - slot.live)?;
+        let slot = self.space.emptiest(heap)?;
+        let chosen = self.space.slot(slot);
         // Moving a segment that is nearly full gains nothing.
         if u64::from(chosen.tail - chosen.live) * threshold.share < u64::from(chosen.tail) {
             return None;

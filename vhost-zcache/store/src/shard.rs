@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::Arena;
+use crate::arena::memory::{Arena, SEGMENT_WORDS};
 use crate::arena::record::{
     Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
 };
@@ -403,17 +403,29 @@ impl Shard {
         self.remove_page(name.object, name.index);
     }
 
-    /// Empties one segment of an evictable heap, the one with the least in it, and returns it.
+    /// Frees one segment of an evictable heap: pages go in the order of the queues until the others
+    /// fit in one segment less, and then move together. At most a few hundred pages of 4 KiB move.
     pub(crate) fn evict_segment(&mut self, heap: usize) -> Option<Slot> {
-        let slots = self.space.slots.iter().enumerate();
-        let (slot, _) = slots
-            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
-            .filter(|(_, slot)| slot.heap == heap && !slot.draining)
-            .min_by_key(|(_, slot)| slot.live)?;
+        let enough = SEGMENT_WORDS as u64 + SEGMENT_WORDS as u64 / 8;
+        while self.space.heap(heap).dead() < enough && self.evict_one(heap) {}
+        let slot = self.space.emptiest(heap)?;
         self.space.start_draining(slot);
-        self.evict_pages(slot);
-        self.move_names(slot, heap);
+        self.empty_segment(slot, heap);
         self.space.release(slot)
+    }
+
+    /// Moves all records of a draining segment to heap `to`, and removes those that do not fit.
+    fn empty_segment(&mut self, slot: usize, to: usize) {
+        let mut at = location(slot, FIRST);
+        while let Some((head, next)) = self.space.walk(at) {
+            if let Head::Page(_) = head
+                && self.relocate(at, head, to).is_err()
+            {
+                self.evict(to, at);
+            }
+            at = next;
+        }
+        self.move_names(slot, to);
     }
 
     /// Removes all pages of a draining segment.

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use zerocopy::IntoBytes;
+
 use super::bins::{Bins, NIL};
 use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
 use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
@@ -201,7 +203,9 @@ impl Space {
     /// Copies a page's stored bytes out.
     pub(crate) fn copy_payload(&self, at: u32, head: PageHead, out: &mut Page) {
         let words = self.words(at, head.words());
-        copy_out(&words[head.payload_at() as usize..], &mut out[..head.length().min(PAGE_SIZE)]);
+        let payload = words[head.payload_at() as usize..].as_bytes();
+        let length = head.length().min(PAGE_SIZE);
+        out[..length].copy_from_slice(&payload[..length]);
     }
 
     /// Name of the page at `at`.
@@ -430,6 +434,16 @@ impl Space {
         (words > 0).then_some((head, at.wrapping_add(words)))
     }
 
+    /// The segment of a heap with the most holes.
+    pub(crate) fn emptiest(&self, heap: usize) -> Option<usize> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+            .filter(|(_, slot)| slot.heap == heap && !slot.draining)
+            .max_by_key(|(_, slot)| slot.tail - slot.live)
+            .map(|(number, _)| number)
+    }
+
     /// Removes an empty slot; dropping it gives the memory back, which is better done without
     /// the shard's lock.
     pub(crate) fn release(&mut self, slot: usize) -> Option<Slot> {
@@ -456,25 +470,8 @@ const _: () = assert!(SEGMENT_BYTES.is_multiple_of(PAGE_WORDS * 8));
 
 /// Copies bytes into words; the rest of the last word becomes zero.
 pub(crate) fn copy_in(words: &mut [u64], bytes: &[u8]) {
-    let (whole, rest) = bytes.as_chunks::<8>();
-    for (word, bytes) in words.iter_mut().zip(whole) {
-        *word = u64::from_ne_bytes(*bytes);
+    if let Some(last) = words.last_mut() {
+        *last = 0;
     }
-    if let Some(last) = words.get_mut(whole.len()) {
-        let mut padded = [0; 8];
-        padded[..rest.len()].copy_from_slice(rest);
-        *last = u64::from_ne_bytes(padded);
-    }
-}
-
-/// Copies words out to bytes.
-fn copy_out(words: &[u64], bytes: &mut [u8]) {
-    let (whole, rest) = bytes.as_chunks_mut::<8>();
-    for (bytes, word) in whole.iter_mut().zip(words) {
-        *bytes = word.to_ne_bytes();
-    }
-    if let Some(last) = words.get(whole.len()) {
-        let length = rest.len();
-        rest.copy_from_slice(&last.to_ne_bytes()[..length]);
-    }
+    words.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
 }

@@ -171,11 +171,9 @@ impl Objects {
             nodes.node_mut(at)[NEXT] = next;
         }
         self.count -= 1;
-        // Two at a time, so that a table that empties never lags behind its contents.
-        for _ in 0..2 {
-            if self.buckets > 1 && self.count < self.buckets / 2 {
-                self.join(nodes);
-            }
+        // As many buckets as objects, give or take a block: then `any` finds one at once.
+        if self.count + BLOCK < self.buckets {
+            self.join(nodes);
         }
         if self.count == 0 {
             for block in self.blocks.drain(..) {
