@@ -83,26 +83,13 @@ bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush)
 }
 
 /**
- * zcv_backlog_send - posts what there are slots for
- * @q:	the queue
+ * zcv_backlog_first - the oldest entry
+ * @b:	the backlog
  *
- * Context: q->lock held.
+ * Context: The queue's lock held.
+ * Return: The entry or NULL.
  */
-void zcv_backlog_send(struct zcv_queue *q)
+struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b)
 {
-	struct zcv_flush *flush;
-	struct zcv_slot *slot;
-
-	lockdep_assert_held(&q->lock);
-	while (!zcv_is_lost(q->dev) && !zcv_backlog_empty(&q->backlog)) {
-		slot = zcv_take_small_slot(q);
-		if (!slot)
-			return;
-		flush = zcv_backlog_at(&q->backlog, q->backlog.head);
-		zcv_fill_key(slot, flush->opcode, 0, flush->pool, &flush->key,
-			     flush->count);
-		if (!zcv_post(q, slot, false))
-			return;
-		q->backlog.head++;
-	}
+	return zcv_backlog_empty(b) ? NULL : zcv_backlog_at(b, b->head);
 }

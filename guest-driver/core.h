@@ -47,6 +47,7 @@ extern struct xarray zcache_pools;
 
 int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool);
 void zcache_pools_deactivate(void);
+void zcache_shared_pools_flush(struct zcache_transport *t);
 void zcache_dead_pools_forget(void);
 int zcache_dead_pools_destroy(struct zcache_transport *t);
 int zcache_pool_destroy_on(struct zcache_transport *t, u32 id);

@@ -118,6 +118,35 @@ fail:
 }
 EXPORT_SYMBOL_GPL(zcache_pool_add);
 
+/*
+ * Other guests stay in a shared pool that we leave. From then on nobody tells
+ * them when a page changes that we put there, so all of it has to go.
+ */
+static int zcache_pool_leave(struct zcache_transport *t,
+			     struct zcache_pool *pool)
+{
+	if (!(pool->flags & ZCACHE_POOL_SHARED))
+		return 0;
+	return t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+}
+
+/**
+ * zcache_shared_pools_flush - leaves all shared pools
+ * @t:	a device that is being detached, out of the data path's sight
+ *
+ * Context: Process context, zcache_mutex held.
+ */
+void zcache_shared_pools_flush(struct zcache_transport *t)
+{
+	struct zcache_pool *pool;
+	unsigned long id;
+
+	lockdep_assert_held(&zcache_mutex);
+	xa_for_each(&zcache_pools, id, pool)
+		if (zcache_pool_leave(t, pool))
+			break;
+}
+
 /**
  * zcache_pool_remove - ends a pool, here and on the device
  * @id:	its id; may be unknown
@@ -141,8 +170,8 @@ void zcache_pool_remove(u32 id)
 	synchronize_srcu_expedited(&zcache_srcu);
 
 	t = zcache_current_locked();
-	if (t && pool->created && !t->ops->quiesce(t) &&
-	    !zcache_pool_destroy_on(t, pool->id))
+	if (t && pool->created && !zcache_pool_leave(t, pool) &&
+	    !t->ops->quiesce(t) && !zcache_pool_destroy_on(t, pool->id))
 		pool->created = false;
 
 	zcache_stats_retire(pool);

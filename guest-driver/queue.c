@@ -297,10 +297,10 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
 		sg_set_page(&page, slot->page, ZCACHE_PAGE_SIZE, 0);
 
 	sgs[out++] = &head;
-	if (slot->opcode == ZCACHE_OP_PUT)
+	if (zcv_opcode(slot) == ZCACHE_OP_PUT)
 		sgs[out++] = &page;
 	sgs[out + in++] = &result;
-	if (slot->opcode == ZCACHE_OP_GET)
+	if (zcv_opcode(slot) == ZCACHE_OP_GET)
 		sgs[out + in++] = &page;
 
 	slot->state = awaited ? ZCV_SLOT_AWAITED : ZCV_SLOT_POSTED;

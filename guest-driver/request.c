@@ -29,23 +29,18 @@ static struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
 	return &dev->queues[reciprocal_scale(hash, dev->nr_queues)];
 }
 
-static void zcv_fill(struct zcv_slot *slot, const union zcache_req *req)
-{
-	slot->opcode = le16_to_cpu(req->hdr.opcode);
-	slot->out.req = *req;
-}
-
 /**
- * zcv_fill_key - fills in a request on a key
- * @slot:	the slot
+ * zcv_key_req - makes a request on a key
  * @opcode:	PUT, GET or a flush
  * @flags:	ZCACHE_GET_*
  * @pool:	pool id
  * @key:	the key; NULL for FLUSH_POOL
  * @count:	pages of a FLUSH_RANGE, else ignored
+ *
+ * Return: The request.
  */
-void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
-		  const struct zcache_key *key, u64 count)
+union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
+			     const struct zcache_key *key, u64 count)
 {
 	union zcache_req req = {
 		.key.hdr.opcode = cpu_to_le16(opcode),
@@ -59,7 +54,39 @@ void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
 		req.key.index = cpu_to_le64(key->index);
 	if (opcode == ZCACHE_OP_FLUSH_RANGE)
 		req.key.count = cpu_to_le64(count);
-	zcv_fill(slot, &req);
+	return req;
+}
+
+/* Posts a flush that nobody waits for, if there is a slot. */
+static bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
+			   const struct zcache_key *key, u64 count)
+{
+	struct zcv_slot *slot = zcv_take_small_slot(q);
+
+	if (!slot)
+		return false;
+	slot->out.req = zcv_key_req(opcode, 0, pool, key, count);
+	return zcv_post(q, slot, false);
+}
+
+/**
+ * zcv_backlog_send - posts what there are slots for
+ * @q:	the queue
+ *
+ * Context: q->lock held.
+ */
+void zcv_backlog_send(struct zcv_queue *q)
+{
+	struct zcv_flush *flush;
+
+	lockdep_assert_held(&q->lock);
+	while (!zcv_is_lost(q->dev)) {
+		flush = zcv_backlog_first(&q->backlog);
+		if (!flush || !zcv_post_flush(q, flush->opcode, flush->pool,
+					      &flush->key, flush->count))
+			return;
+		q->backlog.head++;
+	}
 }
 
 static void zcv_bad_status(struct zcv_queue *q, u16 status)
@@ -106,7 +133,7 @@ static int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot)
  */
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
-	if (slot->opcode != ZCACHE_OP_PUT)
+	if (zcv_opcode(slot) != ZCACHE_OP_PUT)
 		zcv_flush_answer(q, slot);
 	else if (zcv_put_answer(q, slot) == -ENOSPC)
 		q->refused++;
@@ -125,7 +152,6 @@ static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
 		.key = *key,
 		.count = count,
 	};
-	struct zcv_slot *slot;
 
 	lockdep_assert_held(&q->lock);
 
@@ -137,14 +163,9 @@ static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
 		flush.opcode = ZCACHE_OP_FLUSH_RANGE;
 		flush.count = 1;
 	}
-	if (zcv_backlog_empty(&q->backlog)) {
-		slot = zcv_take_small_slot(q);
-		if (slot) {
-			zcv_fill_key(slot, opcode, 0, pool->id, key, count);
-			if (zcv_post(q, slot, false))
-				return;
-		}
-	}
+	if (zcv_backlog_empty(&q->backlog) &&
+	    zcv_post_flush(q, opcode, pool->id, key, count))
+		return;
 	zcache_count(pool, ZC_INVALIDATE_BACKLOGGED);
 	if (!zcv_backlog_push(&q->backlog, &flush))
 		zcache_pool_poison(pool);
@@ -177,7 +198,7 @@ static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 	}
 	if (slot) {
 		copy_highpage(slot->page, page);
-		zcv_fill_key(slot, ZCACHE_OP_PUT, 0, pool->id, key, 0);
+		slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0);
 		if (zcv_post(q, slot, false)) {
 			zcache_count(pool, ZC_PUTS);
 			goto unlock;
@@ -194,7 +215,6 @@ static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
 		      u16 opcode, const struct zcache_key *key, u64 count)
 {
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
-	struct zcv_slot *slot;
 	unsigned long flags;
 	bool done = true;
 
@@ -206,10 +226,7 @@ static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
 		/* Persistent pages can be there again; ephemeral ones can't. */
 		done = !zcache_pool_persistent(pool);
 	} else if (zcache_pool_persistent(pool)) {
-		slot = zcv_take_small_slot(q);
-		if (slot)
-			zcv_fill_key(slot, opcode, 0, pool->id, key, count);
-		done = slot && zcv_post(q, slot, false);
+		done = zcv_post_flush(q, opcode, pool->id, key, count);
 	} else {
 		zcv_invalidate(q, pool, opcode, key, count);
 	}
@@ -259,7 +276,7 @@ static struct zcv_slot *zcv_call_post(struct zcv_call *call)
 		return ERR_PTR(-EAGAIN);
 	if (call->data)
 		copy_highpage(slot->page, call->data);
-	zcv_fill(slot, &call->req);
+	slot->out.req = call->req;
 	return zcv_post(q, slot, true) ? slot : ERR_PTR(-EAGAIN);
 }
 
@@ -309,19 +326,6 @@ static struct zcv_slot *zcv_call(struct zcv_call *call)
 	return err ? ERR_PTR(err) : slot;
 }
 
-static void zcv_call_key(struct zcv_call *call, struct zcv_queue *q, u16 opcode,
-			 u16 flags, u32 pool, const struct zcache_key *key,
-			 u64 count)
-{
-	struct zcv_slot draft = {};
-
-	zcv_fill_key(&draft, opcode, flags, pool, key, count);
-	call->q = q;
-	call->pool = NULL;
-	call->data = NULL;
-	call->req = draft.out.req;
-}
-
 static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
 			  struct page *page)
 {
@@ -368,15 +372,14 @@ static int zcv_get(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 flags, const struct zcache_key *key, struct page *page)
 {
 	bool ephemeral = !zcache_pool_persistent(pool);
-	struct zcv_call call;
-	struct zcv_slot *slot;
+	struct zcv_call call = {
+		.q = zcv_queue_of(to_zcv(t), pool->id, key),
+		.pool = ephemeral ? pool : NULL,
+		.req = zcv_key_req(ZCACHE_OP_GET, flags, pool->id, key, 0),
+	};
+	struct zcv_slot *slot = zcv_call(&call);
 	int err;
 
-	zcv_call_key(&call, zcv_queue_of(to_zcv(t), pool->id, key),
-		     ZCACHE_OP_GET, flags, pool->id, key, 0);
-	if (ephemeral)
-		call.pool = pool;
-	slot = zcv_call(&call);
 	if (slot == ERR_PTR(-ENOENT)) {
 		zcache_count(pool, ZC_GET_POISONED);
 		return -ENOENT;
@@ -397,14 +400,14 @@ static int zcv_get(struct zcache_transport *t, struct zcache_pool *pool,
 static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
 		     const struct zcache_key *key, struct page *page)
 {
-	struct zcv_call call;
-	struct zcv_slot *slot;
+	struct zcv_call call = {
+		.q = zcv_queue_of(to_zcv(t), pool->id, key),
+		.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0),
+		.data = page,
+	};
+	struct zcv_slot *slot = zcv_call(&call);
 	int err;
 
-	zcv_call_key(&call, zcv_queue_of(to_zcv(t), pool->id, key),
-		     ZCACHE_OP_PUT, 0, pool->id, key, 0);
-	call.data = page;
-	slot = zcv_call(&call);
 	if (IS_ERR(slot))
 		return PTR_ERR(slot);
 	err = zcv_put_answer(call.q, slot);
@@ -426,16 +429,16 @@ static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
 /* On every queue, so that it comes after whatever was posted there before. */
 static int zcv_flush_pool(struct zcv_device *dev, u32 pool)
 {
-	struct zcv_call *call, calls[ZCV_MAX_QUEUES];
+	struct zcv_call calls[ZCV_MAX_QUEUES] = {};
 	struct zcv_slot *slots[ZCV_MAX_QUEUES];
 	unsigned int i, started;
 	int err = 0;
 
 	for (started = 0; started < dev->nr_queues; started++) {
-		call = &calls[started];
-		zcv_call_key(call, &dev->queues[started], ZCACHE_OP_FLUSH_POOL,
-			     0, pool, NULL, 0);
-		slots[started] = zcv_call_start(call);
+		calls[started].q = &dev->queues[started];
+		calls[started].req = zcv_key_req(ZCACHE_OP_FLUSH_POOL, 0, pool,
+						 NULL, 0);
+		slots[started] = zcv_call_start(&calls[started]);
 		if (IS_ERR(slots[started])) {
 			err = -EIO;
 			break;
@@ -451,13 +454,13 @@ static int zcv_flush_wait(struct zcache_transport *t, struct zcache_pool *pool,
 			  u16 opcode, const struct zcache_key *key, u64 count)
 {
 	struct zcv_device *dev = to_zcv(t);
-	struct zcv_call call;
+	struct zcv_call call = {};
 	struct zcv_slot *slot;
 
 	if (opcode == ZCACHE_OP_FLUSH_POOL)
 		return zcv_flush_pool(dev, pool->id);
-	zcv_call_key(&call, zcv_queue_of(dev, pool->id, key), opcode, 0,
-		     pool->id, key, count);
+	call.q = zcv_queue_of(dev, pool->id, key);
+	call.req = zcv_key_req(opcode, 0, pool->id, key, count);
 	slot = zcv_call_start(&call);
 	if (IS_ERR(slot))
 		return PTR_ERR(slot);

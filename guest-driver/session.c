@@ -276,6 +276,7 @@ void zcache_detach(struct zcache_transport *t)
 	mutex_lock(&zcache_mutex);
 	if (zcache_current_locked() == t) {
 		zcache_unpublish_locked(t);
+		zcache_shared_pools_flush(t);
 		/* What was posted without waiting may be under way still. */
 		t->ops->quiesce(t);
 	}

@@ -35,7 +35,6 @@ enum zcv_slot_state {
  * @node:	link in a free list
  * @page:	bounce page, or NULL in slots for requests without a page
  * @state:	enum zcv_slot_state
- * @opcode:	of the request
  * @seq:	number of the request on its queue
  * @used:	how many bytes the device says it wrote
  * @result:	the answer, copied from @in once
@@ -46,7 +45,6 @@ struct zcv_slot {
 	struct list_head node;
 	struct page *page;
 	int state;
-	u16 opcode;
 	u32 seq;
 	u32 used;
 	struct zcache_result result;
@@ -82,6 +80,11 @@ struct zcv_backlog {
 	u32 head;
 	u32 tail;
 };
+
+static inline u16 zcv_opcode(const struct zcv_slot *slot)
+{
+	return le16_to_cpu(slot->out.req.hdr.opcode);
+}
 
 #define ZCV_BACKLOG	1024
 
@@ -195,12 +198,13 @@ void zcv_tick(struct work_struct *work);
 int zcv_backlog_init(struct zcv_backlog *b);
 void zcv_backlog_free(struct zcv_backlog *b);
 bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush);
-void zcv_backlog_send(struct zcv_queue *q);
+struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b);
 
 /* request.c */
 extern const struct zcache_transport_ops zcv_transport_ops;
-void zcv_fill_key(struct zcv_slot *slot, u16 opcode, u16 flags, u32 pool,
-		  const struct zcache_key *key, u64 count);
+union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
+			     const struct zcache_key *key, u64 count);
+void zcv_backlog_send(struct zcv_queue *q);
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
 
 #endif /* _ZCACHE_VIRTIO_H */
