@@ -2,16 +2,20 @@
 /*
  * Brings accepted swap pages back before their device leaves.
  *
- * First the kernel takes them back: frontswap_shrink() faults them into their
- * owners and frees the slots, as swapoff does. In 5.10 it has to be watched:
+ * At first the kernel takes them back: frontswap_shrink() faults them into
+ * their owners and frees the slots, as swapoff does. In 5.10 it has to be
+ * watched:
  *  - it ends when enough pages were brought back, or a signal is pending, or
  *    no slot at all is in use, on disk included; so on its own it can go round
  *    for ever. It runs in a kthread, which gets a signal when it has done
- *    enough or does nothing any more.
+ *    enough or does nothing any more, and looks for it between two processes.
  *  - slots that are free already can wait for a while in the swap slot cache
  *    (64 for each CPU) and count as in use.
  *  - with several swap areas it looks at the first one only.
- * What is left then is copied into guest memory and served from there.
+ *  - where memory is short it is slow: each page it brings back is preceded by
+ *    its neighbours, and pushes others out.
+ * So what it has not brought back after some time is copied into guest memory,
+ * beside it, and served from there until the slot is freed.
  */
 #include <linux/delay.h>
 #include <linux/frontswap.h>
@@ -19,21 +23,22 @@
 #include <linux/sched/signal.h>
 #include "core.h"
 
-/* How often progress is looked at, and how long there may be none. */
+/* How often progress is looked at. */
 #define POLL_MS		20
+/* The kernel has so long, as long as it gets on within the second time. */
+#define PATIENCE_MS	10000
 #define STALL_MS	1000
-/* Passes without progress before giving up on the kernel. */
-#define IDLE_PASSES	2
+/* Without any progress for so long the rest is given up. */
+#define GIVE_UP_MS	30000
 /* Slots of each CPU that can wait in the kernel's swap slot cache. */
 #define SLOT_CACHE	64
-/* Rounds of rescuing, and the pause before the next for memory to get free. */
-#define RESCUE_ROUNDS	50
-#define RESCUE_PAUSE_MS	100
+/* The part of memory that rescued pages may take. */
+#define RESCUE_PART	8
 
 /*
- * The shrinking thread. It may be blocked in a load from a device that was
- * lost while draining; then it outlives the drain, and ends when the page is
- * there.
+ * The shrinking thread. It may outlive a drain: when it is told to end it first
+ * finishes the process it is at, and in it can wait for a page of a device that
+ * was lost. Only one drain runs at a time, and it alone uses these.
  */
 static struct task_struct *zcache_shrinker;
 static DECLARE_COMPLETION(zcache_shrinker_done);
@@ -46,10 +51,18 @@ static int zcache_shrink_thread(void *target)
 	return 0;
 }
 
-static bool zcache_shrink_start(void)
+static bool zcache_shrinker_ended(void)
+{
+	if (zcache_shrinker && completion_done(&zcache_shrinker_done)) {
+		put_task_struct(zcache_shrinker);
+		zcache_shrinker = NULL;
+	}
+	return !zcache_shrinker;
+}
+
+static void zcache_shrinker_start(unsigned long live)
 {
 	unsigned long total = frontswap_curr_pages();
-	unsigned long live = zcache_swap_total(ZC_PAGE_LIVE);
 	struct task_struct *task;
 	unsigned long target;
 
@@ -59,63 +72,16 @@ static bool zcache_shrink_start(void)
 	task = kthread_create(zcache_shrink_thread, (void *)target,
 			      "zcache-drain");
 	if (IS_ERR(task))
-		return false;
+		return;
 	get_task_struct(task);
 	zcache_shrinker = task;
 	wake_up_process(task);
-	return true;
 }
 
-/* Return: false if it does not end: it waits for a page of a lost device. */
-static bool zcache_shrink_stop(struct zcache_transport *t)
+static void zcache_shrinker_stop(void)
 {
-	while (!completion_done(&zcache_shrinker_done)) {
-		if (READ_ONCE(t->lost))
-			return false;
+	if (!zcache_shrinker_ended())
 		send_sig(SIGTERM, zcache_shrinker, 1);
-		msleep(POLL_MS);
-	}
-	put_task_struct(zcache_shrinker);
-	zcache_shrinker = NULL;
-	return true;
-}
-
-/* What is left when the kernel has done what it can do quickly. */
-static bool zcache_drained(void)
-{
-	return zcache_swap_total(ZC_PAGE_LIVE) <=
-	       SLOT_CACHE * num_online_cpus();
-}
-
-static void zcache_shrink(struct zcache_transport *t)
-{
-	unsigned long live, before, since;
-	int idle = 0;
-
-	while (!zcache_drained() && idle < IDLE_PASSES && !READ_ONCE(t->lost)) {
-		before = zcache_swap_total(ZC_PAGE_LIVE);
-		if (!zcache_shrink_start())
-			return;
-		live = before;
-		since = jiffies;
-		while (!completion_done(&zcache_shrinker_done) &&
-		       !zcache_drained() && !READ_ONCE(t->lost)) {
-			msleep(POLL_MS);
-			if (zcache_swap_total(ZC_PAGE_LIVE) < live) {
-				live = zcache_swap_total(ZC_PAGE_LIVE);
-				since = jiffies;
-			} else if (time_after(jiffies, since +
-					      msecs_to_jiffies(STALL_MS))) {
-				break;
-			}
-		}
-		if (!zcache_shrink_stop(t))
-			return;
-		if (zcache_swap_total(ZC_PAGE_LIVE) < before)
-			idle = 0;
-		else
-			idle++;
-	}
 }
 
 static int zcache_rescue_one(struct zcache_transport *t,
@@ -125,6 +91,9 @@ static int zcache_rescue_one(struct zcache_transport *t,
 	struct page *page;
 	int err;
 
+	if (zcache_swap_total(ZC_PAGE_RESCUED) >=
+	    totalram_pages() / RESCUE_PART)
+		return -ENOMEM;
 	page = alloc_page(GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!page)
 		return -ENOMEM;
@@ -159,19 +128,44 @@ static void zcache_rescue(struct zcache_transport *t)
 {
 	struct zcache_pool *pool;
 	unsigned long id;
-	int round;
 
-	for (round = 0; round < RESCUE_ROUNDS; round++) {
-		if (round)
-			msleep(RESCUE_PAUSE_MS);
-		mutex_lock(&zcache_mutex);
-		xa_for_each(&zcache_pools, id, pool)
-			if (pool->map && pool->active)
-				zcache_rescue_pool(t, pool);
-		mutex_unlock(&zcache_mutex);
-		if (!zcache_swap_total(ZC_PAGE_LIVE) || READ_ONCE(t->lost))
-			return;
+	mutex_lock(&zcache_mutex);
+	xa_for_each(&zcache_pools, id, pool)
+		if (pool->map && pool->active)
+			zcache_rescue_pool(t, pool);
+	mutex_unlock(&zcache_mutex);
+}
+
+static bool zcache_passed(unsigned long since, unsigned int ms)
+{
+	return time_after(jiffies, since + msecs_to_jiffies(ms));
+}
+
+static void zcache_bring_back(struct zcache_transport *t)
+{
+	const unsigned long few = SLOT_CACHE * num_online_cpus();
+	unsigned long start = jiffies, progress = jiffies;
+	unsigned long live, least = ULONG_MAX;
+
+	while ((live = zcache_swap_total(ZC_PAGE_LIVE)) &&
+	       !READ_ONCE(t->lost)) {
+		if (live < least) {
+			least = live;
+			progress = jiffies;
+		} else if (zcache_passed(progress, GIVE_UP_MS)) {
+			break;
+		}
+
+		if (live > few && zcache_shrinker_ended())
+			zcache_shrinker_start(live);
+		if (zcache_passed(progress, STALL_MS))
+			zcache_shrinker_stop();
+		if (live <= few || zcache_passed(progress, STALL_MS) ||
+		    zcache_passed(start, PATIENCE_MS))
+			zcache_rescue(t);
+		msleep(POLL_MS);
 	}
+	zcache_shrinker_stop();
 }
 
 /* What was rescued is still on the device, which may not keep it. */
@@ -207,17 +201,15 @@ void zcache_drain(struct zcache_transport *t)
 	unsigned long left;
 
 	/* The disk has them all. */
-	if (!before || zcache_swap_loss == ZCACHE_LOSS_WRITETHROUGH)
+	if (zcache_swap_loss == ZCACHE_LOSS_WRITETHROUGH)
 		return;
-	if (zcache_shrinker && completion_done(&zcache_shrinker_done))
-		zcache_shrink_stop(t);
-	if (!zcache_shrinker)
-		zcache_shrink(t);
-
-	zcache_rescue(t);
+	if (before)
+		zcache_bring_back(t);
 	zcache_flush_drained(t);
 
 	left = zcache_swap_total(ZC_PAGE_LIVE);
-	pr_info("drained %lu swap pages (%lu kept in memory), %lu left\n",
-		before - left, zcache_swap_total(ZC_PAGE_RESCUED), left);
+	if (before)
+		pr_info("drained %lu swap pages, %lu left, %lu kept in memory\n",
+			before - left, left,
+			zcache_swap_total(ZC_PAGE_RESCUED));
 }
