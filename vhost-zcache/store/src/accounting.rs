@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::op::Refusal;
 
+/// Bytes that ephemeral pages leave for the index, or a sixteenth of the limit.
+const RESERVE: u64 = 1 << 20;
+
 /// Bytes in use under a limit.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -71,6 +74,15 @@ impl Account {
 
     pub(crate) fn own(&self) -> &Budget {
         &self.own
+    }
+
+    /// Whether so little is left under a limit that ephemeral pages should make do with what they
+    /// have: the rest is for the index, which cannot take its pages from an evicted record.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.budgets().into_iter().any(|budget| {
+            let limit = budget.limit();
+            limit.saturating_sub(budget.used()) < RESERVE.min(limit / 16)
+        })
     }
 
     fn budgets(&self) -> [&Budget; 2] {

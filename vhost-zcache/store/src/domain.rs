@@ -17,7 +17,7 @@ use crate::stats::{Contents, Counters};
 
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
 /// swap device is served in parallel while a small file stays in one shard.
-const STRIPE_BITS: u32 = 10;
+const STRIPE_BITS: u32 = 6;
 /// Pages removed before other requests get their turn.
 const BATCH: u64 = 512;
 

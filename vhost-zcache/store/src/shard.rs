@@ -178,18 +178,28 @@ impl Shard {
         self.nodes.free(number);
     }
 
-    /// Finds room, evicting pages of the same heap if that is allowed.
+    /// Finds room, evicting pages of the same heap if that is allowed: a few while memory is short,
+    /// to do without more of it, and more when there is none.
     fn alloc(&mut self, heap: usize, words: u32, may_evict: bool) -> Result<u32, Refusal> {
         let mut evicted = 0;
         loop {
-            let refusal = match self.space.alloc(heap, words) {
-                Ok(at) => return Ok(at),
-                Err(refusal) => refusal,
-            };
-            if !may_evict || evicted == MAX_EVICTIONS || !self.evict_one(heap) {
-                return Err(refusal);
+            if may_evict && evicted < MAX_EVICTIONS && self.space.heap(heap).account.is_tight() {
+                if let Some(at) = self.space.alloc_hole(heap, words) {
+                    return Ok(at);
+                }
+                evicted += 1;
+                if self.evict_one(heap) {
+                    continue;
+                }
             }
-            evicted += 1;
+            return match self.space.alloc(heap, words) {
+                Ok(at) => Ok(at),
+                Err(_) if may_evict && evicted < MAX_EVICTIONS && self.evict_one(heap) => {
+                    evicted += 1;
+                    continue;
+                }
+                Err(refusal) => Err(refusal),
+            };
         }
     }
 
@@ -208,8 +218,9 @@ impl Shard {
             object.pages += 1;
             object.write(&mut self.nodes, number);
         }
+        let pages = self.space.heap(heap).contents.pages;
         if let Some(ghosts) = &mut self.ghosts[heap] {
-            page.proven |= ghosts.recall(ghost_name(key.bucket_hash(), key.index));
+            page.proven |= ghosts.recall(ghost_name(key.bucket_hash(), key.index), pages);
         }
         let linked = self.space.heap(heap).purpose == Use::Evictable;
         let head = PageHead::new(page.codec, page.bytes.len(), linked, page.epoch).with_main(page.proven);
@@ -398,7 +409,11 @@ impl Shard {
     fn evict(&mut self, heap: usize, at: u32) {
         let name = self.space.page_name(at);
         let object = Object::read(&self.nodes, name.object);
-        self.remember(heap, object.hash, name.index);
+        // A page that left the main queue had its chance: remembering it as well would let a loop
+        // longer than the store wash the main queue out.
+        if !self.space.page_head(at).is_main() {
+            self.remember(heap, object.hash, name.index);
+        }
         self.pool_mut(object.pool).counters.evicted += 1;
         self.remove_page(name.object, name.index);
     }

@@ -217,16 +217,25 @@ impl Space {
     /// Finds room for a record. Until its head is published, the location is still a hole.
     pub(crate) fn alloc(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
         debug_assert!(words <= MAX_WORDS);
-        let at = match self.heap(heap).bins.fitting(words) {
-            Some(at) => {
-                self.split_hole(heap, at, words);
-                at
-            }
-            None => self.extend(heap, words)?,
-        };
+        if let Some(at) = self.alloc_hole(heap, words) {
+            return Ok(at);
+        }
+        let at = self.extend(heap, words)?;
+        self.add_live(heap, at, words);
+        Ok(at)
+    }
+
+    /// Finds room for a record in a hole.
+    pub(crate) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<u32> {
+        let at = self.heap(heap).bins.fitting(words)?;
+        self.split_hole(heap, at, words);
+        self.add_live(heap, at, words);
+        Some(at)
+    }
+
+    fn add_live(&mut self, heap: usize, at: u32, words: u32) {
         self.slot_mut(slot_of(at)).live += words;
         self.heap_mut(heap).live += u64::from(words);
-        Ok(at)
     }
 
     /// Takes a hole out of its bin; what remains behind `words` words stays a hole.

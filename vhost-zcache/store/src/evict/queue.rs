@@ -7,7 +7,7 @@ use crate::arena::record::{pair, split};
 use crate::arena::space::Space;
 
 /// The small queue's share of a heap is 1 / this.
-const SMALL_SHARE: u64 = 10;
+const SMALL_SHARE: u64 = 14;
 
 /// Word of a linked record that holds its neighbours.
 const LINK: u32 = 3;
