@@ -16,8 +16,8 @@ use zcache_store::{
     PutError, Scratch, Store, StoreConfig,
 };
 
-const THREADS: u64 = 4;
-const OPERATIONS: usize = 6000;
+const THREADS: u32 = 4;
+const OPERATIONS: u32 = 6000;
 const INDEXES: u64 = 24;
 
 /// What an operation did to its key, or saw there.
@@ -100,10 +100,10 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(mut self, pools: &[PoolId]) -> Vec<(Key, Event)> {
         for operation in 0..OPERATIONS {
-            let pool = pools[self.random.below(pools.len() as u64) as usize];
-            let object = ObjectId([self.random.below(2) as u8; 24]);
+            let pool = *self.random.pick(pools);
+            let object = ObjectId([u8::from(self.random.below(2) == 1); 24]);
             let key = Key { pool, object, index: self.random.below(INDEXES) * 61 };
-            let seed = (operation as u32) << 4 | self.thread;
+            let seed = operation << 4 | self.thread;
             match self.random.below(20) {
                 0..8 => self.record(key, |guest, scratch| match guest.put(scratch, &key, &page(seed)) {
                     Ok(()) => What::Put(seed),
@@ -174,7 +174,7 @@ fn check(events: Vec<(Key, Event)>, persistent: impl Fn(PoolId) -> bool) {
     assert!(hits > 1000, "only {hits} gets found a page: the test tells nothing");
 }
 
-fn run(limit: u64, seed: u64) {
+fn run(limit: u64, seed: u32) {
     let cold = ColdConfig { after: Duration::from_millis(8), cpu_percent: 100 };
     let config = StoreConfig { cold: Some(cold), shards: 2, ..StoreConfig::new(limit) };
     assert_eq!(config.background, Background::Thread);
@@ -192,8 +192,8 @@ fn run(limit: u64, seed: u64) {
                 let worker = Worker {
                     guest: &guest,
                     clock: &clock,
-                    random: Numbers::new(seed * THREADS + thread),
-                    thread: thread as u32,
+                    random: Numbers::new(u64::from(seed * THREADS + thread)),
+                    thread,
                     scratch: Scratch::new(),
                     events: Vec::new(),
                 };

@@ -14,8 +14,9 @@ use zcache_store::{
 
 const POOL: PoolId = PoolId(0);
 
-fn key(n: u64) -> Key {
-    Key { pool: POOL, object: ObjectId([(n % 3) as u8; 24]), index: n * n * 977 }
+fn key(n: u32) -> Key {
+    let index = u64::from(n) * u64::from(n) * 977;
+    Key { pool: POOL, object: ObjectId([(n % 3) as u8; 24]), index }
 }
 
 /// Fills a store whose allocations fail from the `nth` on; returns whether any put was refused.
@@ -31,7 +32,7 @@ fn run(nth: u64, kind: PoolKind) -> bool {
     let mut refused = false;
     faults.fail_from(nth);
     for n in 0..90 {
-        match guest.put(&mut scratch, &key(n), &page(n as u32)) {
+        match guest.put(&mut scratch, &key(n), &page(n)) {
             Ok(()) => stored.push(n),
             Err(error) => {
                 assert_eq!(error, PutError::Refused(Refusal::NoMemory), "at allocation {nth}");
@@ -47,7 +48,7 @@ fn run(nth: u64, kind: PoolKind) -> bool {
         if kind == PoolKind::Persistent {
             assert_eq!(got, Ok(()), "page {n} was lost at allocation {nth}");
         }
-        assert!(got.is_err() || out == page(n as u32), "page {n} is another at allocation {nth}");
+        assert!(got.is_err() || out == page(n), "page {n} is another at allocation {nth}");
     }
     faults.fail_from(0);
     guest.put(&mut scratch, &key(1), &page(7)).expect("there is memory again");

@@ -31,7 +31,7 @@ fn guest(store: &Store, kind: PoolKind) -> Guest {
 
 /// Pages of the seeds that compress to a few hundred bytes.
 fn text(n: u64) -> zcache_store::Page {
-    page((n as u32) * 3 + 1)
+    page(u32::try_from(n * 3 + 1).expect("a small number"))
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn limits_hold_while_many_guests_put() {
                 guest.create_pool(POOL, kind).expect("a pool is made");
                 let mut scratch = Scratch::new();
                 for n in 0..6000 {
-                    let _ = guest.put(&mut scratch, &key(n % 2500), &page(n as u32));
+                    let _ = guest.put(&mut scratch, &key(n % 2500), &page(u32::try_from(n).expect("a small number")));
                     if n % 7 == 0 {
                         guest.flush_page(&key(n / 2)).expect("the pool exists");
                     }

@@ -26,8 +26,7 @@ impl Corpus {
     fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let bytes = if path.extension().is_some_and(|extension| extension == "zst") {
-            zstd::decode_all(&bytes[..])
-                .with_context(|| format!("{} is not zstd-compressed", path.display()))?
+            zstd::decode_all(&bytes[..]).with_context(|| format!("{} is not zstd-compressed", path.display()))?
         } else {
             bytes
         };
@@ -44,8 +43,7 @@ impl Corpus {
             return files.iter().map(|file| Self::read(file)).collect();
         }
         let sampled = [Self::sample_files()?, Self::sample_processes()];
-        let usable: Vec<Self> =
-            sampled.into_iter().filter(|corpus| corpus.pages.len() >= 500).collect();
+        let usable: Vec<Self> = sampled.into_iter().filter(|corpus| corpus.pages.len() >= 500).collect();
         if usable.is_empty() {
             bail!("this machine yields no pages to measure with; name files with --corpus");
         }
@@ -139,12 +137,7 @@ fn anonymous(process: &Path, line: &str) -> Option<(PathBuf, u64, usize)> {
     Some((process.to_owned(), start, usize::try_from((end - start) / PAGE_SIZE as u64).ok()?))
 }
 
-fn read_resident(
-    process: &Path,
-    first: u64,
-    count: usize,
-    pages: &mut Vec<Page>,
-) -> std::io::Result<()> {
+fn read_resident(process: &Path, first: u64, count: usize, pages: &mut Vec<Page>) -> std::io::Result<()> {
     const PRESENT: u64 = 1 << 63;
     let mut pagemap = File::open(process.join("pagemap"))?;
     pagemap.seek(SeekFrom::Start(first * 8))?;

@@ -54,6 +54,11 @@ impl Numbers {
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         next(&mut self.0) % limit
     }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        let at = self.below(from.len() as u64);
+        &from[usize::try_from(at).expect("an index of a slice")]
+    }
 }
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Whether operations stay as fast while the store grows, and the longest of all.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use zcache_store::{GetMode, GuestConfig, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig};
+
+use super::corpus::Corpus;
+use super::random::Random;
+use super::shape::{POOL, Shape};
+
+/// Pages at which the first figures are taken.
+const SMALL: u64 = 65_536;
+/// Operations of each kind that a percentile is taken of.
+const SAMPLES: usize = 40_000;
+
+/// Latencies at one size.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Latency {
+    pub(super) pages: u64,
+    pub(super) put_p50_ns: u64,
+    pub(super) put_p99_ns: u64,
+    pub(super) get_p50_ns: u64,
+    pub(super) get_p99_ns: u64,
+}
+
+/// Growth from 64 thousand pages.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Growth {
+    pub(super) small: Latency,
+    pub(super) large: Latency,
+    /// The longest operation during which the thread was not preempted.
+    pub(super) longest_op_ms: f64,
+    /// The longest of all, waiting for a CPU included.
+    pub(super) longest_wall_ms: f64,
+    /// Operations above half a millisecond that were preempted.
+    pub(super) preempted: u64,
+}
+
+/// Times operations and tells long ones from preempted ones.
+struct Watch {
+    switches: u64,
+    since_check: u32,
+    longest: Duration,
+    longest_wall: Duration,
+    preempted: u64,
+}
+
+/// How often this thread was preempted.
+fn switches() -> Result<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let count = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    Ok(count.context("/proc/thread-self/status has no nonvoluntary_ctxt_switches")?.trim().parse()?)
+}
+
+impl Watch {
+    fn new() -> Result<Self> {
+        let switches = switches()?;
+        let longest = Duration::ZERO;
+        Ok(Self { switches, since_check: 0, longest, longest_wall: longest, preempted: 0 })
+    }
+
+    fn time(&mut self, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+        let started = Instant::now();
+        work()?;
+        let elapsed = started.elapsed();
+        self.longest_wall = self.longest_wall.max(elapsed);
+        self.since_check += 1;
+        if elapsed > Duration::from_micros(500) || self.since_check == 64 {
+            let now = switches()?;
+            if elapsed > Duration::from_micros(500) && now != self.switches {
+                self.preempted += 1;
+            } else {
+                self.longest = self.longest.max(elapsed);
+            }
+            self.switches = now;
+            self.since_check = 0;
+        }
+        Ok(u64::try_from(elapsed.as_nanos())?)
+    }
+}
+
+struct Run<'a> {
+    guest: &'a zcache_store::Guest,
+    corpus: &'a Corpus,
+    scratch: Scratch,
+    watch: Watch,
+}
+
+impl Run<'_> {
+    fn put(&mut self, key: u64, page: usize) -> Result<u64> {
+        let page = &self.corpus.pages[page % self.corpus.pages.len()];
+        let (guest, scratch) = (self.guest, &mut self.scratch);
+        self.watch.time(|| guest.put(scratch, &Shape::Files.key(key), page).context("a put was refused"))
+    }
+
+    fn get(&mut self, key: u64) -> Result<u64> {
+        let mut out = [0; PAGE_SIZE];
+        let (guest, scratch) = (self.guest, &mut self.scratch);
+        self.watch.time(|| Ok(guest.get(scratch, &Shape::Files.key(key), GetMode::Plain, &mut out)?))
+    }
+
+    fn latency(&mut self, pages: u64) -> Result<Latency> {
+        let mut random = Random::new(pages);
+        let mut puts = Vec::with_capacity(SAMPLES);
+        let mut gets = Vec::with_capacity(SAMPLES);
+        for sample in 0..SAMPLES {
+            let key = |random: &mut Random| random.next() % pages;
+            let put = key(&mut random);
+            puts.push(self.put(put, sample)?);
+            let get = key(&mut random);
+            gets.push(self.get(get)?);
+        }
+        puts.sort_unstable();
+        gets.sort_unstable();
+        Ok(Latency {
+            pages,
+            put_p50_ns: puts[SAMPLES / 2],
+            put_p99_ns: puts[SAMPLES * 99 / 100],
+            get_p50_ns: gets[SAMPLES / 2],
+            get_p99_ns: gets[SAMPLES * 99 / 100],
+        })
+    }
+}
+
+/// Grows a store to `pages` pages.
+pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
+    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let guest = store.register_guest(GuestConfig::new("bench"));
+    guest.create_pool(POOL, PoolKind::Persistent)?;
+    let mut run = Run { guest: &guest, corpus, scratch: Scratch::new(), watch: Watch::new()? };
+    for key in 0..SMALL {
+        run.put(key, usize::try_from(key)?)?;
+    }
+    let small = run.latency(SMALL)?;
+    for key in SMALL..pages {
+        run.put(key, usize::try_from(key)?)?;
+    }
+    let large = run.latency(pages.max(SMALL))?;
+    Ok(Growth {
+        small,
+        large,
+        longest_op_ms: run.watch.longest.as_secs_f64() * 1e3,
+        longest_wall_ms: run.watch.longest_wall.as_secs_f64() * 1e3,
+        preempted: run.watch.preempted,
+    })
+}
