@@ -15,7 +15,11 @@ use crate::{command, host};
 /// copy keeps this layout, so one Kbuild file serves both places.
 const SHARED_HEADERS: &str = "protocol/include";
 
-/// Builds the driver and returns the folder its `.ko` files are in. Warnings are errors.
+/// What sparse is asked for: warnings, byte order included, end the build.
+const SPARSE_FLAGS: &str = "CF=-D__CHECK_ENDIAN__ -Wsparse-error";
+
+/// Builds the driver and returns the folder its `.ko` files are in. Warnings of the compiler and
+/// of sparse are errors.
 pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<PathBuf> {
     let driver = fs::canonicalize(driver).while_doing("open", driver)?;
     let parent = driver.parent().unwrap_or(&driver);
@@ -23,7 +27,7 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<
     collect(&driver, &mut files)?;
     collect(&parent.join(SHARED_HEADERS), &mut files)?;
 
-    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec()];
+    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec(), SPARSE_FLAGS.into()];
     for file in &files {
         let place = file.strip_prefix(parent).unwrap_or(file);
         inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
@@ -48,6 +52,7 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<
             .arg(kernel.build_tree())
             .arg(format!("M={}", dir.join(folder).display()))
             .args(["ARCH=x86_64", "W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
+            .args(["C=1", "CHECK=sparse", SPARSE_FLAGS])
             .arg("modules");
         command::run(&mut make, &dir.join("build.log"))?;
         Ok(Vec::new())

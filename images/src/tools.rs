@@ -13,8 +13,8 @@ use crate::error::{IoContext as _, Result};
 use crate::{host, linked};
 
 const SUITES: &[Suite] = &[Suite { repository: Repository::Main, name: "bookworm" }];
-const PACKAGES: &[&str] = &["bc", "bison", "flex", "libelf-dev", "lz4", "m4", "squashfs-tools", "zlib1g-dev"];
-const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs"];
+const PACKAGES: &[&str] = &["bc", "bison", "flex", "libelf-dev", "lz4", "m4", "sparse", "squashfs-tools", "zlib1g-dev"];
+const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs", "sparse"];
 
 /// Libraries that build tools of the kernel are linked with.
 const STATIC_LIBRARIES: &[&str] = &["libelf.a", "libz.a"];
