@@ -48,8 +48,8 @@ fn fio_verifies_while_the_device_comes_and_goes() {
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkdir -p /mnt1; mount /dev/vdb /mnt1")?;
         let fio = guest.spawn(
-            "for round in 1 2 3; do
-                 fio --name=v --directory=/mnt1 --size=96M --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=psync \
+            "for round in 1 2; do
+                 fio --name=v --directory=/mnt1 --size=80M --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=psync \
                      --verify=crc32c --verify_interval=4k --verify_fatal=1 --randseed=$round --fsync_on_close=1 >/tmp/fio 2>&1 ||
                      { cat /tmp/fio; exit 1; }
              done",

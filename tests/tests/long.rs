@@ -66,7 +66,7 @@ fn long_stress_under_kasan_and_lockdep() {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0);
         options.kernel = Kernel::ClassicDebug;
-        options.memory_mib = 384;
+        options.memory_mib = 320;
         for size in [192, 192, 512, 64] {
             options = options.disk_mib(size);
         }
@@ -75,7 +75,7 @@ fn long_stress_under_kasan_and_lockdep() {
             vm.guest().sh("zcat /proc/config.gz")?.contains("CONFIG_KASAN=y"),
             "The debug kernel has no KASAN: nothing would be found"
         );
-        stress(&vm, 60, 300)
+        stress(&vm, 35, 240)
     });
 }
 
@@ -88,6 +88,6 @@ fn long_stress_at_full_speed() {
             options = options.disk_mib(size);
         }
         let vm = s.vm(options)?;
-        stress(&vm, 60, 280)
+        stress(&vm, 45, 280)
     });
 }

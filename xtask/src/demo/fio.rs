@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use zcache_tests::Vm;
+use zcache_tests::load::DROP_CACHES;
 
 /// Longest that one pass may take: TCG on a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -26,9 +27,10 @@ pub(crate) struct Reads {
 }
 
 impl FileSet {
-    /// Creates the files.
+    /// Creates the files and forgets them: every later read has to come from somewhere.
     pub(crate) fn write(&self, vm: &Vm) -> Result<()> {
         self.fio(vm, "--rw=write --bs=1M --do_verify=0 --end_fsync=1")?;
+        vm.guest().sh(DROP_CACHES)?;
         Ok(())
     }
 
@@ -47,7 +49,7 @@ impl FileSet {
     fn fio(&self, vm: &Vm, what: &str) -> Result<Reads> {
         let script = format!(
             "fio --name=set --filename=/mnt/ext4/a:/mnt/ext4/b:/mnt/ext4/c:/mnt/ext4/d --size={}M \
-             --ioengine=psync --verify=crc32c --verify_interval=4k --verify_fatal=1 \
+             --ioengine=psync --invalidate=0 --verify=crc32c --verify_interval=4k --verify_fatal=1 \
              --buffer_compress_percentage=50 --output-format=json {what}",
             self.megabytes
         );
