@@ -6,8 +6,8 @@
  * of it, all faster than a device answers. Entries that say the same as their
  * neighbour are merged, so even a large truncation waits in a few entries.
  *
- * Merging may change the order among entries. That makes no difference: they
- * all remove pages, and no put enters the ring between them.
+ * Merging may change the order among entries, and puts overtake them. Both only
+ * make pages go that could have stayed: see docs/ordering.md.
  */
 #include <linux/slab.h>
 #include "zcache_virtio.h"

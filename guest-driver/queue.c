@@ -44,6 +44,13 @@
 #define THROTTLE_MS	50
 #define THROTTLE_STILL	1000
 
+/*
+ * A put waits so long (us) for a slot, with interrupts off. A device that works
+ * frees one within microseconds; a put that is dropped costs a read of the disk.
+ * After a wait in vain no put waits before the device has answered something.
+ */
+#define PUT_WAIT	500
+
 /* Sleeps of a waiting task, after it has spun: from, doubling, up to (us). */
 #define SLEEP_MIN	20
 #define SLEEP_MAX	500
@@ -93,6 +100,7 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 	small = min(small, pages);
 
 	q->nr_pages = pages;
+	q->gave_up_at = U32_MAX;
 	q->dev = dev;
 	q->vq = vq;
 	spin_lock_init(&q->lock);
@@ -148,6 +156,17 @@ static void zcv_arm(struct zcv_device *dev, bool soon)
 	}
 }
 
+/* Whether the device wants to be notified of what it was not notified of. */
+static bool zcv_kick_prepare(struct zcv_queue *q)
+{
+	bool notify = virtqueue_kick_prepare(q->vq);
+
+	q->kicks += notify;
+	q->unkicked = 0;
+	q->urgent = false;
+	return notify;
+}
+
 /**
  * zcv_unlock - releases the queue's lock and notifies the device
  * @q:		the queue
@@ -160,12 +179,8 @@ void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 {
 	bool notify = false, busy, soon;
 
-	if (!zcv_is_lost(q->dev) && (q->urgent || q->unkicked >= KICK_BATCH)) {
-		notify = virtqueue_kick_prepare(q->vq);
-		q->kicks += notify;
-		q->unkicked = 0;
-		q->urgent = false;
-	}
+	if (!zcv_is_lost(q->dev) && (q->urgent || q->unkicked >= KICK_BATCH))
+		notify = zcv_kick_prepare(q);
 	busy = q->posted != q->answered;
 	soon = q->unkicked || !zcv_backlog_empty(&q->backlog);
 	spin_unlock_irqrestore(&q->lock, flags);
@@ -234,6 +249,34 @@ struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
 	list_del(&slot->node);
 	q->nr_free_pages--;
 	return slot;
+}
+
+/**
+ * zcv_wait_page_slot - takes a slot for a put, waiting a little if need be
+ * @q:	the queue
+ *
+ * Context: q->lock held; takes up to PUT_WAIT.
+ * Return: The slot or NULL.
+ */
+struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q)
+{
+	struct zcv_slot *slot = zcv_take_page_slot(q, q->reserve);
+	unsigned int us;
+
+	if (slot || q->gave_up_at == q->answered)
+		return slot;
+	q->put_waits++;
+	if (zcv_kick_prepare(q))
+		virtqueue_notify(q->vq);
+	for (us = 0; us < PUT_WAIT; us++) {
+		udelay(1);
+		zcv_reap(q);
+		slot = zcv_take_page_slot(q, q->reserve);
+		if (slot || zcv_is_lost(q->dev))
+			return slot;
+	}
+	q->gave_up_at = q->answered;
+	return NULL;
 }
 
 /**

@@ -189,12 +189,10 @@ static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 		zcache_count(pool, ZC_PUT_DROPPED_POISONED);
 		goto unlock;
 	}
-	if (!zcv_backlog_empty(&q->backlog)) {
-		zcache_count(pool, ZC_PUT_DROPPED_BACKLOG);
-	} else {
-		slot = zcv_take_page_slot(q, q->reserve);
-		if (!slot)
-			zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
+	slot = zcv_wait_page_slot(q);
+	if (zcv_is_lost(q->dev)) {
+		zcache_count(pool, ZC_PUT_UNATTACHED);
+		goto unlock;
 	}
 	if (slot) {
 		copy_highpage(slot->page, page);
@@ -203,9 +201,9 @@ static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 			zcache_count(pool, ZC_PUTS);
 			goto unlock;
 		}
-		zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
 	}
 	/* The device may have an older copy. */
+	zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
 	zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
 unlock:
 	zcv_unlock(q, flags);
@@ -502,6 +500,8 @@ static void zcv_show(struct zcache_transport *t, struct seq_file *m)
 		seq_printf(m, "queue%u_posted %u\n", i, READ_ONCE(q->posted));
 		seq_printf(m, "queue%u_answered %u\n", i,
 			   READ_ONCE(q->answered));
+		seq_printf(m, "queue%u_put_waits %lu\n", i,
+			   READ_ONCE(q->put_waits));
 		seq_printf(m, "queue%u_kicks %lu\n", i, READ_ONCE(q->kicks));
 		seq_printf(m, "queue%u_refused %lu\n", i,
 			   READ_ONCE(q->refused));

@@ -13,7 +13,6 @@
 static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_PUTS] = "puts",
 	[ZC_PUT_DROPPED_RING_FULL] = "put_dropped_ring_full",
-	[ZC_PUT_DROPPED_BACKLOG] = "put_dropped_backlog",
 	[ZC_PUT_DROPPED_POISONED] = "put_dropped_poisoned",
 	[ZC_PUT_UNATTACHED] = "put_unattached",
 	[ZC_PUT_INACTIVE] = "put_inactive",

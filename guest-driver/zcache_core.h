@@ -33,7 +33,6 @@ struct zcache_swapmap;
 enum zcache_counter {
 	ZC_PUTS,			/* ephemeral pages sent to the device */
 	ZC_PUT_DROPPED_RING_FULL,	/* no free slot in the queue */
-	ZC_PUT_DROPPED_BACKLOG,		/* invalidations wait for a slot */
 	ZC_PUT_DROPPED_POISONED,	/* the pool is about to be flushed */
 	ZC_PUT_UNATTACHED,		/* no device */
 	ZC_PUT_INACTIVE,		/* the device refused the pool */

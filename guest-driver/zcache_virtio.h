@@ -86,7 +86,7 @@ static inline u16 zcv_opcode(const struct zcv_slot *slot)
 	return le16_to_cpu(slot->out.req.hdr.opcode);
 }
 
-#define ZCV_BACKLOG	1024
+#define ZCV_BACKLOG	4096
 
 static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
 {
@@ -110,7 +110,9 @@ static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
  * @progress:	jiffies of the last answer, or of the post that ended idleness
  * @unkicked:	requests the device was not notified of
  * @urgent:	a task waits for one of them
- * @backlog:	while it is not empty, no put for an ephemeral pool is posted
+ * @gave_up_at:	@answered when a put last waited for a slot in vain
+ * @put_waits:	puts that found no slot and waited for one
+ * @backlog:	while it is not empty, no get for an ephemeral pool is posted
  * @refused:	puts nobody waited for that the device refused
  * @kicks:	notifications
  * @slots:	all slots
@@ -122,7 +124,7 @@ static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
 struct zcv_queue {
 	struct zcv_device *dev;
 	struct virtqueue *vq;
-	spinlock_t lock;
+	spinlock_t lock;		/* see above */
 	struct list_head free_pages;
 	struct list_head free_small;
 	unsigned int nr_pages;
@@ -133,6 +135,8 @@ struct zcv_queue {
 	unsigned long progress;
 	unsigned int unkicked;
 	bool urgent;
+	u32 gave_up_at;
+	unsigned long put_waits;
 	struct zcv_backlog backlog;
 	unsigned long refused;
 	unsigned long kicks;
@@ -185,6 +189,7 @@ void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
+struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
