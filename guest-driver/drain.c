@@ -15,7 +15,8 @@
  *  - where memory is short it is slow: each page it brings back is preceded by
  *    its neighbours, and pushes others out.
  * So what it has not brought back after some time is copied into guest memory,
- * beside it, and served from there until the slot is freed.
+ * beside it, and served from there once. Loads while draining help, too: the
+ * page counts as changed then, and is written to the disk when it is evicted.
  */
 #include <linux/delay.h>
 #include <linux/frontswap.h>
@@ -26,14 +27,14 @@
 /* How often progress is looked at. */
 #define POLL_MS		20
 /* The kernel has so long, as long as it gets on within the second time. */
-#define PATIENCE_MS	10000
+#define PATIENCE_MS	5000
 #define STALL_MS	1000
 /* Without any progress for so long the rest is given up. */
 #define GIVE_UP_MS	30000
 /* Slots of each CPU that can wait in the kernel's swap slot cache. */
 #define SLOT_CACHE	64
 /* The part of memory that rescued pages may take. */
-#define RESCUE_PART	8
+#define RESCUE_PART	4
 
 /*
  * The shrinking thread. It may outlive a drain: when it is told to end it first

@@ -178,6 +178,15 @@ static int zcache_frontswap_store(unsigned int type, pgoff_t offset,
 }
 
 /*
+ * Makes the kernel write the page to the disk before it drops it again. It is
+ * in the swap cache, and locked, so nobody loads the slot until then.
+ */
+static void zcache_hand_over(struct page *page)
+{
+	SetPageDirty(page);
+}
+
+/*
  * Return: 0; -ENOENT: the page is not with us; -ENODATA: it was, and no device
  * has it; -EAGAIN: its device is away.
  */
@@ -194,6 +203,8 @@ static int zcache_load_pool(struct zcache_pool *pool, unsigned long offset,
 	case ZC_PAGE_RESCUED:
 		if (!zcache_swapmap_copy_rescued(pool->map, offset, page))
 			return -ENODATA;
+		zcache_hand_over(page);
+		zcache_swapmap_release(pool->map, offset);
 		zcache_count(pool, ZC_LOAD_RESCUED);
 		return 0;
 	case ZC_PAGE_LOST:
@@ -208,6 +219,8 @@ static int zcache_load_pool(struct zcache_pool *pool, unsigned long offset,
 	zcache_swap_key(&key, offset);
 	err = t->ops->get(t, pool, 0, &key, page);
 	if (!err) {
+		if (zcache_get_state() == ZCACHE_DRAINING)
+			zcache_hand_over(page);
 		zcache_count(pool, ZC_LOADS);
 		return 0;
 	}
