@@ -6,6 +6,10 @@
 //! back.
 
 use std::sync::Arc;
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::op::Refusal;
@@ -158,5 +162,36 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.shrink(self.bytes);
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::Budget;
+
+    /// Two threads that pay and pay back never exceed the limit together, and both are refused
+    /// only if there really is no room.
+    #[test]
+    fn a_limit_holds_in_every_interleaving() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(3));
+            let pay = |budget: &Budget| {
+                let paid = budget.try_add(2);
+                assert!(budget.used() <= 3, "the limit is exceeded");
+                if paid {
+                    budget.sub(2);
+                }
+                paid
+            };
+            let other = Arc::clone(&budget);
+            let thread = thread::spawn(move || pay(&other));
+            let here = pay(&budget);
+            let there = thread.join().expect("the thread does not panic");
+            assert!(here || there, "both were refused");
+            assert_eq!(budget.used(), 0, "something is still charged");
+        });
     }
 }

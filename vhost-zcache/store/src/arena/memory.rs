@@ -231,3 +231,63 @@ impl PageRun {
         self.mapping.discard(page * HOST_PAGE, HOST_PAGE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arena(segments: u32) -> Arc<Arena> {
+        Arc::new(Arena::new(segments, Faults::default()).expect("an arena is made"))
+    }
+
+    #[test]
+    fn a_segment_is_empty_again_for_the_next_holder() {
+        let arena = arena(2);
+        let mut first = arena.take().expect("a segment is free");
+        first.populate(PAGE_WORDS).expect("there is memory");
+        first.words_mut().fill(7);
+        first.publish(3, 9);
+        assert_eq!(first.words()[2..5], [7, 9, 7]);
+        let number = first.number;
+        drop(first);
+        let mut again = arena.take().expect("a segment is free");
+        assert_eq!(again.number, number, "a returned segment is taken first");
+        again.populate(PAGE_WORDS * 2).expect("there is memory");
+        assert!(again.words().iter().all(|word| *word == 0), "another holder's words are readable");
+    }
+
+    #[test]
+    fn segments_do_not_overlap_and_run_out() {
+        let arena = arena(2);
+        let mut both: Vec<Segment> = (0..2).map(|_| arena.take().expect("a segment is free")).collect();
+        assert!(arena.take().is_err(), "an arena of two gave three segments");
+        for (segment, value) in both.iter_mut().zip(1..) {
+            segment.populate(SEGMENT_WORDS).expect("there is memory");
+            segment.words_mut().fill(value);
+        }
+        for (segment, value) in both.iter().zip(1..) {
+            assert!(segment.words().iter().all(|word| *word == value));
+        }
+        both.pop();
+        assert!(arena.take().is_ok());
+    }
+
+    #[test]
+    fn a_segment_outlives_the_handle_of_its_arena() {
+        let arena = arena(1);
+        let mut segment = arena.take().expect("a segment is free");
+        drop(arena);
+        segment.populate(PAGE_WORDS).expect("there is memory");
+        segment.words_mut()[0] = 1;
+        assert_eq!(segment.words()[0], 1);
+    }
+
+    #[test]
+    fn a_page_that_was_given_back_is_empty() {
+        let mut run = PageRun::new(Faults::default()).expect("there is memory");
+        run.populate(1).expect("there is memory");
+        run.cells_mut()[PAGE_CELLS..2 * PAGE_CELLS].fill(5);
+        run.discard(1);
+        assert!(run.cells().iter().all(|cell| *cell == 0));
+    }
+}
