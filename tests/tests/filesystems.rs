@@ -97,7 +97,7 @@ fn with_ocfs2(s: &Scenario, socket: SocketOptions) -> Result<(usize, u64, u64)> 
 
 #[test]
 fn a_shared_pool_that_is_allowed_is_used() {
-    scenario("shared_allowed", Duration::from_secs(120), |s| {
+    scenario("shared_allowed", Duration::from_secs(240), |s| {
         let allowed = SocketOptions { memory_limit: None, allow_shared: vec![SHARED_UUID.to_owned()] };
         let (active, hits, denied) = with_ocfs2(s, allowed)?;
         ensure!(active == 1 && denied == 0, "The allowed pool was denied");
@@ -108,7 +108,7 @@ fn a_shared_pool_that_is_allowed_is_used() {
 
 #[test]
 fn a_shared_pool_that_is_not_allowed_is_denied_and_the_guest_goes_on() {
-    scenario("shared_denied", Duration::from_secs(120), |s| {
+    scenario("shared_denied", Duration::from_secs(240), |s| {
         let (active, hits, denied) = with_ocfs2(s, SocketOptions::default())?;
         ensure!(active == 0 && denied > 0, "A shared pool that nobody allowed is active");
         ensure!(hits == 0, "A pool that was denied gave {hits} pages");

@@ -118,7 +118,7 @@ fn written_through_swap_pages_survive_the_daemon() {
 /// Conformance: ZC-DRV-13.
 #[test]
 fn a_guest_that_is_told_so_panics_rather_than_go_on() {
-    scenario("loss_swap_panic", Duration::from_secs(120), |s| {
+    scenario("loss_swap_panic", Duration::from_secs(240), |s| {
         let (vm, daemon) = attached_guest(s, "panic")?;
         let _hog = vm.guest().spawn(&swaphog(300, 60))?;
         await_swapped(&vm)?;

@@ -69,7 +69,9 @@ fn without_a_device_the_guest_lives_on_its_disks() {
     scenario("unattached", Duration::from_secs(240), |s| {
         let (vm, daemon) = guest_with_daemon(s, &[192, 512])?;
         let guest = vm.guest();
-        guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc")?;
+        guest.sh(
+            "mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc",
+        )?;
         guest.sh(&write_files("/mnt1", 48))?;
         guest.sh(&cycle_files("/mnt1", 48))?;
         guest.sh_within(&swaphog(280, 2), Duration::from_secs(120))?;

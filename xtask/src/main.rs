@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dependencies;
 mod driver;
 mod guest;
 mod size;
