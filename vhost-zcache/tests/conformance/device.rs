@@ -8,7 +8,8 @@ use virtio_bindings::bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_VE
 
 use crate::client::daemon::Daemon;
 use crate::client::wire::{Req, opcode, status};
-use crate::client::{Client, Setup, page};
+use crate::client::{Client, Setup};
+use crate::requests_on;
 
 /// Little-endian word of the configuration space.
 fn word(config: &[u8], offset: usize) -> u32 {
@@ -35,18 +36,8 @@ fn every_queue_takes_every_request() {
     let daemon = Daemon::start();
     let mut guest = Client::connect(&daemon.socket(0), Setup { queues: 8, ..Setup::default() });
     for queue in 0..8 {
-        let requests = [
-            Req::hello(1),
-            Req::create(1, 0, [0; 16]),
-            Req::put(1, 1, 1, &page(1)),
-            Req::get(1, 1, 1, 0),
-            Req::flush_page(1, 1, 1),
-            Req::flush_range(1, 1, 1, 1),
-            Req::flush_object(1, 1),
-            Req::flush_pool(1),
-            Req::destroy(1),
-        ];
-        for request in requests {
+        let opening = [Req::hello(1), Req::create(1, 0, [0; 16])];
+        for request in opening.into_iter().chain(requests_on(1)) {
             let opcode = request.opcode();
             let answer = guest.submit(queue, &[request]).remove(0);
             assert_eq!(answer.status, status::OK, "opcode {opcode} on queue {queue}");

@@ -4,16 +4,20 @@
 use crate::client::daemon::Daemon;
 use crate::client::wire::{PERSISTENT, Req, SHARED, status};
 use crate::client::{Client, eventually, page};
+use crate::{ALLOW, UUID, requests_on};
 
-const UUID: [u8; 16] = [0xab; 16];
 const OTHER: [u8; 16] = [0xcd; 16];
-const ALLOWED: &str =
-    "allow-shared=abababab-abab-abab-abab-abababababab,allow-shared=cdcdcdcd-cdcd-cdcd-cdcd-cdcdcdcdcdcd";
+const ALLOW_OTHER: &str = "allow-shared=cdcdcdcd-cdcd-cdcd-cdcd-cdcdcdcdcdcd";
+
+/// Socket options that allow both UUIDs.
+fn allow_both() -> String {
+    format!("{ALLOW},{ALLOW_OTHER}")
+}
 
 /// Conformance: ZC-DEV-20.
 #[test]
 fn attributes_that_make_no_sense_are_invalid() {
-    let daemon = Daemon::with(&[ALLOWED], &[]);
+    let daemon = Daemon::with(&[&allow_both()], &[]);
     let mut guest = Client::attach(&daemon.socket(0));
     for (what, request) in [
         ("persistent and shared", Req::create(1, PERSISTENT | SHARED, UUID)),
@@ -29,7 +33,7 @@ fn attributes_that_make_no_sense_are_invalid() {
 /// Conformance: ZC-DEV-21, ZC-DEV-25.
 #[test]
 fn creating_a_pool_again_changes_nothing() {
-    let daemon = Daemon::with(&[ALLOWED], &[]);
+    let daemon = Daemon::with(&[&allow_both()], &[]);
     let mut guest = Client::attach(&daemon.socket(0));
     let kinds = [(1, 0, [0; 16]), (2, PERSISTENT, [0; 16]), (3, SHARED, UUID), (u32::MAX, 0, [0; 16])];
     for (pool, flags, uuid) in kinds {
@@ -48,7 +52,7 @@ fn creating_a_pool_again_changes_nothing() {
 /// Conformance: ZC-DEV-22, ZC-DEV-24.
 #[test]
 fn shared_pools_are_for_those_who_may() {
-    let daemon = Daemon::with(&[ALLOWED, ALLOWED, ""], &[]);
+    let daemon = Daemon::with(&[&allow_both(), &allow_both(), ""], &[]);
     let mut one = Client::attach(&daemon.socket(0));
     let mut two = Client::attach(&daemon.socket(1));
     let mut stranger = Client::attach(&daemon.socket(2));
@@ -107,15 +111,7 @@ fn a_destroyed_pool_never_comes_back() {
         }
         let destroyed = guest.one(Req::destroy(1));
         assert_eq!((destroyed.status, destroyed.value), (status::OK, 100), "pages removed, flags {flags}");
-        for request in [
-            Req::put(1, 1, 1, &page(1)),
-            Req::get(1, 1, 1, 0),
-            Req::flush_page(1, 1, 1),
-            Req::flush_range(1, 1, 1, 1),
-            Req::flush_object(1, 1),
-            Req::flush_pool(1),
-            Req::destroy(1),
-        ] {
+        for request in requests_on(1) {
             let opcode = request.opcode();
             assert_eq!(guest.status(request), status::NO_POOL, "opcode {opcode}, flags {flags}");
         }

@@ -4,22 +4,11 @@
 use crate::client::daemon::Daemon;
 use crate::client::wire::{EXCLUSIVE, PERSISTENT, Req, SHARED, opcode, status};
 use crate::client::{Client, Setup, eventually, page};
-
-const UUID: [u8; 16] = [0xab; 16];
-const ALLOWED: &str = "allow-shared=abababab-abab-abab-abab-abababababab";
+use crate::{ALLOW, UUID, requests_on};
 
 /// One well-formed request of each opcode but HELLO.
-fn one_of_each() -> Vec<Req> {
-    vec![
-        Req::create(1, 0, [0; 16]),
-        Req::put(1, 1, 1, &page(1)),
-        Req::get(1, 1, 1, 0),
-        Req::flush_page(1, 1, 1),
-        Req::flush_range(1, 1, 1, 1),
-        Req::flush_object(1, 1),
-        Req::flush_pool(1),
-        Req::destroy(1),
-    ]
+fn one_of_each() -> impl Iterator<Item = Req> {
+    std::iter::once(Req::create(1, 0, [0; 16])).chain(requests_on(1))
 }
 
 /// Conformance: ZC-DEV-13.
@@ -35,7 +24,7 @@ fn unknown_opcodes_are_unsupported() {
 /// Conformance: ZC-DEV-14.
 #[test]
 fn fields_and_flags_without_meaning_must_be_zero() {
-    let daemon = Daemon::with(&[ALLOWED], &[]);
+    let daemon = Daemon::with(&[ALLOW], &[]);
     let mut guest = Client::attach(&daemon.socket(0));
     guest.create(1, 0);
     assert_eq!(guest.put(1, 1, 1, &page(1)), status::OK);
@@ -101,7 +90,7 @@ fn a_hello_of_another_version_changes_nothing() {
 /// Conformance: ZC-DEV-17, ZC-DEV-18.
 #[test]
 fn the_instance_decides_what_stays() {
-    let daemon = Daemon::with(&[ALLOWED, ALLOWED], &[]);
+    let daemon = Daemon::with(&[ALLOW, ALLOW], &[]);
     let mut guest = Client::attach(&daemon.socket(0));
     let mut other = Client::attach(&daemon.socket(1));
     let fill = |guest: &mut Client| {
