@@ -89,8 +89,22 @@ fn turn(corpus: &Corpus, first: u64) -> impl Iterator<Item = (u64, usize)> {
     (first..first + TURN).map(move |page| (page, usize::try_from(page % length).unwrap_or(0)))
 }
 
+/// Fills and drops a store, so that the memory the measured one gets was used before: on a virtual
+/// machine, the first touch of memory ever made costs the hypervisor more than the put.
+fn warm_up(corpus: &Corpus) -> Result<()> {
+    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let guest = store.register_guest(GuestConfig::new("bench"));
+    guest.create_pool(POOL, PoolKind::Persistent)?;
+    let mut scratch = Scratch::new();
+    for (key, page) in (0..TURNS).flat_map(|number| turn(corpus, number * TURN)) {
+        guest.put(&mut scratch, &Shape::Swap.key(key), &corpus.pages[page])?;
+    }
+    Ok(())
+}
+
 /// Measures one thread.
 pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
+    warm_up(corpus)?;
     let store = Store::new(StoreConfig::new(u64::MAX))?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
