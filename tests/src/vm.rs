@@ -436,7 +436,9 @@ fn await_agent(agent: &Agent, limit: Duration) -> Result<()> {
     }
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log; empty when it cannot be read.
+#[must_use]
+pub fn tail(log: &Path) -> String {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")

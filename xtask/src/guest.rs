@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcache_tests::{
     Artefacts, Console, Daemon, DaemonOptions, Exit, Kernel, Modules, Presence, SocketOptions, Stream, Vm, VmOptions,
-    fresh_folder,
+    fresh_folder, tail,
 };
 
 use crate::{build, size};
@@ -102,6 +102,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if matches!(status, Ok(0)) {
         fs::remove_dir_all(&dir).with_context(|| format!("Cannot remove {}", dir.display()))?;
     } else {
+        let console = tail(&dir.join("guest-serial.log"));
+        if status.is_err() && script.is_some() && !console.is_empty() {
+            eprintln!("The guest's console ends with:\n{console}");
+        }
         eprintln!("Logs and counters are in {}", dir.display());
     }
     Ok(ExitCode::from(status?))
