@@ -6,130 +6,34 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::accounting::{Account, Budget, Charge, Use};
-use crate::arena::memory::{HOST_PAGE, Segment};
+use crate::arena::memory::HOST_PAGE;
 use crate::arena::record::PayloadSum;
 use crate::codec::Scratch;
 use crate::cold::ColdConfig;
-use crate::compact::Threshold;
 use crate::domain::{Common, Domain, Shared};
-use crate::guest::GuestConfig;
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
-use crate::op::{GetError, GetMode, PutError, Refusal};
+use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
-use crate::rebuild::{FoundPools, Origin};
-use crate::shard::{NewPage, PageKey, PoolRef, PoolShard, Shard};
+use crate::shard::{NewPage, PageKey, PoolRef, PoolShard};
+use crate::state::{Entry, GuestState, Pools};
 use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
 
 /// Charged for each shard of each domain a guest uses: lock, tables and list heads.
-const SHARD_OVERHEAD: u64 = HOST_PAGE as u64;
+pub(crate) const SHARD_OVERHEAD: u64 = HOST_PAGE as u64;
 /// Times that room is made for one put before it is refused.
 const ATTEMPTS: usize = 4;
 /// Heap number of a guest's persistent pages in its own domain.
-const PERSISTENT: usize = 0;
+pub(crate) const PERSISTENT: usize = 0;
 /// Heap number of a guest's ephemeral pages in its own domain.
-const EPHEMERAL: usize = 1;
-
-/// A guest's pool, as the guest knows it.
-#[derive(Clone)]
-enum Entry {
-    Own { slot: usize, kind: PoolKind },
-    Shared(Arc<Shared>),
-}
-
-impl Entry {
-    fn kind(&self) -> PoolKind {
-        match self {
-            Self::Own { kind, .. } => *kind,
-            Self::Shared(shared) => PoolKind::SharedEphemeral(shared.uuid),
-        }
-    }
-}
-
-/// A guest's pools, and what their bookkeeping costs.
-struct Pools {
-    entries: BTreeMap<PoolId, Entry>,
-    base: Charge,
-}
-
-pub(crate) struct GuestState {
-    pub(crate) number: u32,
-    name: String,
-    pub(crate) account: Arc<Account>,
-    pools: Mutex<Pools>,
-    /// Made with the first pool.
-    domain: OnceLock<Domain>,
-}
-
-impl GuestState {
-    fn pools(&self) -> MutexGuard<'_, Pools> {
-        // The map is whole whenever the lock is free.
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn domain(&self) -> Result<&Domain, NoPool> {
-        self.domain.get().ok_or(NoPool)
-    }
-
-    fn shared_pools(&self) -> Vec<Arc<Shared>> {
-        let pools = self.pools();
-        let mut shared: Vec<Arc<Shared>> = Vec::new();
-        for entry in pools.entries.values() {
-            if let Entry::Shared(pool) = entry
-                && !shared.iter().any(|known| Arc::ptr_eq(known, pool))
-            {
-                shared.push(Arc::clone(pool));
-            }
-        }
-        shared
-    }
-
-    /// Does something with the shard, heap and key a guest's key stands for.
-    fn at_page<R>(&self, key: &Key, work: impl FnOnce(&mut Shard, usize, &PageKey) -> R) -> Result<R, NoPool> {
-        let domain = self.domain()?;
-        let hash = domain.hash(key.pool.0, &key.object);
-        let mut shard = domain.lock(domain.shard_of(hash, key.index));
-        let (shared, heap) = match shard.resolve(key.pool).ok_or(NoPool)? {
-            PoolRef::Own { pool, heap } => {
-                let (pool, heap) = (*pool, *heap);
-                let key = PageKey { pool, hash, object: &key.object, index: key.index };
-                return Ok(work(&mut shard, heap, &key));
-            }
-            PoolRef::Shared { pool, heap } => (Arc::clone(pool), *heap),
-        };
-        drop(shard);
-        let domain = &shared.domain;
-        let hash = domain.hash(0, &key.object);
-        let mut shard = domain.lock(domain.shard_of(hash, key.index));
-        self.check_member(&shard, heap)?;
-        let key = PageKey { pool: 0, hash, object: &key.object, index: key.index };
-        Ok(work(&mut shard, heap, &key))
-    }
-
-    /// Whether the guest is still a member of a shared pool where it had that heap.
-    fn check_member(&self, shard: &Shard, heap: usize) -> Result<(), NoPool> {
-        match shard.space.heaps.get(heap) {
-            Some(Some(heap)) if heap.guest == self.number => Ok(()),
-            _ => Err(NoPool),
-        }
-    }
-
-    /// Does something with the domain and slot a pool number stands for.
-    fn at_pool<R>(&self, pool: PoolId, work: impl FnOnce(&Domain, usize, u32) -> R) -> Result<R, NoPool> {
-        let entry = self.pools().entries.get(&pool).cloned().ok_or(NoPool)?;
-        match entry {
-            Entry::Own { slot, .. } => Ok(work(self.domain()?, slot, pool.0)),
-            Entry::Shared(shared) => Ok(work(&shared.domain, 0, 0)),
-        }
-    }
-}
+pub(crate) const EPHEMERAL: usize = 1;
 
 pub(crate) struct Engine {
     pub(crate) common: Common,
     pub(crate) budget: Arc<Budget>,
-    guests: Mutex<BTreeMap<u32, Arc<GuestState>>>,
-    next_guest: AtomicU32,
-    guest_count: AtomicU32,
-    shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
+    pub(crate) guests: Mutex<BTreeMap<u32, Arc<GuestState>>>,
+    pub(crate) next_guest: AtomicU32,
+    pub(crate) guest_count: AtomicU32,
+    pub(crate) shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
     /// Coarse time, for finding cold pages.
     pub(crate) epoch: AtomicU8,
     pub(crate) cold: Option<ColdConfig>,
@@ -149,11 +53,11 @@ impl Engine {
         }
     }
 
-    fn guests_map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<GuestState>>> {
+    pub(crate) fn guests_map(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<GuestState>>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn guests(&self) -> Vec<Arc<GuestState>> {
+    pub(crate) fn guests(&self) -> Vec<Arc<GuestState>> {
         self.guests_map().values().cloned().collect()
     }
 
@@ -165,7 +69,7 @@ impl Engine {
         guest
     }
 
-    fn guest_state(&self, number: u32, name: String, limit: Option<u64>) -> Arc<GuestState> {
+    pub(crate) fn guest_state(&self, number: u32, name: String, limit: Option<u64>) -> Arc<GuestState> {
         let account = Arc::new(Account::new(limit, Arc::clone(&self.budget)));
         let base = Charge::none(Arc::clone(&account), Use::Kept);
         Arc::new(GuestState {
@@ -177,62 +81,7 @@ impl Engine {
         })
     }
 
-    /// Makes the guests of an earlier process's arena again, from the arena alone.
-    pub(crate) fn recover(
-        &self,
-        segments: Vec<(Origin, Segment)>,
-        mut config: impl FnMut(u32) -> GuestConfig,
-    ) -> Result<(Vec<Arc<GuestState>>, u64), Refusal> {
-        let mut found: BTreeMap<u32, Vec<(Origin, Segment)>> = BTreeMap::new();
-        for (origin, segment) in segments {
-            if origin.label.seed == self.common.seed && usize::from(origin.label.shards) == self.common.shards {
-                found.entry(origin.guest).or_default().push((origin, segment));
-            }
-        }
-        let mut guests = Vec::new();
-        let mut dropped = 0;
-        for (number, segments) in found {
-            let config = config(number);
-            // Its limit applies once everything is back.
-            let guest = self.guest_state(number, config.name, None);
-            dropped += self.recover_guest(&guest, segments)?;
-            self.next_guest.fetch_max(number.saturating_add(1), Relaxed);
-            self.guest_count.fetch_add(1, Relaxed);
-            self.guests_map().insert(number, Arc::clone(&guest));
-            self.set_guest_limit(&guest, config.memory_limit);
-            guests.push(guest);
-        }
-        Ok((guests, dropped))
-    }
-
-    fn recover_guest(&self, guest: &GuestState, segments: Vec<(Origin, Segment)>) -> Result<u64, Refusal> {
-        guest.pools().base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
-        let domain = guest.domain.get_or_init(|| self.own_domain(guest));
-        let mut by_shard: BTreeMap<usize, Vec<(usize, Segment)>> = BTreeMap::new();
-        for (origin, segment) in segments {
-            let heap = if origin.purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
-            by_shard.entry(usize::from(origin.label.shard)).or_default().push((heap, segment));
-        }
-        let mut pools = FoundPools::new();
-        let mut dropped = 0;
-        let hash = |pool, object: &ObjectId| domain.hash(pool, object);
-        for (number, segments) in by_shard {
-            dropped += domain.lock(number).recover(segments, &hash, &mut pools)?;
-        }
-        let mut known = guest.pools();
-        for (id, (slot, purpose)) in pools {
-            domain.add_pool(slot, id);
-            let (kind, heap) = match purpose {
-                Use::Evictable => (PoolKind::Ephemeral, EPHEMERAL),
-                Use::Kept => (PoolKind::Persistent, PERSISTENT),
-            };
-            domain.name_pool(PoolId(id), &PoolRef::Own { pool: slot, heap });
-            known.entries.insert(PoolId(id), Entry::Own { slot, kind });
-        }
-        Ok(dropped)
-    }
-
-    fn own_domain(&self, guest: &GuestState) -> Domain {
+    pub(crate) fn own_domain(&self, guest: &GuestState) -> Domain {
         let domain = Domain::new(&self.common, true);
         // PERSISTENT and EPHEMERAL, in this order.
         domain.add_heap(&guest.account, Use::Kept, guest.number);
@@ -388,77 +237,6 @@ impl Engine {
         }
     }
 
-    /// Whether a put should evict in its own shard: not while its guest, or its shard, has less
-    /// than its share, because others then have more than theirs.
-    fn may_evict(&self, guest: &GuestState, shard: &Shard, heap: usize) -> bool {
-        let heap = shard.space.heap(heap);
-        if heap.purpose == Use::Kept {
-            return false;
-        }
-        let ephemeral = guest.account.own().ephemeral();
-        if heap.total * 8 * self.common.shards as u64 * 2 < ephemeral {
-            return false;
-        }
-        let own = guest.account.own();
-        let at_own_limit = own.used() + SHARD_OVERHEAD > own.limit();
-        at_own_limit || ephemeral * self.guest_count() >= self.budget.ephemeral()
-    }
-
-    fn guest_count(&self) -> u64 {
-        u64::from(self.guest_count.load(Relaxed))
-    }
-
-    fn make_room(&self, guest: &GuestState, refusal: Refusal) -> bool {
-        match refusal {
-            Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest),
-            Refusal::StoreFull => self.reclaim_from_largest() || self.reclaim(guest),
-        }
-    }
-
-    fn reclaim_from_largest(&self) -> bool {
-        let guests = self.guests();
-        let largest = guests.iter().max_by_key(|guest| guest.account.own().ephemeral());
-        largest.is_some_and(|guest| self.reclaim(guest))
-    }
-
-    /// Frees some memory of a guest: of holes if there are many, of ephemeral pages otherwise.
-    fn reclaim(&self, guest: &GuestState) -> bool {
-        let shared = guest.shared_pools();
-        let own = guest.domain.get().into_iter();
-        let domains: Vec<&Domain> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
-        let mut holes = (0, None);
-        let mut pages = (0, None);
-        for domain in domains {
-            for number in 0..domain.len() {
-                let shard = domain.lock(number);
-                for (heap, state) in shard.space.heaps.iter().enumerate() {
-                    let Some(state) = state else { continue };
-                    if state.guest != guest.number {
-                        continue;
-                    }
-                    if state.dead() > holes.0 && state.dead() > state.total / 8 {
-                        holes = (state.dead(), Some((domain, number)));
-                    }
-                    if state.purpose == Use::Evictable && state.total > pages.0 {
-                        pages = (state.total, Some((domain, number, heap)));
-                    }
-                }
-            }
-        }
-        if let Some((domain, number)) = holes.1 {
-            let freed = domain.lock(number).compact_segment(Threshold::AT_THE_LIMIT);
-            if freed.is_some() {
-                return true;
-            }
-        }
-        let Some((domain, number, heap)) = pages.1 else { return false };
-        let mut shard = domain.lock(number);
-        let freed = shard.evict_segment(heap);
-        shard.nodes.trim();
-        drop(shard);
-        freed.is_some()
-    }
-
     pub(crate) fn get(
         &self,
         guest: &GuestState,
@@ -553,8 +331,10 @@ impl Engine {
         }
         let entries: Vec<(PoolId, Entry)> = pools.entries.iter().map(|(id, entry)| (*id, entry.clone())).collect();
         drop(pools);
-        for shared in guest.shared_pools() {
-            contents.merge(&shared.contents_of(guest.number));
+        for (_, entry) in &entries {
+            if let Entry::Shared(shared) = entry {
+                contents.merge(&shared.contents_of(guest.number));
+            }
         }
         let pools = entries.into_iter().map(|(id, entry)| {
             let kind = entry.kind();

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use crate::codec::Scratch;
-use crate::engine::{Engine, GuestState};
+use crate::engine::Engine;
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, NoPool, PoolError, PoolKind};
+use crate::state::GuestState;
 use crate::stats::GuestStats;
 
 /// How a guest is registered.

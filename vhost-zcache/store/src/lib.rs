@@ -46,7 +46,10 @@ mod maintain;
 mod op;
 mod pool;
 mod rebuild;
+mod recover;
+mod room;
 mod shard;
+mod state;
 mod stats;
 mod store;
 

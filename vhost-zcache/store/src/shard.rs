@@ -5,16 +5,15 @@
 use std::sync::Arc;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, SEGMENT_WORDS};
+use crate::arena::memory::Arena;
 use crate::arena::record::{
     Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
 };
-use crate::arena::space::{self, FIRST, Label, Slot, Space, location};
+use crate::arena::space::{self, Label, Space};
 use crate::codec::Codec;
 use crate::compact::Compaction;
 use crate::domain::Shared;
 use crate::evict::ghost::Ghosts;
-use crate::evict::queue::Verdict;
 use crate::fault::Faults;
 use crate::index::nodes::Nodes;
 use crate::index::objects::{OBJECT_CLASS, Object, Objects};
@@ -317,7 +316,7 @@ impl Shard {
         Some((head, name))
     }
 
-    fn remember(&mut self, heap: usize, hash: u32, index: u64) {
+    pub(crate) fn remember(&mut self, heap: usize, hash: u32, index: u64) {
         let pages = self.space.heap(heap).contents.pages;
         if let Some(ghosts) = &mut self.ghosts[heap] {
             ghosts.remember(ghost_name(hash, index), pages);
@@ -334,7 +333,7 @@ impl Shard {
     }
 
     /// Removes one page of an object, and the object with its last page.
-    fn remove_page(&mut self, number: u32, index: u64) -> bool {
+    pub(crate) fn remove_page(&mut self, number: u32, index: u64) -> bool {
         let mut object = Object::read(&self.nodes, number);
         let owner = self.owner_of(&object);
         let Some(at) = object.tree.remove(&mut self.nodes, owner, index) else {
@@ -361,7 +360,7 @@ impl Shard {
         self.remove_indexes(number, key.index, last, most)
     }
 
-    fn remove_indexes(&mut self, number: u32, first: u64, last: u64, most: u64) -> (u64, Option<u64>) {
+    pub(crate) fn remove_indexes(&mut self, number: u32, first: u64, last: u64, most: u64) -> (u64, Option<u64>) {
         let mut from = first;
         let mut removed = 0;
         loop {
@@ -393,79 +392,6 @@ impl Shard {
             removed += self.remove_indexes(number, 0, u64::MAX, most - removed).0;
         }
         removed
-    }
-
-    /// Drops the page that is next in the heap's queues.
-    pub(crate) fn evict_one(&mut self, heap: usize) -> bool {
-        match self.space.victim(heap) {
-            Verdict::Evict(at) => {
-                self.evict(heap, at);
-                true
-            }
-            Verdict::Empty => false,
-        }
-    }
-
-    fn evict(&mut self, heap: usize, at: u32) {
-        let name = self.space.page_name(at);
-        let object = Object::read(&self.nodes, name.object);
-        // A page that left the main queue had its chance: remembering it as well would let a loop
-        // longer than the store wash the main queue out.
-        if !self.space.page_head(at).is_main() {
-            self.remember(heap, object.hash, name.index);
-        }
-        self.pool_mut(object.pool).counters.evicted += 1;
-        self.remove_page(name.object, name.index);
-    }
-
-    /// Frees one segment of an evictable heap: pages go in the order of the queues until the others
-    /// fit in one segment less, and then move together. At most a few hundred pages of 4 KiB move.
-    pub(crate) fn evict_segment(&mut self, heap: usize) -> Option<Slot> {
-        let enough = SEGMENT_WORDS as u64 + SEGMENT_WORDS as u64 / 8;
-        while self.space.heap(heap).dead() < enough && self.evict_one(heap) {}
-        let slot = self.space.emptiest(heap)?;
-        self.space.start_draining(slot);
-        self.empty_segment(slot, heap);
-        self.space.release(slot)
-    }
-
-    /// Moves all records of a draining segment to heap `to`, and removes those that do not fit.
-    fn empty_segment(&mut self, slot: usize, to: usize) {
-        let mut at = location(slot, FIRST);
-        while let Some((head, next)) = self.space.walk(at) {
-            if let Head::Page(_) = head
-                && self.relocate(at, head, to).is_err()
-            {
-                self.evict(to, at);
-            }
-            at = next;
-        }
-        self.move_names(slot, to);
-    }
-
-    /// Removes all pages of a draining segment.
-    pub(crate) fn evict_pages(&mut self, slot: usize) {
-        let mut at = location(slot, FIRST);
-        let heap = self.space.slot(slot).heap;
-        while let Some((head, next)) = self.space.walk(at) {
-            if let Head::Page(_) = head {
-                self.evict(heap, at);
-            }
-            at = next;
-        }
-    }
-
-    /// Moves the names of objects out of a draining segment, into heap `to`. An object whose
-    /// name finds no room there is removed.
-    pub(crate) fn move_names(&mut self, slot: usize, to: usize) {
-        let mut at = location(slot, FIRST);
-        while let Some((head, next)) = self.space.walk(at) {
-            if head == Head::Object && self.relocate(at, head, to).is_err() {
-                let (number, _) = split(self.space.word(at + 1));
-                self.remove_indexes(number, 0, u64::MAX, u64::MAX);
-            }
-            at = next;
-        }
     }
 
     /// Moves a record to another place, in heap `to`.

@@ -12,4 +12,5 @@
 //! remembered too, and its next put counts as the second use that the hit was.
 
 pub(crate) mod ghost;
+mod leave;
 pub(crate) mod queue;
