@@ -128,7 +128,7 @@ impl Run<'_> {
 
 /// Grows a store to `pages` pages.
 pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
-    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let mut run = Run { guest: &guest, corpus, scratch: Scratch::new(), watch: Watch::new()? };

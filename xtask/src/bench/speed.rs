@@ -92,7 +92,7 @@ fn turn(corpus: &Corpus, first: u64) -> impl Iterator<Item = (u64, usize)> {
 /// Fills and drops a store, so that the memory the measured one gets was used before: on a virtual
 /// machine, the first touch of memory ever made costs the hypervisor more than the put.
 fn warm_up(corpus: &Corpus) -> Result<()> {
-    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let mut scratch = Scratch::new();
@@ -105,7 +105,7 @@ fn warm_up(corpus: &Corpus) -> Result<()> {
 /// Measures one thread.
 pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
     warm_up(corpus)?;
-    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let mut scratch = Scratch::new();
@@ -185,7 +185,7 @@ const SCALE_PAGES: u64 = 8192;
 
 /// Measures puts and gets of two threads, each on an object of its own.
 pub(super) fn scale(corpus: &Corpus) -> Result<Scale> {
-    let store = Store::new(StoreConfig::new(u64::MAX))?;
+    let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let work = |thread: u64| store_work(&guest, corpus, thread);

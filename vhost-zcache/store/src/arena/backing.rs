@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftrunca
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::memory::NoMemory;
+use super::memory::{HOST_PAGE, NoMemory};
 
 /// A mapping of this process, unmapped on drop.
 struct Mapping {
@@ -107,10 +107,20 @@ impl Shared {
         usize::try_from(seek(&self.file, SeekFrom::Data(start as u64)).ok()?).ok()
     }
 
-    /// Bytes from `start` up to the first hole of the file, at most `bytes`.
+    /// Bytes from `start` up to the first page that was never written, at most `bytes`; what was
+    /// written is one piece. (Asking for the next hole would go through all that follows.)
     pub(super) fn resident_prefix(&self, start: usize, bytes: usize) -> usize {
-        let Ok(hole) = seek(&self.file, SeekFrom::Hole(start as u64)) else { return 0 };
-        usize::try_from(hole).unwrap_or(start).saturating_sub(start).min(bytes)
+        let (mut low, mut high) = (0, bytes / HOST_PAGE);
+        while low < high {
+            let middle = low.midpoint(high);
+            let at = start + middle * HOST_PAGE;
+            if self.next_data(at) == Some(at) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low * HOST_PAGE
     }
 }
 
