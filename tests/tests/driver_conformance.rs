@@ -48,7 +48,7 @@ fn no_violation(witness: &Witness) -> Result<()> {
 /// Conformance: ZC-DRV-3, ZC-DRV-4, ZC-DRV-5, ZC-DRV-6, ZC-DRV-7, ZC-DRV-9, ZC-DRV-11, ZC-DRV-16, ZC-DRV-17, ZC-DRV-18.
 #[test]
 fn a_guest_under_load_keeps_every_rule() {
-    scenario("driver_rules", Duration::from_secs(240), |s| {
+    scenario("driver_rules", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -66,7 +66,7 @@ fn a_guest_under_load_keeps_every_rule() {
         for _ in 0..3 {
             guest.sh_within(CHECK_FILES, Duration::from_secs(60)).context("The files changed")?;
         }
-        guest.sh_within("swaphog --mib 230 --seconds 5", Duration::from_secs(120)).context("A swapped page changed")?;
+        guest.sh_within("swaphog --mib 210 --seconds 3", Duration::from_secs(120)).context("A swapped page changed")?;
         guest.sh("rm /mnt/set/7 /mnt/set/8; truncate -s 100k /mnt/set/9; umount /mnt")?;
         for opcode in [Opcode::Put, Opcode::Get, Opcode::PoolDestroy] {
             ensure!(witness.ledger().count(opcode) > 0, "The load made the driver send no {opcode:?}");
@@ -163,7 +163,7 @@ fn identification_queues_and_instance() {
 /// Conformance: ZC-DRV-10, ZC-DRV-14.
 #[test]
 fn a_page_that_was_not_accepted_comes_from_the_disk() {
-    scenario("driver_refused", Duration::from_secs(180), |s| {
+    scenario("driver_refused", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -175,7 +175,7 @@ fn a_page_that_was_not_accepted_comes_from_the_disk() {
         for status in [Status::Refused as u16, 999] {
             witness.behave(|b| b.answer = Some((Opcode::Put, status)));
             guest
-                .sh_within("swaphog --mib 230 --seconds 3", Duration::from_secs(120))
+                .sh_within("swaphog --mib 210 --seconds 1", Duration::from_secs(120))
                 .with_context(|| format!("A page whose PUT was answered {status} was lost"))?;
             guest.sh(CHECK_FILES).with_context(|| format!("A file changed: PUT answered {status}"))?;
         }
