@@ -250,7 +250,7 @@ impl Shard {
             Ok(at) => {
                 self.generation = self.generation.wrapping_add(1);
                 let name = PageName { object: number, generation: self.generation, index: key.index };
-                let head = head.with_checksum(page.sum.clone().finish(head, name));
+                let head = head.with_checksum(page.sum.finish(head, name));
                 self.write_page(at, head, name, page.bytes);
                 if linked {
                     self.space.enqueue(at);
