@@ -49,6 +49,16 @@ static struct zcache_key zcache_file_key(struct cleancache_filekey file,
 	return key;
 }
 
+/*
+ * Some filesystems ask for pages but never put one (btrfs, because it does not
+ * mark them as mapped to disk). A put that happened before this call, for the
+ * same key, has set the flag.
+ */
+static bool zcache_surely_empty(struct zcache_pool *pool)
+{
+	return !(pool->flags & ZCACHE_POOL_SHARED) && !READ_ONCE(pool->filled);
+}
+
 static int zcache_init_pool(u16 flags, const u8 *uuid, size_t page_size)
 {
 	struct zcache_pool *pool;
@@ -96,6 +106,10 @@ static int zcache_get_page(int pool_id, struct cleancache_filekey file,
 	t = zcache_transport_of(pool, ZC_GET_UNATTACHED, ZC_GET_INACTIVE);
 	if (!t)
 		goto out;
+	if (zcache_surely_empty(pool)) {
+		zcache_count(pool, ZC_GET_EMPTY);
+		goto out;
+	}
 
 	/* The page is ours now, unless other guests want it too. */
 	flags = pool->flags & ZCACHE_POOL_SHARED ? 0 : ZCACHE_GET_EXCLUSIVE;
@@ -133,6 +147,8 @@ static void zcache_put_page(int pool_id, struct cleancache_filekey file,
 			      thp_nr_pages(page));
 		goto out;
 	}
+	if (!READ_ONCE(pool->filled))
+		WRITE_ONCE(pool->filled, true);
 	t->ops->put(t, pool, &key, page);
 out:
 	srcu_read_unlock(&zcache_srcu, srcu);
@@ -154,7 +170,7 @@ static void zcache_invalidate(int pool_id, struct cleancache_filekey file,
 	}
 	t = zcache_transport_of(pool, ZC_INVALIDATE_UNATTACHED,
 				ZC_INVALIDATE_UNATTACHED);
-	if (t)
+	if (t && !zcache_surely_empty(pool))
 		t->ops->flush(t, pool, opcode, &key, 0);
 out:
 	srcu_read_unlock(&zcache_srcu, srcu);

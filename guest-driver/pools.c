@@ -222,6 +222,7 @@ int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool)
 		return err;
 
 	atomic_long_set(&pool->poison, 0);
+	WRITE_ONCE(pool->filled, false);
 	if (res.status == cpu_to_le16(ZCACHE_S_OK)) {
 		pool->created = true;
 		WRITE_ONCE(pool->active, true);

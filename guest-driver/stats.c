@@ -22,6 +22,7 @@ static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_GET_MISSES] = "get_misses",
 	[ZC_GET_FAILED] = "get_failed",
 	[ZC_GET_POISONED] = "get_poisoned",
+	[ZC_GET_EMPTY] = "get_empty",
 	[ZC_GET_UNATTACHED] = "get_unattached",
 	[ZC_GET_INACTIVE] = "get_inactive",
 	[ZC_INVALIDATES] = "invalidates",

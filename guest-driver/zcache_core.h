@@ -42,6 +42,7 @@ enum zcache_counter {
 	ZC_GET_MISSES,			/* ... answered with a miss */
 	ZC_GET_FAILED,			/* ... not answered: device lost */
 	ZC_GET_POISONED,		/* missed: pool about to be flushed */
+	ZC_GET_EMPTY,			/* missed: nothing was ever put */
 	ZC_GET_UNATTACHED,		/* missed: no device */
 	ZC_GET_INACTIVE,		/* missed: the device refused the pool */
 	ZC_INVALIDATES,			/* pages, ranges and objects */
@@ -79,6 +80,7 @@ struct zcache_counters {
  * @uuid:	of a shared pool, else zero
  * @swap_type:	swap area of a persistent pool, else -1
  * @active:	exists on the attached device; changed under zcache_mutex
+ * @filled:	something may have been put since it was created on the device
  * @created:	has been created on a device of the current session, which
  *		keeps it if it is persistent; under zcache_mutex
  * @poison:	how many invalidations were given up on; while it is not zero
@@ -98,6 +100,7 @@ struct zcache_pool {
 	u8 uuid[ZCACHE_ID_SIZE];
 	int swap_type;
 	bool active;
+	bool filled;
 	bool created;
 	unsigned int seen;
 	atomic_long_t poison;
