@@ -16,8 +16,6 @@
  * everything that docs/ordering.md says hangs on it.
  */
 #include <linux/delay.h>
-#include <linux/ktime.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 #include "zcache_virtio.h"
 
@@ -35,25 +33,14 @@
 #define KICK_BATCH	16
 
 /*
- * Reclaim sleeps while less than this part of a queue's page slots is free, for
- * so long at a time (us) and altogether (ms); and not at all if the device has
- * stood still for so long (ms) that it does not look like catching up.
- */
-#define THROTTLE_PART	2
-#define THROTTLE_SLEEP	50
-#define THROTTLE_MS	50
-#define THROTTLE_STILL	1000
-
-/*
  * A put waits so long (us) for a slot, with interrupts off. A device that works
  * frees one within microseconds; a put that is dropped costs a read of the disk.
  * After a wait in vain no put waits before the device has answered something.
  */
 #define PUT_WAIT	500
 
-/* Sleeps of a waiting task, after it has spun: from, doubling, up to (us). */
-#define SLEEP_MIN	20
-#define SLEEP_MAX	500
+/* Sleep of a task that waits for a queue to become quiet (us). */
+#define QUIET_SLEEP	50
 
 static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
 {
@@ -220,7 +207,7 @@ void zcv_reap(struct zcv_queue *q)
 		slot->used = used;
 		slot->result = slot->in;
 		if (slot->state == ZCV_SLOT_AWAITED) {
-			/* Pairs with the acquire in zcv_wait_answer(). */
+			/* Pairs with the acquire in zcv_call_wait(). */
 			smp_store_release(&slot->state, ZCV_SLOT_ANSWERED);
 		} else {
 			zcv_posted_answer(q, slot);
@@ -361,86 +348,48 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
 }
 
 /**
- * zcv_wait_answer - waits until a request is answered
- * @q:		the queue
- * @slot:	the request, posted as awaited
- * @deadline:	jiffies at which the device counts as lost
+ * zcv_turn - gives a queue a turn at what nobody waits for
+ * @q:	the queue
  *
- * Spins first: an answer takes less than being scheduled does. The last look
- * comes after the deadline, in case it was this guest that stood still.
- *
- * Context: Process context; sleeps.
- * Return: 0: the slot is the caller's; -EIO: the device is lost, and the slot
- *	   stays with it.
+ * Context: Any.
  */
-int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
-		    unsigned long deadline)
-{
-	u64 spin_until = ktime_get_ns() + zcv_spin_us * NSEC_PER_USEC;
-	unsigned int sleep = SLEEP_MIN;
-	unsigned long flags;
-	bool late = false;
-
-	for (;;) {
-		if (zcv_is_lost(q->dev))
-			return -EIO;
-		spin_lock_irqsave(&q->lock, flags);
-		zcv_reap(q);
-		zcv_backlog_send(q);
-		zcv_unlock(q, flags);
-		/* Pairs with the release in zcv_reap(): result and page. */
-		if (smp_load_acquire(&slot->state) == ZCV_SLOT_ANSWERED)
-			return 0;
-		if (late) {
-			zcv_lost(q->dev, "does not answer");
-			return -EIO;
-		}
-		late = time_after(jiffies, deadline);
-		if (ktime_get_ns() < spin_until && !need_resched()) {
-			cpu_relax();
-			continue;
-		}
-		usleep_range(sleep, 2 * sleep);
-		sleep = min_t(unsigned int, 2 * sleep, SLEEP_MAX);
-	}
-}
-
-/* Gives a queue a turn. Return: what has been posted on it so far. */
-static u32 zcv_turn(struct zcv_queue *q, bool *backlog)
+void zcv_turn(struct zcv_queue *q)
 {
 	unsigned long flags;
-	u32 posted;
 
 	spin_lock_irqsave(&q->lock, flags);
 	zcv_reap(q);
 	zcv_backlog_send(q);
-	*backlog = !zcv_backlog_empty(&q->backlog);
-	posted = q->posted;
 	q->urgent = q->unkicked;
 	zcv_unlock(q, flags);
-	return posted;
 }
 
 static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
 {
-	u32 last = READ_ONCE(q->backlog.tail);
-	bool backlog, posted = false;
-	u32 target = 0, now;
+	bool sent = false, answered = false;
+	unsigned long flags;
+	u32 tail, target = 0;
+
+	spin_lock_irqsave(&q->lock, flags);
+	tail = q->backlog.tail;
+	zcv_unlock(q, flags);
 
 	for (;;) {
-		now = zcv_turn(q, &backlog);
-		if (!posted && (!backlog ||
-				(s32)(READ_ONCE(q->backlog.head) - last) >= 0)) {
-			posted = true;
-			target = now;
+		zcv_turn(q);
+		spin_lock_irqsave(&q->lock, flags);
+		if (!sent && zcv_backlog_sent(&q->backlog, tail)) {
+			sent = true;
+			target = q->posted;
 		}
-		if (posted && (s32)(READ_ONCE(q->answered) - target) >= 0)
+		answered = sent && (s32)(q->answered - target) >= 0;
+		zcv_unlock(q, flags);
+		if (answered)
 			return 0;
 		if (time_after(jiffies, deadline))
 			zcv_lost(q->dev, "does not become quiet");
 		if (zcv_is_lost(q->dev))
 			return -EIO;
-		usleep_range(SLEEP_MIN, SLEEP_MAX);
+		usleep_range(QUIET_SLEEP, 2 * QUIET_SLEEP);
 	}
 }
 
@@ -462,65 +411,6 @@ int zcv_quiesce(struct zcv_device *dev)
 	for (i = 0; i < dev->nr_queues && !err; i++)
 		err = zcv_quiesce_queue(&dev->queues[i], deadline);
 	return err;
-}
-
-/* Return: true if it makes sense to wait before more puts come. */
-static bool zcv_crowded(struct zcv_queue *q)
-{
-	unsigned long still = READ_ONCE(q->progress) +
-			      msecs_to_jiffies(THROTTLE_STILL);
-
-	return READ_ONCE(q->nr_free_pages) < q->nr_pages / THROTTLE_PART &&
-	       time_before(jiffies, still) && !zcv_is_lost(q->dev);
-}
-
-/*
- * A shrinker that has nothing to shrink: reclaim calls it between two batches
- * of pages, and there it may sleep. A put can't wait for a slot, but here the
- * one who evicts pages can, before so many puts come that some are dropped.
- */
-static unsigned long zcv_throttle(struct shrinker *shrinker,
-				  struct shrink_control *sc)
-{
-	struct zcv_device *dev = container_of(shrinker, struct zcv_device,
-					      throttle);
-	ktime_t end = ktime_add_ms(ktime_get(), THROTTLE_MS);
-	bool slept = false, backlog;
-	unsigned int i;
-
-	for (i = 0; i < dev->nr_queues; i++) {
-		while (zcv_crowded(&dev->queues[i])) {
-			zcv_turn(&dev->queues[i], &backlog);
-			if (!zcv_crowded(&dev->queues[i]) ||
-			    ktime_after(ktime_get(), end))
-				break;
-			usleep_range(THROTTLE_SLEEP, 2 * THROTTLE_SLEEP);
-			slept = true;
-		}
-	}
-	dev->throttled += slept;
-	return SHRINK_EMPTY;
-}
-
-static unsigned long zcv_throttle_scan(struct shrinker *shrinker,
-				       struct shrink_control *sc)
-{
-	return SHRINK_STOP;
-}
-
-/**
- * zcv_throttle_start - begins to hold up reclaim while queues are crowded
- * @dev:	the device
- *
- * Context: Process context.
- * Return: 0 or -ENOMEM.
- */
-int zcv_throttle_start(struct zcv_device *dev)
-{
-	dev->throttle.count_objects = zcv_throttle;
-	dev->throttle.scan_objects = zcv_throttle_scan;
-	dev->throttle.seeks = DEFAULT_SEEKS;
-	return register_shrinker(&dev->throttle);
 }
 
 /**

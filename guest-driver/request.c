@@ -9,11 +9,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/jhash.h>
-#include <linux/delay.h>
 #include "zcache_virtio.h"
-
-/* Sleep of a task that waits for a free slot (us). */
-#define SLOT_SLEEP	50
 
 static struct zcv_device *to_zcv(struct zcache_transport *t)
 {
@@ -232,98 +228,6 @@ static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
 	return done;
 }
 
-/**
- * struct zcv_call - a request that a task waits for
- * @q:		its queue
- * @pool:	its pool, if it has to keep the rules of ephemeral pools
- * @req:	the request
- * @data:	the page of a PUT
- * @deadline:	jiffies at which the device counts as lost
- */
-struct zcv_call {
-	struct zcv_queue *q;
-	struct zcache_pool *pool;
-	union zcache_req req;
-	struct page *data;
-	unsigned long deadline;
-};
-
-/* Return: the slot; -EAGAIN: no room; -ENOENT: a miss for certain; -EIO. */
-static struct zcv_slot *zcv_call_post(struct zcv_call *call)
-{
-	struct zcv_queue *q = call->q;
-	u16 opcode = le16_to_cpu(call->req.hdr.opcode);
-	struct zcv_slot *slot;
-
-	lockdep_assert_held(&q->lock);
-	zcv_reap(q);
-	zcv_backlog_send(q);
-	if (zcv_is_lost(q->dev))
-		return ERR_PTR(-EIO);
-	if (call->pool && atomic_long_read(&call->pool->poison))
-		return ERR_PTR(-ENOENT);
-	/* The key may be among those that wait to be invalidated. */
-	if (call->pool && !zcv_backlog_empty(&q->backlog))
-		return ERR_PTR(-EAGAIN);
-
-	if (opcode == ZCACHE_OP_PUT || opcode == ZCACHE_OP_GET)
-		slot = zcv_take_page_slot(q, 0);
-	else
-		slot = zcv_take_small_slot(q);
-	if (!slot)
-		return ERR_PTR(-EAGAIN);
-	if (call->data)
-		copy_highpage(slot->page, call->data);
-	slot->out.req = call->req;
-	return zcv_post(q, slot, true) ? slot : ERR_PTR(-EAGAIN);
-}
-
-/* Posts a request, waiting for a slot if need be. */
-static struct zcv_slot *zcv_call_start(struct zcv_call *call)
-{
-	struct zcv_queue *q = call->q;
-	struct zcv_slot *slot;
-	unsigned long flags;
-
-	call->deadline = jiffies + zcv_timeout();
-	for (;;) {
-		spin_lock_irqsave(&q->lock, flags);
-		slot = zcv_call_post(call);
-		zcv_unlock(q, flags);
-		if (slot != ERR_PTR(-EAGAIN))
-			return slot;
-		if (time_after(jiffies, call->deadline)) {
-			zcv_lost(q->dev, "leaves no room in a queue");
-			return ERR_PTR(-EIO);
-		}
-		usleep_range(SLOT_SLEEP, 2 * SLOT_SLEEP);
-	}
-}
-
-static void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot)
-{
-	unsigned long flags;
-
-	spin_lock_irqsave(&call->q->lock, flags);
-	zcv_free_slot(call->q, slot);
-	zcv_unlock(call->q, flags);
-}
-
-/*
- * Starts a request and waits for the answer. On success the slot is the
- * caller's until zcv_call_end().
- */
-static struct zcv_slot *zcv_call(struct zcv_call *call)
-{
-	struct zcv_slot *slot = zcv_call_start(call);
-	int err;
-
-	if (IS_ERR(slot))
-		return slot;
-	err = zcv_wait_answer(call->q, slot, call->deadline);
-	return err ? ERR_PTR(err) : slot;
-}
-
 static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
 			  struct page *page)
 {
@@ -417,7 +321,7 @@ static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
 {
 	int err;
 
-	if (zcv_wait_answer(call->q, slot, call->deadline))
+	if (zcv_call_wait(call, slot))
 		return -EIO;
 	err = zcv_flush_answer(call->q, slot);
 	zcv_call_end(call, slot);

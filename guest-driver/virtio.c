@@ -207,7 +207,7 @@ static void zcv_remove(struct virtio_device *vdev)
 {
 	struct zcv_device *dev = vdev->priv;
 
-	unregister_shrinker(&dev->throttle);
+	unregister_shrinker(&dev->shrinker);
 	zcache_detach(&dev->transport);
 	zcv_stop(dev);
 	destroy_workqueue(dev->wq);

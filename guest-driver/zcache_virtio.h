@@ -93,6 +93,12 @@ static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
 	return b->head == b->tail;
 }
 
+/* Whether all that was in the backlog when its tail was at @tail is sent. */
+static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
+{
+	return zcv_backlog_empty(b) || (s32)(b->head - tail) >= 0;
+}
+
 /**
  * struct zcv_queue - a virtqueue and its slots
  * @dev:	device
@@ -153,7 +159,7 @@ struct zcv_queue {
  *		is outstanding
  * @ticking:	@tick is scheduled
  * @hurried:	... for soon, because of a backlog or to notify the device
- * @throttle:	holds up reclaim while queues are crowded
+ * @shrinker:	holds up reclaim while queues are crowded
  * @throttled:	how often it did
  * @nr_queues:	in use
  * @queues:	the queues
@@ -165,7 +171,7 @@ struct zcv_device {
 	struct delayed_work tick;
 	bool ticking;
 	bool hurried;
-	struct shrinker throttle;
+	struct shrinker shrinker;
 	unsigned long throttled;
 	unsigned int nr_queues;
 	struct zcv_queue queues[ZCV_MAX_QUEUES];
@@ -193,17 +199,43 @@ struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
-int zcv_wait_answer(struct zcv_queue *q, struct zcv_slot *slot,
-		    unsigned long deadline);
 int zcv_quiesce(struct zcv_device *dev);
-int zcv_throttle_start(struct zcv_device *dev);
+void zcv_turn(struct zcv_queue *q);
 void zcv_tick(struct work_struct *work);
+
+/* throttle.c */
+int zcv_throttle_start(struct zcv_device *dev);
 
 /* backlog.c */
 int zcv_backlog_init(struct zcv_backlog *b);
 void zcv_backlog_free(struct zcv_backlog *b);
 bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush);
 struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b);
+
+/* call.c */
+
+/**
+ * struct zcv_call - a request that a task waits for
+ * @q:		its queue
+ * @pool:	its pool, if it has to keep the rules of ephemeral pools
+ * @req:	the request
+ * @data:	the page of a PUT
+ * @behind:	the backlog's tail when it came
+ * @deadline:	jiffies at which the device counts as lost
+ */
+struct zcv_call {
+	struct zcv_queue *q;
+	struct zcache_pool *pool;
+	union zcache_req req;
+	struct page *data;
+	u32 behind;
+	unsigned long deadline;
+};
+
+struct zcv_slot *zcv_call_start(struct zcv_call *call);
+int zcv_call_wait(struct zcv_call *call, struct zcv_slot *slot);
+struct zcv_slot *zcv_call(struct zcv_call *call);
+void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot);
 
 /* request.c */
 extern const struct zcache_transport_ops zcv_transport_ops;
