@@ -13,7 +13,9 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
 fn guest_with_files_and_swap(s: &Scenario) -> Result<Arc<Vm>> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
-    let vm = s.vm(VmOptions::new("guest").daemon(&daemon, 0).disk_mib(256).disk_mib(512))?;
+    let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(256);
+    options.memory_mib = 128;
+    let vm = s.vm(options)?;
     vm.guest()
         .sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc")?;
     Ok(vm)
@@ -22,8 +24,8 @@ fn guest_with_files_and_swap(s: &Scenario) -> Result<Arc<Vm>> {
 /// Runs `leave` and `come_back` in turn while pages are swapped and files change.
 fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> Result<()>) -> Result<()> {
     let guest = vm.guest();
-    let hog = guest.spawn(&swaphog(260, 20))?;
-    let files = guest.spawn(&coherence("/mnt1/c", 20))?;
+    let hog = guest.spawn(&swaphog(130, 15))?;
+    let files = guest.spawn(&coherence("/mnt1/c", 15))?;
     for round in 0..3 {
         come_back()?;
         // The next step is meant to meet pages on the device.

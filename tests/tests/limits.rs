@@ -11,22 +11,24 @@ use zcache_tests::{DaemonOptions, SocketOptions, VmOptions, scenario};
 #[test]
 fn a_full_store_evicts_files_refuses_swap_and_loses_nothing() {
     scenario("small_limit", Duration::from_secs(240), |s| {
-        const LIMIT: u64 = 24 << 20;
+        const LIMIT: u64 = 10 << 20;
         let mut options = DaemonOptions::usual()?;
         options.memory_limit = Some(LIMIT.to_string());
         let daemon = s.daemon(options)?;
-        let vm = s.vm(VmOptions::new("guest").daemon(&daemon, 0).disk_mib(256).disk_mib(512))?;
+        let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(256);
+        options.memory_mib = 128;
+        let vm = s.vm(options)?;
         let guest = vm.guest();
         guest.sh(
             "mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc",
         )?;
         vm.attach()?;
-        guest.sh(&write_files("/mnt1", 96))?;
-        guest.sh(&cycle_files("/mnt1", 96))?;
+        guest.sh(&write_files("/mnt1", 64))?;
+        guest.sh(&cycle_files("/mnt1", 64))?;
         let evicted: u64 = daemon.guest_stats(0)?.pools.iter().map(|pool| pool.evicted).sum();
-        ensure!(evicted > 0, "96 MiB of files fit into {LIMIT} bytes without an eviction");
+        ensure!(evicted > 0, "64 MiB of files fit into {LIMIT} bytes without an eviction");
 
-        let swapped = guest.spawn(&swaphog(300, 6))?;
+        let swapped = guest.spawn(&swaphog(150, 6))?;
         let physical = daemon.typed_stats()?.store.physical_bytes;
         ensure!(physical <= LIMIT, "The store takes {physical} bytes, its limit is {LIMIT}");
         swapped.success(Duration::from_secs(150)).context("A swapped page changed")?;
@@ -36,7 +38,7 @@ fn a_full_store_evicts_files_refuses_swap_and_loses_nothing() {
         ensure!(vm.disk_io()?["vdc"].writes > 0, "Refused pages did not go to the swap disk");
         let physical = daemon.typed_stats()?.store.physical_bytes;
         ensure!(physical <= LIMIT, "The store takes {physical} bytes, its limit is {LIMIT}");
-        guest.sh(&read_files("/mnt1", 96))?;
+        guest.sh(&read_files("/mnt1", 64))?;
         Ok(())
     });
 }

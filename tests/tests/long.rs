@@ -84,10 +84,11 @@ fn long_stress_at_full_speed() {
     scenario("stress", Duration::from_secs(300), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0);
-        for size in [192, 192, 512, 64] {
+        options.memory_mib = 160;
+        for size in [192, 192, 384, 64] {
             options = options.disk_mib(size);
         }
         let vm = s.vm(options)?;
-        stress(&vm, 45, 280)
+        stress(&vm, 40, 160)
     });
 }
