@@ -20,7 +20,8 @@ const SWAP: &str = "mkswap /dev/vdc >/dev/null && swapon /dev/vdc";
 /// A witness and a guest with a disk for files and one for swap.
 fn guest_and_witness(s: &Scenario, behaviour: Behaviour, modules: Modules) -> Result<(std::sync::Arc<Vm>, Witness)> {
     let witness = Witness::start(&s.dir().join("witness.sock"), behaviour)?;
-    let mut options = VmOptions::new("guest").disk_mib(256).disk_mib(512);
+    let mut options = VmOptions::new("guest").disk_mib(256).disk_mib(256);
+    options.memory_mib = 128;
     options.modules = modules;
     Ok((s.vm(options)?, witness))
 }
@@ -66,7 +67,7 @@ fn a_guest_under_load_keeps_every_rule() {
         for _ in 0..3 {
             guest.sh_within(CHECK_FILES, Duration::from_secs(60)).context("The files changed")?;
         }
-        guest.sh_within("swaphog --mib 210 --seconds 3", Duration::from_secs(120)).context("A swapped page changed")?;
+        guest.sh_within("swaphog --mib 110 --seconds 3", Duration::from_secs(120)).context("A swapped page changed")?;
         guest.sh("rm /mnt/set/7 /mnt/set/8; truncate -s 100k /mnt/set/9; umount /mnt")?;
         for opcode in [Opcode::Put, Opcode::Get, Opcode::PoolDestroy] {
             ensure!(witness.ledger().count(opcode) > 0, "The load made the driver send no {opcode:?}");
@@ -175,7 +176,7 @@ fn a_page_that_was_not_accepted_comes_from_the_disk() {
         for status in [Status::Refused as u16, 999] {
             witness.behave(|b| b.answer = Some((Opcode::Put, status)));
             guest
-                .sh_within("swaphog --mib 210 --seconds 1", Duration::from_secs(120))
+                .sh_within("swaphog --mib 110 --seconds 1", Duration::from_secs(120))
                 .with_context(|| format!("A page whose PUT was answered {status} was lost"))?;
             guest.sh(CHECK_FILES).with_context(|| format!("A file changed: PUT answered {status}"))?;
         }
@@ -197,8 +198,8 @@ fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
         guest.sh(SWAP)?;
         vm.attach_to(&endpoint(&witness, 2))?;
         wait_for(&witness, Opcode::PoolCreate, 1)?;
-        let hog = guest.spawn("swaphog --mib 260 --seconds 15")?;
-        wait_for(&witness, Opcode::Put, 5000)?;
+        let hog = guest.spawn("swaphog --mib 150 --seconds 15")?;
+        wait_for(&witness, Opcode::Put, 3000)?;
         witness.behave(|b| b.answer = Some((Opcode::Get, Status::Corrupt as u16)));
         // The default policy is to wait: the hog neither ends nor sees a wrong page.
         match hog.wait(Duration::from_secs(25)) {
