@@ -34,7 +34,7 @@
  */
 #include <linux/cleancache.h>
 #include <linux/module.h>
-#include "core.h"
+#include "internal.h"
 
 static bool cleancache = true;
 module_param(cleancache, bool, 0444);

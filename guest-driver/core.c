@@ -7,7 +7,7 @@
  * devices come and go with a transport module such as zcache_virtio.
  */
 #include <linux/module.h>
-#include "core.h"
+#include "internal.h"
 
 #if !defined(CONFIG_CLEANCACHE) && !defined(CONFIG_FRONTSWAP)
 #error "this kernel has neither cleancache nor frontswap (they went away after 5.16)"

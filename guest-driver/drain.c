@@ -22,7 +22,7 @@
 #include <linux/frontswap.h>
 #include <linux/kthread.h>
 #include <linux/sched/signal.h>
-#include "core.h"
+#include "internal.h"
 
 /* How often progress is looked at. */
 #define POLL_MS		20

@@ -29,7 +29,7 @@
 #include <linux/frontswap.h>
 #include <linux/module.h>
 #include <linux/swap.h>
-#include "core.h"
+#include "internal.h"
 
 static bool frontswap = true;
 module_param(frontswap, bool, 0444);

@@ -3,7 +3,7 @@
  * Makes up, in a worker, for invalidations that found no room in a queue:
  * flushes poisoned pools as a whole, and swap slots that were left stale.
  */
-#include "core.h"
+#include "internal.h"
 
 /* Ranges of stale slots to flush before others get a turn at zcache_mutex. */
 #define COLLECT_BATCH	512

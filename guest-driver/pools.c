@@ -20,7 +20,7 @@
  * an unmount and arrives after it finds no pool, and not another filesystem's.
  */
 #include <linux/slab.h>
-#include "core.h"
+#include "internal.h"
 
 /* Adding and removing pools and devices, as above. */
 DEFINE_MUTEX(zcache_mutex);

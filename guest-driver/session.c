@@ -16,7 +16,7 @@
  */
 #include <linux/random.h>
 #include <linux/wait.h>
-#include "core.h"
+#include "internal.h"
 
 /* Runs while memory is being reclaimed, and behind it. */
 struct workqueue_struct *zcache_wq;

@@ -8,7 +8,7 @@
  */
 #include <linux/debugfs.h>
 #include <linux/module.h>
-#include "core.h"
+#include "internal.h"
 
 static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_PUTS] = "puts",

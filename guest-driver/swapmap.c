@@ -15,7 +15,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/slab.h>
-#include "core.h"
+#include "internal.h"
 
 #define CHUNK_PAGES	PAGE_SIZE
 
