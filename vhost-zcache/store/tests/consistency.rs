@@ -68,15 +68,19 @@ fn check_hit(history: &[Event], get: &Event, seed: u32) -> Result<(), String> {
 }
 
 /// Whether a miss at `get` contradicts the history of a persistent key: some put ended before the
-/// get began, and nothing that removes began after it had begun.
+/// get began, and nothing that removes began after it had begun. A put under way removes: if it has
+/// to make room it lets go of the older page first.
 fn check_miss(history: &[Event], get: &Event) -> Result<(), String> {
     let last = history
         .iter()
         .filter(|event| matches!(event.what, What::Put(_)) && event.ended < get.began)
         .max_by_key(|event| event.began);
     let Some(put) = last else { return Ok(()) };
-    let removed =
-        history.iter().any(|event| event.leaves() == Some(None) && event.ended > put.began && event.began < get.ended);
+    let removed = history.iter().any(|event| {
+        let under_way = event.ended > get.began && matches!(event.what, What::Put(_));
+        let removes = event.leaves() == Some(None) && event.ended > put.began;
+        event.began < get.ended && (removes || under_way)
+    });
     if removed { Ok(()) } else { Err(format!("{get:?} missed the page of {put:?}")) }
 }
 
@@ -227,6 +231,9 @@ fn the_checker_rejects_what_it_should() {
     assert!(check_hit(&put, &at(0, 1, What::Hit(2)), 2).is_err(), "a page is not there before its put");
     assert!(check_miss(&put[..1], &at(6, 7, What::Miss)).is_err(), "a page was lost");
     assert!(check_miss(&put, &at(6, 7, What::Miss)).is_ok(), "a flushed page is gone");
+    let replaced = [put[0], at(5, 8, What::Put(2))];
+    assert!(check_miss(&replaced, &at(6, 7, What::Miss)).is_ok(), "a page is being replaced");
+    assert!(check_miss(&replaced, &at(9, 10, What::Miss)).is_err(), "a page was lost after it was replaced");
     let missed = [put[0], at(2, 3, What::Miss)];
     assert!(check_return(&missed, &at(4, 5, What::Hit(1)), 1).is_err(), "a page came back");
 }
