@@ -2,15 +2,17 @@
 /*
  * zcache: transcendent memory kept by the host, front-ends and pool table.
  *
- * The kernel offers no way to take cleancache_ops and frontswap_ops back, so
- * this module is never unloaded. It works without a device, by doing nothing;
- * devices come and go with a transport module such as zcache_virtio.
+ * A kernel with cleancache and frontswap offers no way to take their operations
+ * back, so there this module is never unloaded. On others the front-ends are
+ * modules of their own, and it goes when none of them uses it. It works without
+ * a device, by doing nothing; devices come and go with a transport module such
+ * as zcache_virtio.
  */
 #include <linux/module.h>
 #include "internal.h"
 
-#if !defined(CONFIG_CLEANCACHE) && !defined(CONFIG_FRONTSWAP)
-#error "this kernel has neither cleancache nor frontswap (they went away after 5.16)"
+#if defined(ZCACHE_NATIVE_HOOKS) && !defined(CONFIG_CLEANCACHE) && !defined(CONFIG_FRONTSWAP)
+#error "this kernel was configured without cleancache and frontswap"
 #endif
 
 static char *swap_loss = "wait";
@@ -61,6 +63,7 @@ static int __init zcache_init(void)
 		return err;
 	zcache_stats_init();
 
+#ifdef ZCACHE_NATIVE_HOOKS
 	/* Nothing may fail after the first registration: it can't be undone. */
 	err = zcache_cleancache_init();
 	if (err) {
@@ -69,10 +72,21 @@ static int __init zcache_init(void)
 		return err;
 	}
 	zcache_frontswap_init();
+#endif
 	pr_info("loaded, swap_loss=%s\n", zcache_swap_loss_text());
 	return 0;
 }
 module_init(zcache_init);
 
-MODULE_DESCRIPTION("Transcendent memory kept by the host: cleancache and frontswap front-ends");
+#ifndef ZCACHE_NATIVE_HOOKS
+static void __exit zcache_exit(void)
+{
+	zcache_stats_exit();
+	zcache_session_exit();
+	zcache_pools_exit();
+}
+module_exit(zcache_exit);
+#endif
+
+MODULE_DESCRIPTION("Transcendent memory kept by the host: pool table, cleancache and frontswap front-ends");
 MODULE_LICENSE("GPL");

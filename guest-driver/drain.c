@@ -2,26 +2,12 @@
 /*
  * Brings accepted swap pages back before their device leaves.
  *
- * At first the kernel takes them back: frontswap_shrink() faults them into
- * their owners and frees the slots, as swapoff does. In 5.10 it has to be
- * watched:
- *  - it ends when enough pages were brought back, or a signal is pending, or
- *    no slot at all is in use, on disk included; so on its own it can go round
- *    for ever. It runs in a kthread, which gets a signal when it has done
- *    enough or does nothing any more, and looks for it between two processes.
- *  - slots that are free already can wait for a while in the swap slot cache
- *    (64 for each CPU) and count as in use.
- *  - with several swap areas it looks at the first one only.
- *  - where memory is short it is slow: each page it brings back is preceded by
- *    its neighbours, and pushes others out.
- * So what it has not brought back after some time is copied into guest memory,
- * beside it, and served from there once. Loads while draining help, too: the
- * page counts as changed then, and is written to the disk when it is evicted.
+ * At first the kernel takes them back where it can: see shrink.c. What it has
+ * not brought back after some time, or all where it can't, is copied into guest
+ * memory, and served from there once. Loads while draining help, too: the page
+ * counts as changed then, and is written to the disk when it is evicted.
  */
 #include <linux/delay.h>
-#include <linux/frontswap.h>
-#include <linux/kthread.h>
-#include <linux/sched/signal.h>
 #include "internal.h"
 
 /* How often progress is looked at. */
@@ -35,55 +21,6 @@
 #define SLOT_CACHE	64
 /* The part of memory that rescued pages may take. */
 #define RESCUE_PART	4
-
-/*
- * The shrinking thread. It may outlive a drain: when it is told to end it first
- * finishes the process it is at, and in it can wait for a page of a device that
- * was lost. Only one drain runs at a time, and it alone uses these.
- */
-static struct task_struct *zcache_shrinker;
-static DECLARE_COMPLETION(zcache_shrinker_done);
-
-static int zcache_shrink_thread(void *target)
-{
-	allow_signal(SIGTERM);
-	frontswap_shrink((unsigned long)target);
-	complete(&zcache_shrinker_done);
-	return 0;
-}
-
-static bool zcache_shrinker_ended(void)
-{
-	if (zcache_shrinker && completion_done(&zcache_shrinker_done)) {
-		put_task_struct(zcache_shrinker);
-		zcache_shrinker = NULL;
-	}
-	return !zcache_shrinker;
-}
-
-static void zcache_shrinker_start(unsigned long live)
-{
-	unsigned long total = frontswap_curr_pages();
-	struct task_struct *task;
-	unsigned long target;
-
-	/* One more than ours stays: to ask for all of an area means forever. */
-	target = total > live ? total - live + 1 : 1;
-	reinit_completion(&zcache_shrinker_done);
-	task = kthread_create(zcache_shrink_thread, (void *)target,
-			      "zcache-drain");
-	if (IS_ERR(task))
-		return;
-	get_task_struct(task);
-	zcache_shrinker = task;
-	wake_up_process(task);
-}
-
-static void zcache_shrinker_stop(void)
-{
-	if (!zcache_shrinker_ended())
-		send_sig(SIGTERM, zcache_shrinker, 1);
-}
 
 static int zcache_rescue_one(struct zcache_transport *t,
 			     struct zcache_pool *pool, unsigned long offset)
@@ -157,16 +94,18 @@ static void zcache_bring_back(struct zcache_transport *t)
 			break;
 		}
 
-		if (live > few && zcache_shrinker_ended())
-			zcache_shrinker_start(live);
+		if (zcache_swapin_offered() && live > few &&
+		    zcache_swapin_ended())
+			zcache_swapin_start(live);
 		if (zcache_passed(progress, STALL_MS))
-			zcache_shrinker_stop();
-		if (live <= few || zcache_passed(progress, STALL_MS) ||
+			zcache_swapin_stop();
+		if (!zcache_swapin_offered() || live <= few ||
+		    zcache_passed(progress, STALL_MS) ||
 		    zcache_passed(start, PATIENCE_MS))
 			zcache_rescue(t);
 		msleep(POLL_MS);
 	}
-	zcache_shrinker_stop();
+	zcache_swapin_stop();
 }
 
 /* What was rescued is still on the device, which may not keep it. */

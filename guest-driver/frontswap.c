@@ -35,11 +35,6 @@ static bool frontswap = true;
 module_param(frontswap, bool, 0444);
 MODULE_PARM_DESC(frontswap, "Take pages that are swapped out (default: Y)");
 
-/* Consecutive slots that stay together in one object, hence in one queue. */
-#define OBJECT_SLOTS	64
-/* Objects over which an area spreads; as many queues can serve it. */
-#define OBJECTS		16
-
 /* How often a blocked load says so. */
 #define WAIT_SECONDS	10
 
@@ -50,29 +45,6 @@ MODULE_PARM_DESC(frontswap, "Take pages that are swapped out (default: Y)");
  */
 static DEFINE_MUTEX(zcache_swap_mutex);
 static struct zcache_pool __rcu *zcache_swap_pools[MAX_SWAPFILES];
-
-/**
- * zcache_swap_key - where a slot is stored
- * @key:	set to the slot's object and index
- * @offset:	the slot
- */
-void zcache_swap_key(struct zcache_key *key, unsigned long offset)
-{
-	memset(key, 0, sizeof(*key));
-	key->object[0] = offset / OBJECT_SLOTS % OBJECTS;
-	key->index = offset;
-}
-
-/**
- * zcache_swap_object_end - how far consecutive slots share an object
- * @offset:	a slot
- *
- * Return: The first slot after @offset that is in another object.
- */
-unsigned long zcache_swap_object_end(unsigned long offset)
-{
-	return round_down(offset, OBJECT_SLOTS) + OBJECT_SLOTS;
-}
 
 static struct zcache_pool *zcache_swap_pool(unsigned int type)
 {

@@ -9,6 +9,7 @@
 #include <linux/mutex.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include "compat.h"
 #include "zcache_core.h"
 
 /**
@@ -49,6 +50,7 @@ int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool);
 void zcache_pools_deactivate(void);
 void zcache_shared_pools_flush(struct zcache_transport *t);
 void zcache_dead_pools_forget(void);
+void zcache_pools_exit(void);
 int zcache_dead_pools_destroy(struct zcache_transport *t);
 int zcache_pool_destroy_on(struct zcache_transport *t, u32 id);
 
@@ -108,16 +110,47 @@ bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
 				 unsigned long offset, struct page *page);
 unsigned long zcache_swap_total(enum zcache_page_state state);
 
-/* frontswap.c */
 void zcache_swap_key(struct zcache_key *key, unsigned long offset);
 unsigned long zcache_swap_object_end(unsigned long offset);
-void zcache_frontswap_init(void);
 
+#ifdef ZCACHE_NATIVE_HOOKS
 /* cleancache.c */
 int zcache_cleancache_init(void);
 
+/* frontswap.c */
+void zcache_frontswap_init(void);
+
 /* orphans.c */
 void zcache_orphans_schedule(void);
+
+/* shrink.c */
+static inline bool zcache_swapin_offered(void)
+{
+	return true;
+}
+
+bool zcache_swapin_ended(void);
+void zcache_swapin_start(unsigned long live);
+void zcache_swapin_stop(void);
+#else
+static inline bool zcache_swapin_offered(void)
+{
+	return false;
+}
+
+static inline bool zcache_swapin_ended(void)
+{
+	return true;
+}
+
+static inline void zcache_swapin_start(unsigned long live)
+{
+}
+
+static inline void zcache_swapin_stop(void)
+{
+}
+#endif
 
 /* drain.c */
 void zcache_drain(struct zcache_transport *t);

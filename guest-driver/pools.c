@@ -291,6 +291,18 @@ void zcache_dead_pools_forget(void)
 }
 
 /**
+ * zcache_pools_exit - forgets what only a device would still have asked for
+ *
+ * Context: Process context; no front-end and no device is left.
+ */
+void zcache_pools_exit(void)
+{
+	mutex_lock(&zcache_mutex);
+	zcache_dead_pools_forget();
+	mutex_unlock(&zcache_mutex);
+}
+
+/**
  * zcache_dead_pools_destroy - makes up for what was removed while unattached
  * @t:	a device that resumed the session
  *

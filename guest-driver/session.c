@@ -343,7 +343,8 @@ int __init zcache_session_init(void)
 	return 0;
 }
 
-void __init zcache_session_exit(void)
+/* The jobs that wait in the queue are carried out first. */
+void zcache_session_exit(void)
 {
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);

@@ -162,7 +162,7 @@ void __init zcache_stats_init(void)
 	debugfs_create_file("pools", 0444, zcache_dir, NULL, &pools_fops);
 }
 
-void __init zcache_stats_exit(void)
+void zcache_stats_exit(void)
 {
 	debugfs_remove(zcache_dir);
 }

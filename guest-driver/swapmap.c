@@ -19,6 +19,11 @@
 
 #define CHUNK_PAGES	PAGE_SIZE
 
+/* Consecutive slots that stay together in one object, hence in one queue. */
+#define OBJECT_SLOTS	64
+/* Objects over which an area spreads; as many queues can serve it. */
+#define OBJECTS		16
+
 /**
  * struct zcache_swapmap - states of the slots of one swap area
  * @chunks:	offset / CHUNK_PAGES -> page of states
@@ -36,6 +41,29 @@ struct zcache_swapmap {
 
 /* The same over all swap areas. */
 static atomic_long_t zcache_swap_totals[ZC_NR_PAGE_STATES];
+
+/**
+ * zcache_swap_key - where a slot is stored
+ * @key:	set to the slot's object and index
+ * @offset:	the slot
+ */
+void zcache_swap_key(struct zcache_key *key, unsigned long offset)
+{
+	memset(key, 0, sizeof(*key));
+	key->object[0] = offset / OBJECT_SLOTS % OBJECTS;
+	key->index = offset;
+}
+
+/**
+ * zcache_swap_object_end - how far consecutive slots share an object
+ * @offset:	a slot
+ *
+ * Return: The first slot after @offset that is in another object.
+ */
+unsigned long zcache_swap_object_end(unsigned long offset)
+{
+	return round_down(offset, OBJECT_SLOTS) + OBJECT_SLOTS;
+}
 
 struct zcache_swapmap *zcache_swapmap_alloc(void)
 {

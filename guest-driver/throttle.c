@@ -33,8 +33,7 @@ static bool zcv_crowded(struct zcv_queue *q)
 static unsigned long zcv_throttle(struct shrinker *shrinker,
 				  struct shrink_control *sc)
 {
-	struct zcv_device *dev = container_of(shrinker, struct zcv_device,
-					      shrinker);
+	struct zcv_device *dev = zcache_shrinker_private(shrinker);
 	ktime_t end = ktime_add_ms(ktime_get(), THROTTLE_MS);
 	bool slept = false;
 	unsigned int i;
@@ -68,8 +67,6 @@ static unsigned long zcv_throttle_scan(struct shrinker *shrinker,
  */
 int zcv_throttle_start(struct zcv_device *dev)
 {
-	dev->shrinker.count_objects = zcv_throttle;
-	dev->shrinker.scan_objects = zcv_throttle_scan;
-	dev->shrinker.seeks = DEFAULT_SEEKS;
-	return register_shrinker(&dev->shrinker);
+	return zcache_shrinker_add(&dev->shrinker, zcv_throttle,
+				   zcv_throttle_scan, dev);
 }

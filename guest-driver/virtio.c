@@ -86,7 +86,6 @@ static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
 static int zcv_find_vqs(struct zcv_device *dev, unsigned int wanted,
 			struct virtqueue **vqs)
 {
-	vq_callback_t *callbacks[ZCV_MAX_QUEUES] = {};
 	static const char * const names[ZCV_MAX_QUEUES] = {
 		"request0", "request1", "request2", "request3",
 		"request4", "request5", "request6", "request7",
@@ -94,8 +93,7 @@ static int zcv_find_vqs(struct zcv_device *dev, unsigned int wanted,
 	int err;
 
 	do {
-		err = virtio_find_vqs(dev->vdev, wanted, vqs, callbacks, names,
-				      NULL);
+		err = zcache_find_vqs(dev->vdev, wanted, vqs, names);
 		if (!err)
 			dev->nr_queues = wanted;
 	} while (err == -ENOENT && --wanted);
@@ -207,7 +205,7 @@ static void zcv_remove(struct virtio_device *vdev)
 {
 	struct zcv_device *dev = vdev->priv;
 
-	unregister_shrinker(&dev->shrinker);
+	zcache_shrinker_remove(&dev->shrinker);
 	zcache_detach(&dev->transport);
 	zcv_stop(dev);
 	destroy_workqueue(dev->wq);

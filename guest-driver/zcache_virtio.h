@@ -5,10 +5,10 @@
 #ifndef _ZCACHE_VIRTIO_H
 #define _ZCACHE_VIRTIO_H
 
-#include <linux/shrinker.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
 #include <linux/workqueue.h>
+#include "compat.h"
 #include "zcache_core.h"
 
 #define ZCV_MAX_QUEUES	8
@@ -171,7 +171,7 @@ struct zcv_device {
 	struct delayed_work tick;
 	bool ticking;
 	bool hurried;
-	struct shrinker shrinker;
+	struct zcache_shrinker shrinker;
 	unsigned long throttled;
 	unsigned int nr_queues;
 	struct zcv_queue queues[ZCV_MAX_QUEUES];

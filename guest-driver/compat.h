@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What differs between the kernels this driver is built for. No other file
+ * asks for a version.
+ */
+#ifndef _ZCACHE_COMPAT_H
+#define _ZCACHE_COMPAT_H
+
+#include <linux/shrinker.h>
+#include <linux/slab.h>
+#include <linux/version.h>
+#include <linux/virtio_config.h>
+
+/*
+ * cleancache and frontswap with backends that register for good. Kbuild
+ * compiles the files that use them under the same condition. Later kernels up
+ * to 6.5 have a frontswap that only zswap can use.
+ */
+#if KERNEL_VERSION(5, 17, 0) > LINUX_VERSION_CODE
+#define ZCACHE_NATIVE_HOOKS
+#endif
+
+/**
+ * zcache_find_vqs - sets up virtqueues without callbacks
+ * @vdev:	the device
+ * @nvqs:	how many
+ * @vqs:	set to the virtqueues
+ * @names:	theirs
+ *
+ * Context: Process context; sleeps.
+ * Return: 0; -ENOENT: the device has fewer; another error.
+ */
+static inline int zcache_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
+				  struct virtqueue **vqs,
+				  const char * const *names)
+{
+#if KERNEL_VERSION(6, 11, 0) <= LINUX_VERSION_CODE
+	struct virtqueue_info *infos;
+	unsigned int i;
+	int err;
+
+	infos = kcalloc(nvqs, sizeof(*infos), GFP_KERNEL);
+	if (!infos)
+		return -ENOMEM;
+	for (i = 0; i < nvqs; i++)
+		infos[i].name = names[i];
+	err = virtio_find_vqs(vdev, nvqs, vqs, infos, NULL);
+	kfree(infos);
+	return err;
+#else
+	vq_callback_t **callbacks;
+	int err;
+
+	callbacks = kcalloc(nvqs, sizeof(*callbacks), GFP_KERNEL);
+	if (!callbacks)
+		return -ENOMEM;
+	err = virtio_find_vqs(vdev, nvqs, vqs, callbacks, names, NULL);
+	kfree(callbacks);
+	return err;
+#endif
+}
+
+/**
+ * struct zcache_shrinker - a shrinker and whom it belongs to
+ * @private:	its owner's
+ * @base:	embedded up to 6.6, allocated by the kernel since
+ */
+struct zcache_shrinker {
+	void *private;
+#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	struct shrinker *base;
+#else
+	struct shrinker base;
+#endif
+};
+
+static inline void *zcache_shrinker_private(struct shrinker *base)
+{
+#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	return base->private_data;
+#else
+	return container_of(base, struct zcache_shrinker, base)->private;
+#endif
+}
+
+/**
+ * zcache_shrinker_add - registers a shrinker
+ * @s:		the shrinker, zeroed
+ * @count:	its count_objects
+ * @scan:	its scan_objects
+ * @private:	what zcache_shrinker_private() gives back
+ *
+ * Context: Process context; sleeps.
+ * Return: 0 or -ENOMEM.
+ */
+static inline int
+zcache_shrinker_add(struct zcache_shrinker *s,
+		    unsigned long (*count)(struct shrinker *,
+					   struct shrink_control *),
+		    unsigned long (*scan)(struct shrinker *,
+					  struct shrink_control *),
+		    void *private)
+{
+	s->private = private;
+#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	s->base = shrinker_alloc(0, "zcache");
+	if (!s->base)
+		return -ENOMEM;
+	s->base->count_objects = count;
+	s->base->scan_objects = scan;
+	s->base->private_data = private;
+	shrinker_register(s->base);
+	return 0;
+#else
+	s->base.count_objects = count;
+	s->base.scan_objects = scan;
+	s->base.seeks = DEFAULT_SEEKS;
+#if KERNEL_VERSION(6, 0, 0) <= LINUX_VERSION_CODE
+	return register_shrinker(&s->base, "zcache");
+#else
+	return register_shrinker(&s->base);
+#endif
+#endif
+}
+
+static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
+{
+#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	shrinker_free(s->base);
+#else
+	unregister_shrinker(&s->base);
+#endif
+}
+
+#endif /* _ZCACHE_COMPAT_H */
