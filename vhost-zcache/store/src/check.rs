@@ -104,6 +104,10 @@ impl Shard {
             ensure!(heap.total == total, "heap {number} is {total} words, not {}", heap.total);
             ensure!(heap.live == live, "heap {number} holds {live} words, not {}", heap.live);
             ensure!(heap.contents == contents, "heap {number} miscounts its pages");
+            if let Some(spare) = &heap.spare {
+                let resident = (spare.segment.populated() * 8) as u64;
+                ensure!(spare.charge.bytes() == resident, "the spare segment of heap {number} is charged wrongly");
+            }
         }
         ensure!(sums.is_empty(), "segments belong to no heap");
         Ok(found)

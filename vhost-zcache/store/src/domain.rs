@@ -2,6 +2,7 @@
 //! A set of shards and how keys are spread over them: a guest's own keys, or a shared pool's.
 
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siphasher::sip::SipHasher13;
@@ -18,6 +19,8 @@ use crate::stats::{Contents, Counters};
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
 /// swap device is served in parallel while a small file stays in one shard.
 const STRIPE_BITS: u32 = 6;
+/// Rounds of the background without growth after which the room ahead of the tails is given back.
+const QUIET_ROUNDS: u8 = 10;
 /// Pages removed before other requests get their turn.
 const BATCH: u64 = 512;
 
@@ -39,9 +42,9 @@ impl Common {
         Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
     }
 
-    fn shard(&self, number: usize, recoverable: bool) -> Shard {
+    fn shard(&self, number: usize, recoverable: bool, growing: &Arc<AtomicBool>) -> Shard {
         let label = self.label(number, recoverable);
-        Shard::new(Arc::clone(&self.arena), label, self.faults.clone())
+        Shard::new(Arc::clone(&self.arena), label, Arc::clone(growing), self.faults.clone())
     }
 }
 
@@ -49,18 +52,24 @@ impl Common {
 pub(crate) struct Domain {
     shards: Box<[Mutex<Shard>]>,
     seed: [u64; 2],
+    /// A heap grew since the last look, and wants room ahead of its tail. A hint only.
+    growing: Arc<AtomicBool>,
+    /// Rounds since it last grew; from `QUIET_ROUNDS` on there is no room ahead.
+    quiet: AtomicU8,
 }
 
 impl Domain {
     pub(crate) fn new(common: &Common, recoverable: bool) -> Self {
-        let shard = |number| Mutex::new(common.shard(number, recoverable));
-        Self { shards: (0..common.shards).map(shard).collect(), seed: common.seed }
+        let growing = Arc::new(AtomicBool::new(false));
+        let shard = |number| Mutex::new(common.shard(number, recoverable, &growing));
+        let shards = (0..common.shards).map(shard).collect();
+        Self { shards, seed: common.seed, growing, quiet: AtomicU8::new(QUIET_ROUNDS) }
     }
 
     /// Drops everything in all shards.
     pub(crate) fn clear(&self, common: &Common) {
         for number in 0..self.len() {
-            let empty = common.shard(number, true);
+            let empty = common.shard(number, true, &self.growing);
             let old = std::mem::replace(&mut *self.lock(number), empty);
             drop(old);
         }
@@ -97,6 +106,34 @@ impl Domain {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room resident ahead of heaps that grow; returns whether there were any.
+    pub(crate) fn populate_ahead(&self) -> bool {
+        if !self.growing.swap(false, Relaxed) {
+            return false;
+        }
+        self.quiet.store(0, Relaxed);
+        for shard in 0..self.len() {
+            while self.lock(shard).space.populate_ahead() {}
+        }
+        true
+    }
+
+    /// Called once a round: gives the room back when the heaps have stopped growing.
+    pub(crate) fn settle(&self) {
+        let quiet = self.quiet.load(Relaxed);
+        if quiet < QUIET_ROUNDS {
+            self.quiet.store(quiet + 1, Relaxed);
+            if quiet + 1 == QUIET_ROUNDS {
+                self.trim_ahead();
+            }
+        }
+    }
+
+    /// Gives back what is resident ahead of the tails; returns whether that was anything.
+    pub(crate) fn trim_ahead(&self) -> bool {
+        self.each().fold(false, |trimmed, mut shard| shard.space.trim_ahead() | trimmed)
     }
 
     /// One shard after the other.

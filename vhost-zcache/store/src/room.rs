@@ -46,11 +46,15 @@ impl Engine {
         largest.is_some_and(|guest| self.reclaim(guest))
     }
 
-    /// Frees some memory of a guest: of holes if there are many, of ephemeral pages otherwise.
+    /// Frees some memory of a guest: what nothing was written to yet, then of holes if there are
+    /// many, of ephemeral pages otherwise.
     pub(crate) fn reclaim(&self, guest: &GuestState) -> bool {
         let shared = guest.shared_pools();
         let own = guest.domain.get().into_iter();
         let domains: Vec<&Domain> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
+        if domains.iter().fold(false, |trimmed, domain| domain.trim_ahead() | trimmed) {
+            return true;
+        }
         let mut holes = (0, None);
         let mut pages = (0, None);
         for domain in domains {

@@ -3,6 +3,7 @@
 //! segments, its own queues; nothing in it refers to another shard.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::accounting::{Account, Use};
 use crate::arena::memory::Arena;
@@ -93,9 +94,9 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label, faults: Faults) -> Self {
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>, faults: Faults) -> Self {
         Self {
-            space: Space::new(arena, label),
+            space: Space::new(arena, label, growing),
             nodes: Nodes::new(faults),
             pools: Vec::new(),
             names: Vec::new(),
@@ -141,6 +142,23 @@ impl Shard {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
         objects.find(&self.nodes, key.bucket_hash(), |object| self.space.words(object.record, OBJECT_WORDS)[2..] == id)
+    }
+
+    /// An object, and where its page of the key's index is. In a large store each step is a line of
+    /// memory that no cache has, so name and page are asked for before either is looked at.
+    fn find_page(&self, key: &PageKey) -> Option<(u32, Object, Option<u32>)> {
+        let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
+        let id = id_words(key.object);
+        let mut at = None;
+        let (number, object) = objects.find(&self.nodes, key.bucket_hash(), |object| {
+            self.space.prefetch(object.record);
+            at = object.tree.get(&self.nodes, key.index);
+            if let Some(at) = at {
+                self.space.prefetch(at);
+            }
+            self.space.words(object.record, OBJECT_WORDS)[2..] == id
+        })?;
+        Some((number, object, at))
     }
 
     fn create_object(&mut self, heap: usize, key: &PageKey, may_evict: bool) -> Result<u32, Refusal> {
@@ -204,12 +222,11 @@ impl Shard {
 
     /// Stores a page. On refusal the key holds nothing.
     pub(crate) fn put(&mut self, heap: usize, key: &PageKey, page: &mut NewPage) -> Result<(), Refusal> {
-        let number = match self.find(key) {
-            Some((number, _)) => number,
-            None => self.create_object(heap, key, page.may_evict)?,
+        let (number, old) = match self.find_page(key) {
+            Some((number, _, old)) => (number, old),
+            None => (self.create_object(heap, key, page.may_evict)?, None),
         };
         let mut object = Object::read(&self.nodes, number);
-        let old = object.tree.get(&self.nodes, key.index);
         if let Some(old) = old {
             self.discard(key.pool, old);
         } else {
@@ -300,8 +317,8 @@ impl Shard {
         epoch: u8,
         out: &mut Page,
     ) -> Option<(PageHead, PageName)> {
-        let (number, object) = self.find(key)?;
-        let at = object.tree.get(&self.nodes, key.index)?;
+        let (number, object, at) = self.find_page(key)?;
+        let at = at?;
         let head = self.space.page_head(at);
         let name = self.space.page_name(at);
         self.space.copy_payload(at, head, out);

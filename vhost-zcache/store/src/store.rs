@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::arena::memory::{Arena, SEGMENT_BYTES, Segment};
 use crate::cold::{ColdConfig, ColdWorker};
-use crate::domain::Common;
+use crate::domain::{Common, Domain};
 use crate::engine::Engine;
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
@@ -184,11 +184,13 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
-    /// Compacts all there is to compact, and recompresses pages that are cold at `now`, the time
-    /// since some start, until that took `budget`. For [`Background::Manual`]; `now` must not go
-    /// back.
+    /// One round of the background: makes room ahead of what grows, compacts all there is to compact,
+    /// and recompresses pages that are cold at `now`, the time since some start, until that took
+    /// `budget`. For [`Background::Manual`]; `now` must not go back.
     pub fn maintain(&self, now: Duration, budget: Duration) {
+        self.engine.populate_ahead();
         self.engine.compact_all();
+        self.engine.each_domain(Domain::settle);
         if let Some(mut worker) = ColdWorker::new() {
             self.engine.recompress(&mut worker, now, budget);
         }

@@ -71,6 +71,27 @@ fn discarded_pages_give_their_memory_back() {
 }
 
 #[test]
+fn room_made_ahead_of_a_growing_heap_is_given_back_when_it_stops() {
+    let store = store(1 << 30);
+    let guest = guest(&store, PoolKind::Persistent);
+    let mut scratch = Scratch::new();
+    let mut round = |pages: std::ops::Range<u64>| {
+        for n in pages {
+            guest.put(&mut scratch, &key(n), &text(n)).expect("there is room");
+        }
+        store.maintain(Duration::ZERO, Duration::ZERO);
+        store.check().expect("the store is consistent");
+        store.stats().physical_bytes
+    };
+    let full = round(0..20_000);
+    let quiet = (0..20).map(|_| round(0..0)).last().unwrap_or(full);
+    assert!(quiet + (256 << 10) < full, "of {full} bytes {quiet} stayed when nothing came any more");
+    // A little more costs a little more.
+    let more = round(20_000..20_001);
+    assert!(more < quiet + (1 << 20), "one page took {quiet} bytes to {more}");
+}
+
+#[test]
 fn a_full_store_keeps_persistent_pages_and_refuses() {
     let store = store(8 << 20);
     let guest = guest(&store, PoolKind::Persistent);

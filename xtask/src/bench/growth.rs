@@ -9,6 +9,7 @@ use serde::Serialize;
 use zcache_store::{GetMode, GuestConfig, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
+use super::memory;
 use super::random::Random;
 use super::shape::{POOL, Shape};
 
@@ -126,7 +127,7 @@ impl Run<'_> {
     }
 }
 
-/// Grows a store to `pages` pages.
+/// Grows a store to `pages` pages, or as far as memory goes.
 pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
@@ -136,10 +137,14 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
         run.put(key, usize::try_from(key)?)?;
     }
     let small = run.latency(SMALL)?;
-    for key in SMALL..pages {
-        run.put(key, usize::try_from(key)?)?;
+    // An eighth of the memory stays free: a machine that begins to swap measures nothing.
+    let enough = memory::available()? / 8;
+    let mut reached = SMALL;
+    while reached < pages && (!reached.is_multiple_of(SMALL) || memory::available()? > enough) {
+        run.put(reached, usize::try_from(reached)?)?;
+        reached += 1;
     }
-    let large = run.latency(pages.max(SMALL))?;
+    let large = run.latency(reached)?;
     Ok(Growth {
         small,
         large,

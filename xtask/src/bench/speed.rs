@@ -110,7 +110,8 @@ pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let mut scratch = Scratch::new();
     let mut codec = Codec::new();
-    // One for each key, so that both read from as much memory.
+    // One for each key, written and overwritten in the same order: both read from as much memory,
+    // as scattered.
     let mut kept = Vec::new();
     for (_, page) in (0..TURNS).flat_map(|number| turn(corpus, number * TURN)) {
         kept.push(codec.keep(&corpus.pages[page])?);
@@ -133,13 +134,16 @@ pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
         put.push(per_page(started.elapsed()));
     }
     for number in 0..TURNS {
+        // Another page than the key had, and another key than the page had.
+        let again = |(key, page)| ((key * 7 + 3) % (TURNS * TURN), page);
         let started = Instant::now();
-        for (key, page) in turn(corpus, number * TURN) {
-            // Another page than the key had, and another key than the page had.
-            let key = (key * 7 + 3) % (TURNS * TURN);
+        for (key, page) in turn(corpus, number * TURN).map(again) {
             guest.put(&mut scratch, &Shape::Swap.key(key), &corpus.pages[page])?;
         }
         overwrite.push(per_page(started.elapsed()));
+        for (key, page) in turn(corpus, number * TURN).map(again) {
+            kept[usize::try_from(key)?] = codec.keep(&corpus.pages[page])?;
+        }
     }
     let mut get = Vec::new();
     let mut codec_get = Vec::new();

@@ -12,13 +12,9 @@ use serde::Serialize;
 use super::corpus::Corpus;
 use super::density::{self, Density};
 use super::growth::{self, Growth};
-use super::memory;
 use super::shape::Shape;
 use super::speed::{self, Scale, Speed};
 use super::tiers::{self, Cold, Index, Rebuild};
-
-/// Bytes that a page is reckoned to take when the size of the growth test is chosen.
-const RECKONED_PAGE: u64 = 2048;
 
 /// Density, index, speed, growth, cold tier and rebuild of the page store.
 #[derive(Args)]
@@ -81,7 +77,7 @@ struct Conditions {
 /// Runs all measurements.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let corpora = Corpus::load(&arguments.corpus)?;
-    let growth_pages = (arguments.pages * 16).min(memory::available()? / 2 / RECKONED_PAGE);
+    let growth_pages = arguments.pages * 16;
     let conditions = Conditions {
         corpora: corpora.iter().map(|corpus| (corpus.name.clone(), corpus.pages.len())).collect(),
         pages: arguments.pages,

@@ -147,6 +147,11 @@ impl Segment {
         unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
     }
 
+    /// Asks for the cache line of a word, to be read soon. Whether the word exists does not matter.
+    pub(crate) fn prefetch(&self, at: usize) {
+        prefetch(self.start().as_ptr().wrapping_add(at));
+    }
+
     /// Stores a word after everything written before, as a later process would see it if this
     /// one died in between.
     pub(crate) fn publish(&mut self, at: usize, word: u64) {
@@ -174,6 +179,18 @@ impl Segment {
         self.populated = u32::try_from(words).map_err(|_| NoMemory)?;
         Ok(())
     }
+
+    /// Gives back the pages behind the first `words` words; returns how many words that were. They
+    /// read as zeroes when they are populated again.
+    pub(crate) fn trim(&mut self, words: usize) -> usize {
+        let (keep, old) = (words.next_multiple_of(PAGE_WORDS), self.populated());
+        let start = self.number as usize * SEGMENT_BYTES;
+        if keep >= old || self.arena.mapping.punch(start + keep * 8, (old - keep) * 8).is_err() {
+            return 0;
+        }
+        self.populated = count(keep);
+        old - keep
+    }
 }
 
 impl Drop for Segment {
@@ -188,6 +205,17 @@ impl Drop for Segment {
         self.arena.free().returned.push(self.number);
     }
 }
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn prefetch(address: *const u64) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch reads nothing that the program could see, and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
+/// Other machines have to do without.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn prefetch(_: *const u64) {}
 
 /// Pages in a [`PageRun`].
 pub(crate) const RUN_PAGES: usize = 64;
@@ -254,6 +282,19 @@ mod tests {
         assert_eq!(again.number, number, "a returned segment is taken first");
         again.populate(PAGE_WORDS * 2).expect("there is memory");
         assert!(again.words().iter().all(|word| *word == 0), "another holder's words are readable");
+    }
+
+    #[test]
+    fn what_was_trimmed_is_empty_when_it_comes_back() {
+        let arena = arena(1);
+        let mut segment = arena.take().expect("a segment is free");
+        segment.populate(PAGE_WORDS * 3).expect("there is memory");
+        segment.words_mut().fill(7);
+        assert_eq!(segment.trim(PAGE_WORDS + 1), PAGE_WORDS, "one page is behind the second");
+        assert_eq!(segment.populated(), PAGE_WORDS * 2);
+        assert_eq!(segment.trim(PAGE_WORDS * 2), 0, "nothing is left to trim");
+        segment.populate(PAGE_WORDS * 3).expect("there is memory");
+        assert_eq!(segment.words()[PAGE_WORDS * 2 - 1..=PAGE_WORDS * 2], [7, 0]);
     }
 
     #[test]

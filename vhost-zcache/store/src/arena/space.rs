@@ -8,6 +8,7 @@
 //! What discarding leaves is [`crate::compact`]'s work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use zerocopy::IntoBytes;
 
@@ -30,8 +31,13 @@ pub(crate) const HEADER_WORDS: usize = 6;
 pub(crate) const FIRST: u32 = 6;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
-/// Most pages made resident at a time.
+/// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
+/// Words that the background makes resident at a time, with the shard locked: 4 pages, 12 us.
+const AHEAD_STEP: usize = 4 * PAGE_WORDS;
+/// Most words it keeps resident ahead of the tail of a heap that grows. One stripe of an object, which
+/// is what a sequential writer puts into a shard before it goes on to the next, fits if it compresses.
+const MAX_AHEAD: u64 = 24 * 1024;
 
 /// Where a record is: slot and word.
 pub(crate) fn location(slot: usize, word: u32) -> u32 {
@@ -62,6 +68,13 @@ pub(crate) struct Slot {
     pub(crate) draining: bool,
 }
 
+/// A segment that will be opened next.
+pub(crate) struct Spare {
+    // Dropped before the charge, as in `Slot`.
+    pub(crate) segment: Segment,
+    pub(crate) charge: Charge,
+}
+
 /// The segments of one guest in this shard that are evictable, or those that are not.
 pub(crate) struct Heap {
     pub(crate) account: Arc<Account>,
@@ -70,6 +83,8 @@ pub(crate) struct Heap {
     pub(crate) guest: u32,
     pub(crate) bins: Box<Bins>,
     pub(crate) open: Option<usize>,
+    /// Made ready while the open segment comes to its end and the heap grows.
+    pub(crate) spare: Option<Spare>,
     /// Words below the tails of its segments.
     pub(crate) total: u64,
     /// Words of records.
@@ -102,13 +117,15 @@ pub(crate) struct Label {
 pub(crate) struct Space {
     arena: Arc<Arena>,
     label: Label,
+    /// Set when a heap has less resident room ahead of its tail than it should.
+    growing: Arc<AtomicBool>,
     pub(crate) slots: Vec<Option<Slot>>,
     pub(crate) heaps: Vec<Option<Heap>>,
 }
 
 impl Space {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label) -> Self {
-        Self { arena, label, slots: Vec::new(), heaps: Vec::new() }
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>) -> Self {
+        Self { arena, label, growing, slots: Vec::new(), heaps: Vec::new() }
     }
 
     /// Adds a heap and returns its number.
@@ -119,6 +136,7 @@ impl Space {
             guest,
             bins: Bins::new(),
             open: None,
+            spare: None,
             total: 0,
             live: 0,
             queues: Queues::default(),
@@ -163,6 +181,15 @@ impl Space {
 
     pub(crate) fn set_word(&mut self, at: u32, word: u64) {
         self.slot_mut(slot_of(at)).segment.words_mut()[word_of(at)] = word;
+    }
+
+    /// Asks for the start of a record, and for the page of memory it runs into, ahead of reading it.
+    pub(crate) fn prefetch(&self, at: u32) {
+        if let Some(Some(slot)) = self.slots.get(slot_of(at)) {
+            let word = word_of(at);
+            slot.segment.prefetch(word);
+            slot.segment.prefetch((word + 1).next_multiple_of(PAGE_WORDS).min(SEGMENT_WORDS - 1));
+        }
     }
 
     /// Stores a head after everything written before.
@@ -259,6 +286,9 @@ impl Space {
         self.populate(open, (tail + words) as usize)?;
         self.slot_mut(open).tail = tail + words;
         self.heap_mut(heap).total += u64::from(words);
+        if self.lacks_room_ahead(heap, open) && !self.growing.load(Relaxed) {
+            self.growing.store(true, Relaxed);
+        }
         let at = location(open, tail);
         self.publish(at, hole(words));
         Ok(at)
@@ -273,11 +303,10 @@ impl Space {
             }
             None => return Err(Refusal::NoMemory),
         };
+        let spare = self.heap_mut(heap).spare.take();
+        let Spare { segment, charge } = spare.map_or_else(|| self.new_spare(heap), Ok)?;
         let owner = self.heap(heap);
-        let charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
-        let guest = owner.guest;
-        let purpose = owner.purpose;
-        let segment = self.arena.take().map_err(|_| Refusal::NoMemory)?;
+        let (guest, purpose) = (owner.guest, owner.purpose);
         let tail = FIRST;
         self.slots[number] = Some(Slot { segment, charge, heap, tail, live: 0, draining: false });
         if let Err(refusal) = self.populate(number, HEADER_WORDS) {
@@ -292,6 +321,12 @@ impl Space {
         owner.open = Some(number);
         owner.total += HEADER_WORDS as u64;
         Ok(number)
+    }
+
+    fn new_spare(&self, heap: usize) -> Result<Spare, Refusal> {
+        let owner = self.heap(heap);
+        let segment = self.arena.take().map_err(|_| Refusal::NoMemory)?;
+        Ok(Spare { segment, charge: Charge::none(Arc::clone(&owner.account), owner.purpose) })
     }
 
     /// Takes over a segment that an earlier process wrote. It is left draining: its holes are in
@@ -347,9 +382,66 @@ impl Space {
         let heap_pages = self.heap(self.slot(slot).heap).total / PAGE_WORDS as u64;
         let batch = usize::try_from(heap_pages / 64).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH);
         let wanted = (has + batch * PAGE_WORDS).clamp(needed, SEGMENT_WORDS.max(needed));
-        let slot = self.slot_mut(slot);
-        let result = grow(slot, wanted);
-        if result.is_err() && wanted > needed { grow(slot, needed) } else { result }
+        let Slot { segment, charge, .. } = self.slot_mut(slot);
+        let result = grow(segment, charge, wanted);
+        if result.is_err() && wanted > needed { grow(segment, charge, needed) } else { result }
+    }
+
+    /// End of what should be resident for a growing heap, from its open slot's start: less for small heaps, and
+    /// nothing where memory is short.
+    fn wanted_ahead(&self, heap: usize, slot: usize) -> usize {
+        let heap = self.heap(heap);
+        let ahead = if heap.account.is_tight() { 0 } else { (heap.total / 2).min(MAX_AHEAD) };
+        self.slot(slot).tail as usize + usize::try_from(ahead).unwrap_or(0)
+    }
+
+    /// Whether there should be more; the spare segment continues the open one.
+    fn lacks_room_ahead(&self, heap: usize, slot: usize) -> bool {
+        let spare = self.heap(heap).spare.as_ref().map_or(0, |spare| spare.segment.populated());
+        self.slot(slot).segment.populated() + spare + AHEAD_STEP <= self.wanted_ahead(heap, slot)
+    }
+
+    /// Makes a little room resident ahead of the heaps' tails, so that the puts to come need not
+    /// wait for the kernel, which takes 3 us for each page. Returns whether there is more to do.
+    pub(crate) fn populate_ahead(&mut self) -> bool {
+        let mut more = false;
+        for heap in 0..self.heaps.len() {
+            let Some(open) = self.heaps[heap].as_ref().and_then(|heap| heap.open) else { continue };
+            if self.lacks_room_ahead(heap, open) {
+                // Without memory the next put finds out, and says so.
+                more |= self.populate_step(heap, open).is_ok();
+            }
+        }
+        more
+    }
+
+    fn populate_step(&mut self, heap: usize, open: usize) -> Result<(), Refusal> {
+        let Slot { segment, charge, .. } = self.slot_mut(open);
+        let populated = segment.populated();
+        if populated < SEGMENT_WORDS {
+            return grow(segment, charge, (populated + AHEAD_STEP).min(SEGMENT_WORDS));
+        }
+        if self.heap(heap).spare.is_none() {
+            let spare = self.new_spare(heap)?;
+            self.heap_mut(heap).spare = Some(spare);
+        }
+        let Some(Spare { segment, charge }) = &mut self.heap_mut(heap).spare else { return Ok(()) };
+        grow(segment, charge, segment.populated() + AHEAD_STEP)
+    }
+
+    /// Gives back what is resident ahead of the heaps' tails; returns whether that was anything.
+    pub(crate) fn trim_ahead(&mut self) -> bool {
+        let mut trimmed = false;
+        for heap in 0..self.heaps.len() {
+            let Some(state) = &mut self.heaps[heap] else { continue };
+            trimmed |= state.spare.take().is_some();
+            let Some(open) = state.open else { continue };
+            let slot = self.slot_mut(open);
+            let given_back = slot.segment.trim(slot.tail as usize);
+            slot.charge.shrink((given_back * 8) as u64);
+            trimmed |= given_back > 0;
+        }
+        trimmed
     }
 
     /// Frees a record of `words` words.
@@ -466,11 +558,11 @@ impl Space {
     }
 }
 
-fn grow(slot: &mut Slot, words: usize) -> Result<(), Refusal> {
-    let bytes = ((words - slot.segment.populated()) * 8) as u64;
-    slot.charge.grow(bytes)?;
-    slot.segment.populate(words).map_err(|_| {
-        slot.charge.shrink(bytes);
+fn grow(segment: &mut Segment, charge: &mut Charge, words: usize) -> Result<(), Refusal> {
+    let bytes = ((words - segment.populated()) * 8) as u64;
+    charge.grow(bytes)?;
+    segment.populate(words).map_err(|_| {
+        charge.shrink(bytes);
         Refusal::NoMemory
     })
 }

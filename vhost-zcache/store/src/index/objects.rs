@@ -95,7 +95,12 @@ impl Objects {
     }
 
     /// The object of that hash for which `is_it` says yes.
-    pub(crate) fn find(&self, nodes: &Nodes, hash: u32, is_it: impl Fn(&Object) -> bool) -> Option<(u32, Object)> {
+    pub(crate) fn find(
+        &self,
+        nodes: &Nodes,
+        hash: u32,
+        mut is_it: impl FnMut(&Object) -> bool,
+    ) -> Option<(u32, Object)> {
         if self.count == 0 {
             return None;
         }
