@@ -4,9 +4,15 @@
  *
  * Each process has a file, and in memory a copy of what it must contain. It
  * chooses operations at random until the time is up: buffered, direct and mapped
- * reads and writes, truncation, punched holes, zeroed ranges, renaming another
- * file over it, unlinking and creating it anew (which reuses the inode), and
- * pushing it out of the page cache. Each read is compared.
+ * reads and writes, truncation, punched holes, zeroed and allocated ranges,
+ * renaming another file over it, unlinking and creating it anew (which reuses the
+ * inode), and pushing it out of the page cache. Each read is compared.
+ *
+ * With --touchers, other processes read and evict parts of these files meanwhile
+ * without looking at what they got: their reads race with the writes, and leave
+ * in the page cache what the next read of the file's owner is checked against.
+ *
+ * With --keep the files stay, and are on the disk.
  *
  * The last line it prints is "coherence: ops=N compared=BYTES wrong=N", wrong
  * being reads that differed. Exit status: 0 if none was wrong, 1 if one was, 2 if
@@ -27,14 +33,23 @@
 #include <unistd.h>
 
 #define PAGE		4096
-#define MAX_IO		(64 * 1024)
+#define MAX_IO		(512 * 1024)
+#define USUAL_IO	(64 * 1024)
 #define MAX_PROCS	64
-#define HISTORY		12
+#define HISTORY		16
+#define MAX_MESSAGES	5
 
 struct totals {
 	uint64_t ops;
 	uint64_t compared;
 	uint64_t wrong;
+};
+
+/* What was done, for the message about a wrong byte. */
+struct step {
+	const char *name;
+	size_t offset;
+	size_t length;
 };
 
 struct worker {
@@ -47,7 +62,8 @@ struct worker {
 	int fd;
 	int direct;		/* -1: not supported */
 	uint64_t random;
-	const char *history[HISTORY];
+	struct step step;	/* the operation that runs */
+	struct step history[HISTORY];	/* the last one first */
 	struct totals *totals;
 };
 
@@ -85,25 +101,42 @@ static void fill(struct worker *w, uint8_t *data, size_t length)
 	}
 }
 
+static void note(struct worker *w, size_t offset, size_t length)
+{
+	w->step.offset = offset;
+	w->step.length = length;
+}
+
+static void print_history(const struct worker *w)
+{
+	fprintf(stderr, "  operation %llu; before it:",
+		(unsigned long long)w->totals->ops);
+	for (int h = 0; h < HISTORY && w->history[h].name; h++)
+		fprintf(stderr, " %s@%zu+%zu", w->history[h].name,
+			w->history[h].offset, w->history[h].length);
+	fputc('\n', stderr);
+}
+
 static void compare(struct worker *w, const char *how, const uint8_t *data,
 		    size_t offset, size_t length)
 {
-	size_t i = 0;
+	const uint8_t *expected = w->shadow + offset;
+	size_t first = 0, differ = 0;
 
 	w->totals->compared += length;
-	if (!memcmp(data, w->shadow + offset, length))
+	if (!memcmp(data, expected, length))
 		return;
-	if (w->totals->wrong++ >= 5)
+	if (w->totals->wrong++ >= MAX_MESSAGES)
 		return;
-	while (data[i] == w->shadow[offset + i])
-		i++;
+	while (data[first] == expected[first])
+		first++;
+	for (size_t i = first; i < length; i++)
+		differ += data[i] != expected[i];
 	fprintf(stderr,
-		"coherence: %s: %s of %zu bytes at %zu: byte %zu is %02x, not %02x; before it:",
-		w->path, how, length, offset, offset + i, data[i],
-		w->shadow[offset + i]);
-	for (int h = 0; h < HISTORY && w->history[h]; h++)
-		fprintf(stderr, " %s", w->history[h]);
-	fputc('\n', stderr);
+		"coherence: %s: %s of %zu bytes at %zu: byte %zu is %02x, not %02x; %zu bytes differ; the file has %zu\n",
+		w->path, how, length, offset, offset + first, data[first],
+		expected[first], differ, w->size);
+	print_history(w);
 }
 
 static void open_file(struct worker *w, int flags)
@@ -121,9 +154,21 @@ static void open_file(struct worker *w, int flags)
 static void range(struct worker *w, size_t *offset, size_t *length, size_t end)
 {
 	*offset = below(w, end);
-	*length = 1 + below(w, MAX_IO);
+	*length = 1 + below(w, below(w, 8) ? USUAL_IO : MAX_IO);
 	if (*length > end - *offset)
 		*length = end - *offset;
+	note(w, *offset, *length);
+}
+
+/* A range of whole pages. */
+static void page_range(struct worker *w, size_t *offset, size_t *length)
+{
+	range(w, offset, length, w->max);
+	*offset -= *offset % PAGE;
+	*length += PAGE - *length % PAGE;
+	if (*length > w->max - *offset)
+		*length = w->max - *offset;
+	note(w, *offset, *length);
 }
 
 static void read_range(struct worker *w)
@@ -145,6 +190,7 @@ static void read_all(struct worker *w)
 	if ((size_t)st.st_size != w->size) {
 		fprintf(stderr, "coherence: %s is %lld bytes long, not %zu\n",
 			w->path, (long long)st.st_size, w->size);
+		print_history(w);
 		w->totals->wrong++;
 	}
 	for (size_t offset = 0; offset < w->size; offset += MAX_IO) {
@@ -176,11 +222,7 @@ static void write_pages(struct worker *w)
 {
 	size_t offset, length;
 
-	range(w, &offset, &length, w->max);
-	offset -= offset % PAGE;
-	length = length - length % PAGE + PAGE;
-	if (length > w->max - offset)
-		length = w->max - offset;
+	page_range(w, &offset, &length);
 	fill(w, w->shadow + offset, length);
 	if (pwrite(w->fd, w->shadow + offset, length, offset) !=
 	    (ssize_t)length)
@@ -211,11 +253,7 @@ static void write_direct(struct worker *w)
 
 	if (w->direct < 0)
 		return;
-	range(w, &offset, &length, w->max);
-	offset -= offset % PAGE;
-	length = length - length % PAGE + PAGE;
-	if (length > w->max - offset)
-		length = w->max - offset;
+	page_range(w, &offset, &length);
 	fill(w, w->buffer, length);
 	if (pwrite(w->direct, w->buffer, length, offset) != (ssize_t)length)
 		give_up(w, "direct write");
@@ -255,15 +293,28 @@ static void write_mapped(struct worker *w)
 	use_mapping(w, 1);
 }
 
-static void truncate_file(struct worker *w)
+static void set_size(struct worker *w, size_t size)
 {
-	size_t size = below(w, w->max + 1);
-
+	note(w, size, 0);
 	if (ftruncate(w->fd, size))
 		give_up(w, "truncate");
 	if (size < w->size)
 		memset(w->shadow + size, 0, w->size - size);
 	w->size = size;
+}
+
+static void truncate_file(struct worker *w)
+{
+	set_size(w, below(w, w->max + 1));
+}
+
+/* What was cut off must be zeros, not what was there before. */
+static void cut_and_extend(struct worker *w)
+{
+	size_t size = w->size;
+
+	set_size(w, below(w, size + 1));
+	set_size(w, size + below(w, w->max - size + 1));
 }
 
 static void zero_with(struct worker *w, int mode)
@@ -291,6 +342,21 @@ static void zero_range(struct worker *w)
 	zero_with(w, FALLOC_FL_ZERO_RANGE);
 }
 
+/* Content stays; what is added are zeros. */
+static void allocate_range(struct worker *w)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->max);
+	if (fallocate(w->fd, 0, offset, length)) {
+		if (errno != EOPNOTSUPP)
+			give_up(w, "fallocate");
+		return;
+	}
+	if (w->size < offset + length)
+		w->size = offset + length;
+}
+
 static void rename_over(struct worker *w)
 {
 	size_t size = below(w, w->max + 1);
@@ -303,6 +369,7 @@ static void rename_over(struct worker *w)
 	if (write(fd, w->shadow, size) != (ssize_t)size)
 		give_up(w, "write");
 	close(fd);
+	note(w, 0, size);
 	if (rename(w->other, w->path))
 		give_up(w, "rename");
 	w->size = size;
@@ -324,11 +391,26 @@ static void unlink_and_create(struct worker *w)
 	open_file(w, O_CREAT | O_EXCL);
 }
 
+static void sync_file(struct worker *w)
+{
+	if (fsync(w->fd))
+		give_up(w, "fsync");
+}
+
 static void evict(struct worker *w)
 {
 	if (fdatasync(w->fd))
 		give_up(w, "fdatasync");
 	posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+/* Some pages are dirty and stay. */
+static void evict_range(struct worker *w)
+{
+	size_t offset, length;
+
+	range(w, &offset, &length, w->size);
+	posix_fadvise(w->fd, offset, length, POSIX_FADV_DONTNEED);
 }
 
 static void reopen(struct worker *w)
@@ -345,14 +427,18 @@ static const struct {
 	{ "write", 14, write_range },
 	{ "write-pages", 14, write_pages },
 	{ "evict", 14, evict },
+	{ "evict-range", 6, evict_range },
+	{ "fsync", 4, sync_file },
 	{ "read-all", 6, read_all },
 	{ "read-direct", 6, read_direct },
 	{ "write-direct", 6, write_direct },
 	{ "read-mapped", 6, read_mapped },
 	{ "write-mapped", 6, write_mapped },
 	{ "truncate", 3, truncate_file },
+	{ "cut-and-extend", 3, cut_and_extend },
 	{ "punch-hole", 4, punch_hole },
 	{ "zero-range", 3, zero_range },
+	{ "allocate", 2, allocate_range },
 	{ "rename-over", 2, rename_over },
 	{ "unlink", 2, unlink_and_create },
 	{ "reopen", 2, reopen },
@@ -371,10 +457,11 @@ static void run_one(struct worker *w)
 	for (op = 0; choice >= operations[op].weight; op++)
 		choice -= operations[op].weight;
 
+	w->step = (struct step){ .name = operations[op].name };
 	operations[op].run(w);
 	memmove(w->history + 1, w->history,
 		(HISTORY - 1) * sizeof(w->history[0]));
-	w->history[0] = operations[op].name;
+	w->history[0] = w->step;
 	w->totals->ops++;
 }
 
@@ -386,7 +473,35 @@ static double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-static void work(struct worker *w, double seconds)
+/* Reads and evicts what workers change; the data is nobody's to check. */
+static void touch_files(struct worker *w, const char *dir, int procs,
+			double seconds)
+{
+	double end = now() + seconds;
+
+	w->buffer = aligned_alloc(PAGE, MAX_IO + PAGE);
+	if (!w->buffer)
+		give_up(w, "memory");
+	while (now() < end) {
+		size_t offset, length;
+		int direct = below(w, 4) == 0;
+		int fd;
+
+		snprintf(w->path, sizeof(w->path), "%s/coherence.%d", dir,
+			 (int)below(w, procs));
+		/* It may be gone for a moment, or do no direct I/O. */
+		fd = open(w->path, O_RDONLY | (direct ? O_DIRECT : 0));
+		if (fd < 0)
+			continue;
+		page_range(w, &offset, &length);
+		/* A file cut during the read may end it with an error. */
+		if (pread(fd, w->buffer, length, offset) < 0 || below(w, 2))
+			posix_fadvise(fd, offset, length, POSIX_FADV_DONTNEED);
+		close(fd);
+	}
+}
+
+static void work(struct worker *w, double seconds, int keep)
 {
 	double end = now() + seconds;
 
@@ -401,8 +516,12 @@ static void work(struct worker *w, double seconds)
 	while (now() < end)
 		run_one(w);
 	evict(w);
+	w->step = (struct step){ .name = "the end" };
 	read_all(w);
-	unlink(w->path);
+	if (keep)
+		sync_file(w);
+	else
+		unlink(w->path);
 }
 
 static double number_of(const char *option, const char *text, double least)
@@ -427,12 +546,14 @@ int main(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 's' },
 		{ "kib", required_argument, NULL, 'k' },
+		{ "touchers", required_argument, NULL, 'r' },
+		{ "keep", no_argument, NULL, 'K' },
 		{ 0 },
 	};
-	double procs = 2, seconds = 10, seed = 1, kib = 2048;
+	double procs = 2, seconds = 10, seed = 1, kib = 2048, touchers = 0;
 	struct totals *totals, sum = { 0 };
 	const char *dir = ".";
-	int option, index, failed = 0;
+	int option, index, keep = 0, failed = 0;
 
 	while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
 		switch (option) {
@@ -451,13 +572,19 @@ int main(int argc, char **argv)
 		case 'k':
 			kib = number_of("kib", optarg, PAGE / 1024);
 			break;
+		case 'r':
+			touchers = number_of("touchers", optarg, 0);
+			break;
+		case 'K':
+			keep = 1;
+			break;
 		default:
 			optind = argc + 1;
 			break;
 		}
 	}
-	if (optind != argc || procs > MAX_PROCS) {
-		fprintf(stderr, "usage: coherence [--dir DIR] [--procs N] [--seconds N] [--seed N] [--kib OF-EACH-FILE]\n");
+	if (optind != argc || procs + touchers > MAX_PROCS) {
+		fprintf(stderr, "usage: coherence [--dir DIR] [--procs N] [--touchers N] [--seconds N] [--seed N] [--kib OF-EACH-FILE] [--keep]\n");
 		return 2;
 	}
 
@@ -467,7 +594,7 @@ int main(int argc, char **argv)
 		perror("coherence: mmap");
 		return 2;
 	}
-	for (int i = 0; i < (int)procs; i++) {
+	for (int i = 0; i < (int)procs + (int)touchers; i++) {
 		pid_t child = fork();
 
 		if (child < 0) {
@@ -485,11 +612,14 @@ int main(int argc, char **argv)
 				 dir, i);
 			snprintf(w.other, sizeof(w.other), "%s/coherence.%d.new",
 				 dir, i);
-			work(&w, seconds);
+			if (i < (int)procs)
+				work(&w, seconds, keep);
+			else
+				touch_files(&w, dir, procs, seconds);
 			_exit(0);
 		}
 	}
-	for (int i = 0; i < (int)procs; i++) {
+	for (int i = 0; i < (int)procs + (int)touchers; i++) {
 		int status;
 
 		if (wait(&status) < 0 || status) {
