@@ -6,6 +6,7 @@
 #ifndef _ZCACHE_COMPAT_H
 #define _ZCACHE_COMPAT_H
 
+#include <linux/blkdev.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/version.h>
@@ -131,5 +132,106 @@ static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
 	unregister_shrinker(&s->base);
 #endif
 }
+
+/* The callbacks of a class attribute take their class and attribute as const. */
+#if KERNEL_VERSION(6, 4, 0) <= LINUX_VERSION_CODE
+#define ZCACHE_CLASS_CONST const
+#else
+#define ZCACHE_CLASS_CONST
+#endif
+
+#ifndef ZCACHE_NATIVE_HOOKS
+/**
+ * struct zcache_backing - a block device that a swap disk has open
+ * @bdev:	the device; NULL: none
+ * @file:	what keeps it open, since 6.9
+ */
+struct zcache_backing {
+	struct block_device *bdev;
+#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+	struct file *file;
+#endif
+};
+
+/**
+ * zcache_backing_open - opens a block device for reading, writing, and us alone
+ * @b:		the device, not open
+ * @path:	its file
+ * @holder:	who has it
+ *
+ * Context: Process context; sleeps.
+ * Return: 0 or an error.
+ */
+static inline int zcache_backing_open(struct zcache_backing *b,
+				      const char *path, void *holder)
+{
+#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+	struct file *file = bdev_file_open_by_path(path, BLK_OPEN_READ |
+						   BLK_OPEN_WRITE, holder,
+						   NULL);
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	b->file = file;
+	b->bdev = file_bdev(file);
+#else
+	struct block_device *bdev = blkdev_get_by_path(path, FMODE_READ |
+						       FMODE_WRITE | FMODE_EXCL,
+						       holder);
+
+	if (IS_ERR(bdev))
+		return PTR_ERR(bdev);
+	b->bdev = bdev;
+#endif
+	return 0;
+}
+
+static inline void zcache_backing_close(struct zcache_backing *b)
+{
+#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+	bdev_fput(b->file);
+#else
+	blkdev_put(b->bdev, FMODE_READ | FMODE_WRITE | FMODE_EXCL);
+#endif
+	b->bdev = NULL;
+}
+
+/**
+ * zcache_swap_gendisk - allocates a bio-based disk whose bios have whole pages
+ *
+ * Context: Process context; sleeps.
+ * Return: The disk or an ERR_PTR.
+ */
+static inline struct gendisk *zcache_swap_gendisk(void)
+{
+#if KERNEL_VERSION(6, 11, 0) <= LINUX_VERSION_CODE
+	struct queue_limits limits = {
+		.features = BLK_FEAT_STABLE_WRITES,
+		.logical_block_size = PAGE_SIZE,
+		.physical_block_size = PAGE_SIZE,
+		.io_min = PAGE_SIZE,
+		.io_opt = PAGE_SIZE,
+		.dma_alignment = PAGE_SIZE - 1,
+		.max_hw_discard_sectors = UINT_MAX,
+		.discard_granularity = PAGE_SIZE,
+	};
+
+	return blk_alloc_disk(&limits, NUMA_NO_NODE);
+#else
+	struct gendisk *disk = blk_alloc_disk(NUMA_NO_NODE);
+
+	if (!disk)
+		return ERR_PTR(-ENOMEM);
+	blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, disk->queue);
+	blk_queue_flag_set(QUEUE_FLAG_NONROT, disk->queue);
+	blk_queue_logical_block_size(disk->queue, PAGE_SIZE);
+	blk_queue_physical_block_size(disk->queue, PAGE_SIZE);
+	blk_queue_dma_alignment(disk->queue, PAGE_SIZE - 1);
+	blk_queue_max_discard_sectors(disk->queue, UINT_MAX);
+	disk->queue->limits.discard_granularity = PAGE_SIZE;
+	return disk;
+#endif
+}
+#endif /* !ZCACHE_NATIVE_HOOKS */
 
 #endif /* _ZCACHE_COMPAT_H */

@@ -29,6 +29,8 @@ static int zcache_rescue_one(struct zcache_transport *t,
 	struct page *page;
 	int err;
 
+	if (pool->front)
+		return pool->front->take_back(pool, t, offset);
 	if (zcache_swap_total(ZC_PAGE_RESCUED) >=
 	    totalram_pages() / RESCUE_PART)
 		return -ENOMEM;
@@ -109,21 +111,31 @@ static void zcache_bring_back(struct zcache_transport *t)
 }
 
 /* What was rescued is still on the device, which may not keep it. */
+static int zcache_flush_drained_pool(struct zcache_transport *t,
+				     struct zcache_pool *pool)
+{
+	int err;
+
+	lockdep_assert_held(&zcache_mutex);
+	if (zcache_swapmap_count(pool->map, ZC_PAGE_LIVE))
+		return 0;
+	err = t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+	if (!err)
+		zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
+					   ZC_PAGE_NONE);
+	return err;
+}
+
 static void zcache_flush_drained(struct zcache_transport *t)
 {
 	struct zcache_pool *pool;
 	unsigned long id;
 
 	mutex_lock(&zcache_mutex);
-	xa_for_each(&zcache_pools, id, pool) {
-		if (!pool->map || !pool->active ||
-		    zcache_swapmap_count(pool->map, ZC_PAGE_LIVE))
-			continue;
-		if (t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0))
+	xa_for_each(&zcache_pools, id, pool)
+		if (pool->map && pool->active &&
+		    zcache_flush_drained_pool(t, pool))
 			break;
-		zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
-					   ZC_PAGE_NONE);
-	}
 	mutex_unlock(&zcache_mutex);
 }
 
@@ -140,8 +152,9 @@ void zcache_drain(struct zcache_transport *t)
 	unsigned long before = zcache_swap_total(ZC_PAGE_LIVE);
 	unsigned long left;
 
-	/* The disk has them all. */
-	if (zcache_swap_loss == ZCACHE_LOSS_WRITETHROUGH)
+	/* The disk that frontswap is in front of has them all. */
+	if (zcache_swapin_offered() &&
+	    zcache_swap_loss == ZCACHE_LOSS_WRITETHROUGH)
 		return;
 	if (before)
 		zcache_bring_back(t);
@@ -153,3 +166,33 @@ void zcache_drain(struct zcache_transport *t)
 			before - left, left,
 			zcache_swap_total(ZC_PAGE_RESCUED));
 }
+
+/**
+ * zcache_swap_pool_drain - brings all pages of one pool back
+ * @pool:	the pool, whose front-end stores nothing more
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: 0; -ENODEV: their device is away; -EIO: some are left.
+ */
+int zcache_swap_pool_drain(struct zcache_pool *pool)
+{
+	struct zcache_transport *t;
+	int err = 0;
+
+	mutex_lock(&zcache_mutex);
+	if (!zcache_swapmap_count(pool->map, ZC_PAGE_LIVE))
+		goto unlock;
+	t = zcache_current_locked();
+	if (!t || !pool->active) {
+		err = -ENODEV;
+		goto unlock;
+	}
+	zcache_rescue_pool(t, pool);
+	err = zcache_flush_drained_pool(t, pool);
+	if (zcache_swapmap_count(pool->map, ZC_PAGE_LIVE))
+		err = -EIO;
+unlock:
+	mutex_unlock(&zcache_mutex);
+	return err;
+}
+EXPORT_SYMBOL_GPL(zcache_swap_pool_drain);

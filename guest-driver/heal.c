@@ -15,6 +15,7 @@ void zcache_heal_schedule(void)
 {
 	queue_work(zcache_wq, &zcache_heal_job);
 }
+EXPORT_SYMBOL_GPL(zcache_heal_schedule);
 
 /**
  * zcache_pool_poison - gives up on single invalidations for an ephemeral pool

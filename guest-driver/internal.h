@@ -11,6 +11,7 @@
 #include <linux/xarray.h>
 #include "compat.h"
 #include "zcache_core.h"
+#include "zcache_swap.h"
 
 /**
  * enum zcache_state - is there a device, and what may be asked of it
@@ -59,59 +60,9 @@ extern struct workqueue_struct *zcache_wq;
 
 struct zcache_transport *zcache_current_locked(void);
 enum zcache_state zcache_get_state(void);
-unsigned long zcache_attach_seq(void);
-bool zcache_wait_attach(unsigned long seq, unsigned int seconds);
 void zcache_session_show(struct seq_file *m);
 int zcache_session_init(void);
 void zcache_session_exit(void);
-
-/* heal.c */
-void zcache_heal_schedule(void);
-
-/* swapmap.c */
-
-/**
- * enum zcache_page_state - where the only copy of a swap page is
- * @ZC_PAGE_NONE:	not with us
- * @ZC_PAGE_LIVE:	the device accepted it in the current session
- * @ZC_PAGE_STALE:	the kernel let go of it, the device was not told yet
- * @ZC_PAGE_LOST:	it was accepted, but no device has it any more
- * @ZC_PAGE_RESCUED:	in guest memory, copied there when its device left
- */
-enum zcache_page_state {
-	ZC_PAGE_NONE,
-	ZC_PAGE_LIVE,
-	ZC_PAGE_STALE,
-	ZC_PAGE_LOST,
-	ZC_PAGE_RESCUED,
-	ZC_NR_PAGE_STATES
-};
-
-struct zcache_swapmap *zcache_swapmap_alloc(void);
-void zcache_swapmap_free(struct zcache_swapmap *map);
-bool zcache_swapmap_reserve(struct zcache_swapmap *map, unsigned long offset);
-enum zcache_page_state zcache_swapmap_get(struct zcache_swapmap *map,
-					  unsigned long offset);
-bool zcache_swapmap_change(struct zcache_swapmap *map, unsigned long offset,
-			   enum zcache_page_state from,
-			   enum zcache_page_state to);
-enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
-					      unsigned long offset);
-bool zcache_swapmap_find(struct zcache_swapmap *map,
-			 enum zcache_page_state state, unsigned long *offset);
-void zcache_swapmap_replace_all(struct zcache_swapmap *map,
-				enum zcache_page_state from,
-				enum zcache_page_state to);
-unsigned long zcache_swapmap_count(struct zcache_swapmap *map,
-				   enum zcache_page_state state);
-int zcache_swapmap_rescue(struct zcache_swapmap *map, unsigned long offset,
-			  struct page *page);
-bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
-				 unsigned long offset, struct page *page);
-unsigned long zcache_swap_total(enum zcache_page_state state);
-
-void zcache_swap_key(struct zcache_key *key, unsigned long offset);
-unsigned long zcache_swap_object_end(unsigned long offset);
 
 #ifdef ZCACHE_NATIVE_HOOKS
 /* cleancache.c */

@@ -46,7 +46,8 @@ static void zcache_pool_free(struct zcache_pool *pool)
 }
 
 static struct zcache_pool *zcache_pool_alloc(u16 flags, const u8 *uuid,
-					     int swap_type)
+					     int swap_type,
+					     unsigned long slots)
 {
 	struct zcache_pool *pool = kzalloc(sizeof(*pool), GFP_KERNEL);
 
@@ -63,7 +64,7 @@ static struct zcache_pool *zcache_pool_alloc(u16 flags, const u8 *uuid,
 	if (!pool->counters)
 		goto fail;
 	if (zcache_pool_persistent(pool)) {
-		pool->map = zcache_swapmap_alloc();
+		pool->map = zcache_swapmap_alloc(slots);
 		if (!pool->map)
 			goto fail;
 	}
@@ -73,21 +74,9 @@ fail:
 	return NULL;
 }
 
-/**
- * zcache_pool_add - records a new pool and, if there is a device, creates it
- * @flags:	ZCACHE_POOL_*
- * @uuid:	of a shared pool, or NULL
- * @swap_type:	of a persistent pool, or -1
- *
- * That the device does not take the pool, or is lost meanwhile, is no error:
- * the pool is recorded and tried again on the next attach.
- *
- * Context: Process context. Takes zcache_mutex.
- * Return: The pool or an ERR_PTR.
- */
-struct zcache_pool *zcache_pool_add(u16 flags, const u8 *uuid, int swap_type)
+/* Takes the pool over, NULL too: that is -ENOMEM. */
+static struct zcache_pool *zcache_pool_insert(struct zcache_pool *pool)
 {
-	struct zcache_pool *pool = zcache_pool_alloc(flags, uuid, swap_type);
 	struct zcache_transport *t;
 	int err;
 
@@ -116,7 +105,48 @@ fail:
 	zcache_pool_free(pool);
 	return ERR_PTR(err);
 }
+
+/**
+ * zcache_pool_add - records a new pool and, if there is a device, creates it
+ * @flags:	ZCACHE_POOL_*
+ * @uuid:	of a shared pool, or NULL
+ * @swap_type:	of a persistent pool, or -1
+ *
+ * That the device does not take the pool, or is lost meanwhile, is no error:
+ * the pool is recorded and tried again on the next attach.
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: The pool or an ERR_PTR.
+ */
+struct zcache_pool *zcache_pool_add(u16 flags, const u8 *uuid, int swap_type)
+{
+	return zcache_pool_insert(zcache_pool_alloc(flags, uuid, swap_type, 0));
+}
 EXPORT_SYMBOL_GPL(zcache_pool_add);
+
+/**
+ * zcache_swap_pool_add - as zcache_pool_add(), for a swap area of known size
+ * @slots:	its pages, all of whose states can be recorded from now on
+ * @front:	brings them back, or NULL
+ * @owner:	@front's
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: The pool or an ERR_PTR.
+ */
+struct zcache_pool *zcache_swap_pool_add(unsigned long slots,
+					 const struct zcache_swap_front *front,
+					 void *owner)
+{
+	struct zcache_pool *pool = zcache_pool_alloc(ZCACHE_POOL_PERSISTENT,
+						     NULL, -1, slots);
+
+	if (pool) {
+		pool->front = front;
+		pool->owner = owner;
+	}
+	return zcache_pool_insert(pool);
+}
+EXPORT_SYMBOL_GPL(zcache_swap_pool_add);
 
 /*
  * Other guests stay in a shared pool that we leave. From then on nobody tells

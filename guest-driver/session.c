@@ -86,10 +86,37 @@ enum zcache_state zcache_get_state(void)
 	return READ_ONCE(zcache_state);
 }
 
+/**
+ * zcache_stores_wanted - whether swap pages may be stored on the device
+ *
+ * Context: Any, within zcache_srcu: a drain then waits for the store.
+ * Return: false if there is no device, or it is about to leave.
+ */
+bool zcache_stores_wanted(void)
+{
+	return zcache_get_state() == ZCACHE_ATTACHED;
+}
+EXPORT_SYMBOL_GPL(zcache_stores_wanted);
+
+/**
+ * zcache_waits_for_lost - what a swap disk does about a page that is away
+ *
+ * Context: Any. Does not return if the policy is to panic.
+ * Return: true: wait for its device; false: the page can't be read.
+ */
+bool zcache_waits_for_lost(void)
+{
+	if (zcache_swap_loss == ZCACHE_LOSS_PANIC)
+		panic("zcache: swap page lost");
+	return zcache_swap_loss == ZCACHE_LOSS_WAIT;
+}
+EXPORT_SYMBOL_GPL(zcache_waits_for_lost);
+
 unsigned long zcache_attach_seq(void)
 {
 	return atomic_long_read(&zcache_attaches);
 }
+EXPORT_SYMBOL_GPL(zcache_attach_seq);
 
 /**
  * zcache_wait_attach - waits for another device than the one that failed
@@ -106,6 +133,7 @@ bool zcache_wait_attach(unsigned long seq, unsigned int seconds)
 				       zcache_attach_seq() != seq,
 				       seconds * HZ);
 }
+EXPORT_SYMBOL_GPL(zcache_wait_attach);
 
 /*
  * Takes the device out of the data path's sight, which falls back to the

@@ -60,7 +60,7 @@ void zcache_count_unknown_pool(void)
 	atomic_long_inc(&zcache_unknown_pool);
 }
 
-static u64 zcache_counter_sum(const struct zcache_pool *pool, int counter)
+u64 zcache_counter_sum(const struct zcache_pool *pool, int counter)
 {
 	u64 sum = 0;
 	int cpu;
@@ -69,6 +69,7 @@ static u64 zcache_counter_sum(const struct zcache_pool *pool, int counter)
 		sum += READ_ONCE(per_cpu_ptr(pool->counters, cpu)->n[counter]);
 	return sum;
 }
+EXPORT_SYMBOL_GPL(zcache_counter_sum);
 
 /**
  * zcache_stats_retire - keeps the counts of a pool that goes away

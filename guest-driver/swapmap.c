@@ -53,6 +53,7 @@ void zcache_swap_key(struct zcache_key *key, unsigned long offset)
 	key->object[0] = offset / OBJECT_SLOTS % OBJECTS;
 	key->index = offset;
 }
+EXPORT_SYMBOL_GPL(zcache_swap_key);
 
 /**
  * zcache_swap_object_end - how far consecutive slots share an object
@@ -63,18 +64,6 @@ void zcache_swap_key(struct zcache_key *key, unsigned long offset)
 unsigned long zcache_swap_object_end(unsigned long offset)
 {
 	return round_down(offset, OBJECT_SLOTS) + OBJECT_SLOTS;
-}
-
-struct zcache_swapmap *zcache_swapmap_alloc(void)
-{
-	struct zcache_swapmap *map = kzalloc(sizeof(*map), GFP_KERNEL);
-
-	if (!map)
-		return NULL;
-	xa_init(&map->chunks);
-	xa_init(&map->rescued);
-	spin_lock_init(&map->lock);
-	return map;
 }
 
 void zcache_swapmap_free(struct zcache_swapmap *map)
@@ -93,6 +82,48 @@ void zcache_swapmap_free(struct zcache_swapmap *map)
 	for (i = 0; i < ZC_NR_PAGE_STATES; i++)
 		atomic_long_sub(map->count[i], &zcache_swap_totals[i]);
 	kfree(map);
+}
+
+/* Makes sure that the states of so many slots can be recorded. */
+static bool zcache_swapmap_populate(struct zcache_swapmap *map,
+				    unsigned long slots)
+{
+	unsigned long index;
+	u8 *chunk;
+
+	for (index = 0; index < DIV_ROUND_UP(slots, CHUNK_PAGES); index++) {
+		chunk = (u8 *)get_zeroed_page(GFP_KERNEL);
+		if (!chunk)
+			return false;
+		if (xa_err(xa_store(&map->chunks, index, chunk, GFP_KERNEL))) {
+			free_page((unsigned long)chunk);
+			return false;
+		}
+	}
+	return true;
+}
+
+/**
+ * zcache_swapmap_alloc - makes a map
+ * @slots:	slots whose states need no memory later
+ *
+ * Context: Process context.
+ * Return: The map or NULL.
+ */
+struct zcache_swapmap *zcache_swapmap_alloc(unsigned long slots)
+{
+	struct zcache_swapmap *map = kzalloc(sizeof(*map), GFP_KERNEL);
+
+	if (!map)
+		return NULL;
+	xa_init(&map->chunks);
+	xa_init(&map->rescued);
+	spin_lock_init(&map->lock);
+	if (!zcache_swapmap_populate(map, slots)) {
+		zcache_swapmap_free(map);
+		return NULL;
+	}
+	return map;
 }
 
 /* The state byte of a slot, or NULL if nothing near it was ever stored. */
@@ -169,6 +200,7 @@ enum zcache_page_state zcache_swapmap_get(struct zcache_swapmap *map,
 
 	return slot ? READ_ONCE(*slot) : ZC_PAGE_NONE;
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_get);
 
 /**
  * zcache_swapmap_change - changes a slot's state
@@ -197,13 +229,15 @@ bool zcache_swapmap_change(struct zcache_swapmap *map, unsigned long offset,
 	spin_unlock_irqrestore(&map->lock, flags);
 	return same;
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_change);
 
 /**
  * zcache_swapmap_release - the kernel let go of a slot
  * @map:	the swap area
  * @offset:	the slot
  *
- * A slot that waits for the collector goes on doing so.
+ * A slot that waits for the collector goes on doing so, a busy one stays with
+ * whoever made it busy, and what may be left of a bad one is for the collector.
  *
  * Context: Any, interrupts may be off.
  * Return: The state it was in.
@@ -219,7 +253,9 @@ enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
 		return ZC_PAGE_NONE;
 	spin_lock_irqsave(&map->lock, flags);
 	old = *slot;
-	if (old != ZC_PAGE_STALE)
+	if (old == ZC_PAGE_BAD)
+		zcache_slot_set(map, slot, ZC_PAGE_STALE);
+	else if (old != ZC_PAGE_STALE && old != ZC_PAGE_BUSY)
 		zcache_slot_set(map, slot, ZC_PAGE_NONE);
 	spin_unlock_irqrestore(&map->lock, flags);
 
@@ -227,6 +263,7 @@ enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
 		__free_page(xa_erase(&map->rescued, offset));
 	return old;
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_release);
 
 /**
  * zcache_swapmap_find - looks for a slot in a state
@@ -283,6 +320,7 @@ unsigned long zcache_swapmap_count(struct zcache_swapmap *map,
 {
 	return READ_ONCE(map->count[state]);
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_count);
 
 /**
  * zcache_swapmap_rescue - keeps a live page in guest memory
@@ -325,6 +363,24 @@ bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
 	copy_highpage(page, copy);
 	return true;
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_copy_rescued);
+
+/**
+ * zcache_swapmap_drop_rescued - frees the copy of a page that was rescued
+ * @map:	the swap area
+ * @offset:	the slot, which was in ZC_PAGE_RESCUED and is busy now
+ *
+ * Context: Process context; does not wait for memory.
+ */
+void zcache_swapmap_drop_rescued(struct zcache_swapmap *map,
+				 unsigned long offset)
+{
+	struct page *copy = xa_erase(&map->rescued, offset);
+
+	if (!WARN_ON_ONCE(!copy))
+		__free_page(copy);
+}
+EXPORT_SYMBOL_GPL(zcache_swapmap_drop_rescued);
 
 unsigned long zcache_swap_total(enum zcache_page_state state)
 {

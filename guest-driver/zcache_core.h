@@ -23,6 +23,7 @@
 
 struct zcache_transport;
 struct zcache_swapmap;
+struct zcache_swap_front;
 
 /**
  * enum zcache_counter - what is counted for each pool
@@ -90,6 +91,8 @@ struct zcache_counters {
  *		0 if none ever did
  * @counters:	per cpu
  * @map:	state of each page of a persistent pool, else NULL
+ * @front:	brings its pages back; NULL: they are copied to guest memory
+ * @owner:	@front's
  * @dead:	link in the list of pools to destroy on the next attach
  *
  * Found in the table under zcache_srcu, freed after a grace period of it.
@@ -106,6 +109,8 @@ struct zcache_pool {
 	atomic_long_t poison;
 	struct zcache_counters __percpu *counters;
 	struct zcache_swapmap *map;
+	const struct zcache_swap_front *front;
+	void *owner;
 	struct list_head dead;
 };
 

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What front-ends for swap share: frontswap within zcache.ko, and the swap disk
+ * of zcache_swap.ko.
+ */
+#ifndef _ZCACHE_SWAP_H
+#define _ZCACHE_SWAP_H
+
+#include "zcache_core.h"
+
+/* swapmap.c */
+
+/**
+ * enum zcache_page_state - where the only copy of a swap page is
+ * @ZC_PAGE_NONE:	not with us
+ * @ZC_PAGE_LIVE:	the device accepted it in the current session
+ * @ZC_PAGE_STALE:	the kernel let go of it, the device was not told yet
+ * @ZC_PAGE_LOST:	it was accepted, but no device has it any more
+ * @ZC_PAGE_RESCUED:	in guest memory, copied there when its device left
+ * @ZC_PAGE_BUSY:	swap disk: being written or brought back
+ * @ZC_PAGE_BAD:	swap disk: the backing device failed to write it; the
+ *			device may have an older copy
+ *
+ * A slot of a swap disk is stale, too, when its page is on the backing device
+ * and an older one may be on the device.
+ */
+enum zcache_page_state {
+	ZC_PAGE_NONE,
+	ZC_PAGE_LIVE,
+	ZC_PAGE_STALE,
+	ZC_PAGE_LOST,
+	ZC_PAGE_RESCUED,
+	ZC_PAGE_BUSY,
+	ZC_PAGE_BAD,
+	ZC_NR_PAGE_STATES
+};
+
+struct zcache_swapmap *zcache_swapmap_alloc(unsigned long slots);
+void zcache_swapmap_free(struct zcache_swapmap *map);
+bool zcache_swapmap_reserve(struct zcache_swapmap *map, unsigned long offset);
+enum zcache_page_state zcache_swapmap_get(struct zcache_swapmap *map,
+					  unsigned long offset);
+bool zcache_swapmap_change(struct zcache_swapmap *map, unsigned long offset,
+			   enum zcache_page_state from,
+			   enum zcache_page_state to);
+enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
+					      unsigned long offset);
+bool zcache_swapmap_find(struct zcache_swapmap *map,
+			 enum zcache_page_state state, unsigned long *offset);
+void zcache_swapmap_replace_all(struct zcache_swapmap *map,
+				enum zcache_page_state from,
+				enum zcache_page_state to);
+unsigned long zcache_swapmap_count(struct zcache_swapmap *map,
+				   enum zcache_page_state state);
+int zcache_swapmap_rescue(struct zcache_swapmap *map, unsigned long offset,
+			  struct page *page);
+bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
+				 unsigned long offset, struct page *page);
+void zcache_swapmap_drop_rescued(struct zcache_swapmap *map,
+				 unsigned long offset);
+unsigned long zcache_swap_total(enum zcache_page_state state);
+
+void zcache_swap_key(struct zcache_key *key, unsigned long offset);
+unsigned long zcache_swap_object_end(unsigned long offset);
+
+/* pools.c */
+
+/**
+ * struct zcache_swap_front - how a swap front-end gets its pages back
+ * @take_back:	brings one page back from the device, which is about to leave.
+ *		Context: process, zcache_mutex held, sleeps, does not wait for
+ *		memory.
+ *		Return: 0; -ENOENT: the slot is not live any more; -EIO: no page
+ *		can be brought back now; another error for this page only.
+ */
+struct zcache_swap_front {
+	int (*take_back)(struct zcache_pool *pool, struct zcache_transport *t,
+			 unsigned long offset);
+};
+
+struct zcache_pool *zcache_swap_pool_add(unsigned long slots,
+					 const struct zcache_swap_front *front,
+					 void *owner);
+
+/* session.c */
+bool zcache_stores_wanted(void);
+bool zcache_waits_for_lost(void);
+unsigned long zcache_attach_seq(void);
+bool zcache_wait_attach(unsigned long seq, unsigned int seconds);
+
+/* heal.c */
+void zcache_heal_schedule(void);
+
+/* drain.c */
+int zcache_swap_pool_drain(struct zcache_pool *pool);
+
+/* stats.c */
+u64 zcache_counter_sum(const struct zcache_pool *pool, int counter);
+
+#endif /* _ZCACHE_SWAP_H */
