@@ -35,6 +35,10 @@
 /*
  * A put waits so long (us) for a slot, with interrupts off. A device that works
  * frees one within microseconds; a put that is dropped costs a read of the disk.
+ * A guest of 128 MB that reads a file of 160 MB again and again dropped 7184 and
+ * 7886 puts without waiting, 4190 and 2061 with it, and read a half to three
+ * quarters less from the disk (5.10, TCG, loaded host: times differed less than
+ * between two runs).
  * After a wait in vain no put waits before the device has answered something.
  */
 #define PUT_WAIT	500
