@@ -234,4 +234,14 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 }
 #endif /* !ZCACHE_NATIVE_HOOKS */
 
+/* The page cache of a block device. */
+static inline struct address_space *zcache_bdev_mapping(struct block_device *b)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+	return b->bd_mapping;
+#else
+	return b->bd_inode->i_mapping;
+#endif
+}
+
 #endif /* _ZCACHE_COMPAT_H */

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Learns from the kernel's tracepoints when pages leave the page cache.
+ *
+ * mm_filemap_delete_from_page_cache is called for every page that goes, under
+ * the lock of the page tree with interrupts off, before anything of the page is
+ * taken apart. Reclaim has frozen the reference count to zero then: nobody has
+ * the page, or can get it, so its content stays. Truncation and invalidation
+ * hold references, and their pages are not put.
+ *
+ * mm_filemap_add_to_page_cache removes what is left over from an earlier use of
+ * the frame. Migration passes neither: a probe at folio_migrate_flags() takes
+ * the entry along. Without that probe migrated pages are not put, no more.
+ *
+ * All of it runs with preemption off and allocates nothing.
+ */
+#include <linux/kprobes.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/pagemap.h>
+#include <linux/tracepoint.h>
+#include "dm_zcache.h"
+
+static unsigned int folio_puts = 128;
+module_param(folio_puts, uint, 0644);
+MODULE_PARM_DESC(folio_puts, "Pages put of one folio at most, with interrupts off meanwhile (default: 128)");
+
+static struct tracepoint *dmz_tp_delete, *dmz_tp_add;
+static bool dmz_migrate_probed;
+
+static void dmz_on_delete(void *data, struct folio *folio)
+{
+	unsigned long pfn = folio_pfn(folio), i, put = 0;
+	bool keep = !folio_ref_count(folio) && folio_test_uptodate(folio) &&
+		    !folio_test_dirty(folio) && !folio_test_writeback(folio);
+	struct page *page;
+
+	for (i = 0; i < folio_nr_pages(folio); i++) {
+		if (!dmz_frame_recorded(pfn + i))
+			continue;
+		if (keep && put < READ_ONCE(folio_puts)) {
+			page = folio_page(folio, i);
+			dmz_frame_evict(pfn + i, dmz_content_hash(page), page);
+			put++;
+		} else {
+			dmz_frame_forget(pfn + i);
+		}
+	}
+}
+
+static void dmz_on_add(void *data, struct folio *folio)
+{
+	unsigned long pfn = folio_pfn(folio), i;
+
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		if (dmz_frame_recorded(pfn + i))
+			dmz_frame_forget(pfn + i);
+}
+
+/* At the entry of folio_migrate_flags(to, from); both folios are locked. */
+static int dmz_on_migrate(struct kprobe *probe, struct pt_regs *regs)
+{
+	struct folio *to = (void *)regs_get_kernel_argument(regs, 0);
+	struct folio *from = (void *)regs_get_kernel_argument(regs, 1);
+	unsigned long i;
+
+	for (i = 0; i < folio_nr_pages(from); i++)
+		dmz_frame_move(folio_pfn(to) + i, folio_pfn(from) + i);
+	return 0;
+}
+
+static struct kprobe dmz_migrate_probe = {
+	.symbol_name = "folio_migrate_flags",
+	.pre_handler = dmz_on_migrate,
+};
+
+static void dmz_match(struct tracepoint *tp, void *unused)
+{
+	if (!strcmp(tp->name, "mm_filemap_delete_from_page_cache"))
+		dmz_tp_delete = tp;
+	else if (!strcmp(tp->name, "mm_filemap_add_to_page_cache"))
+		dmz_tp_add = tp;
+}
+
+/**
+ * dmz_evict_possible - has the kernel what put=evict needs?
+ *
+ * Context: Process context.
+ */
+bool dmz_evict_possible(void)
+{
+	for_each_kernel_tracepoint(dmz_match, NULL);
+	return dmz_tp_delete && dmz_tp_add;
+}
+
+/**
+ * dmz_evict_start - begins to watch the page cache
+ *
+ * Context: Process context. The table of frames exists.
+ * Return: 0 or an error.
+ */
+int dmz_evict_start(void)
+{
+	int err;
+
+	if (!dmz_evict_possible())
+		return 0;
+	err = tracepoint_probe_register(dmz_tp_delete, dmz_on_delete, NULL);
+	if (err)
+		return err;
+	err = tracepoint_probe_register(dmz_tp_add, dmz_on_add, NULL);
+	if (err) {
+		tracepoint_probe_unregister(dmz_tp_delete, dmz_on_delete, NULL);
+		tracepoint_synchronize_unregister();
+		return err;
+	}
+	dmz_migrate_probe.addr = NULL;
+	dmz_migrate_probe.flags = 0;
+	dmz_migrate_probed = !register_kprobe(&dmz_migrate_probe);
+	if (!dmz_migrate_probed)
+		pr_info("no probe at migration: migrated pages are not put\n");
+	return 0;
+}
+
+/**
+ * dmz_evict_stop - ends watching; no probe runs any more when it returns
+ *
+ * Context: Process context; sleeps.
+ */
+void dmz_evict_stop(void)
+{
+	if (!dmz_evict_possible())
+		return;
+	if (dmz_migrate_probed)
+		unregister_kprobe(&dmz_migrate_probe);
+	tracepoint_probe_unregister(dmz_tp_add, dmz_on_add, NULL);
+	tracepoint_probe_unregister(dmz_tp_delete, dmz_on_delete, NULL);
+	tracepoint_synchronize_unregister();
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which pages of a bio are page cache of this device?
+ *
+ * Only those leave by way of the page cache's eviction. Others are buffers of
+ * direct I/O, of other filesystems stacked above, or of the filesystem itself.
+ * A wrong yes would do no harm to the data, for the content is compared when
+ * the page is put; it would waste entries and copies.
+ */
+#include <linux/fs.h>
+#include <linux/pagemap.h>
+#include <uapi/linux/magic.h>
+#include "dm_zcache.h"
+
+/* Flags in the low bits: anonymous, ksm, movable. */
+#define MAPPING_FLAGS	3UL
+
+/*
+ * btrfs spans devices, so its superblock names none. Its holder is the
+ * superblock, or the filesystem's type in older kernels.
+ */
+static bool dmz_sb_is_ours(struct dmz_target *t, struct super_block *sb)
+{
+	void *holder;
+
+	if (sb->s_bdev)
+		return sb->s_bdev == t->bdev;
+	if (sb->s_magic != BTRFS_SUPER_MAGIC)
+		return false;
+	holder = READ_ONCE(t->bdev->bd_holder);
+	return holder == sb || holder == sb->s_type;
+}
+
+/**
+ * dmz_page_is_cache - is this segment a page of this device's page cache?
+ * @t:		the target
+ * @bv:		the segment
+ * @sector:	where it goes to, on the mapped device
+ * @write:	the direction
+ *
+ * The page of a file is locked while it is read, and under writeback while it
+ * is written. The device's own page cache uses neither lock for each buffer,
+ * but its pages are those of the block that they carry.
+ *
+ * Context: Any. The page may be anybody's, and not be locked by the submitter
+ *	    either; RCU keeps the inode that it is found in.
+ */
+bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
+		       sector_t sector, bool write)
+{
+	struct folio *folio = page_folio(bv->bv_page);
+	struct address_space *mapping;
+	bool ours = false;
+	pgoff_t index;
+
+	if (bv->bv_offset || bv->bv_len != ZCACHE_PAGE_SIZE)
+		return false;
+	if (folio_test_slab(folio))
+		return false;
+
+	rcu_read_lock();
+	mapping = READ_ONCE(folio->mapping);
+	if (!mapping || (unsigned long)mapping & MAPPING_FLAGS)
+		goto unlock;
+	if (mapping == t->mapping) {
+		index = folio->index + folio_page_idx(folio, bv->bv_page);
+		ours = index == sector / DMZ_BLOCK_SECTORS;
+		goto unlock;
+	}
+	if (write ? !folio_test_writeback(folio) : !folio_test_locked(folio))
+		goto unlock;
+	ours = dmz_sb_is_ours(t, mapping->host->i_sb) &&
+	       !IS_ENCRYPTED(mapping->host);
+unlock:
+	rcu_read_unlock();
+	return ours;
+}

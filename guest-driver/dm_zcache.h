@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of dm-zcache.ko share: the clean side of zcache on kernels
+ * without cleancache. A block device is put under the filesystem; what the
+ * page cache evicts of it goes to an ephemeral pool, keyed by block.
+ */
+#ifndef _DM_ZCACHE_H
+#define _DM_ZCACHE_H
+
+#include <linux/device-mapper.h>
+#include <linux/percpu.h>
+#include "compat.h"
+#include "zcache_core.h"
+
+#define DMZ_BLOCK_SECTORS	(ZCACHE_PAGE_SIZE >> SECTOR_SHIFT)
+
+/* A frame's entry has 40 bits for the block. */
+#define DMZ_MAX_BLOCKS		BIT_ULL(40)
+
+/* Index into dmz_targets, in a byte of a frame's entry; 0 is no target. */
+#define DMZ_MAX_TARGETS		256
+
+/* One counter for each way a page can take. dmz_counter_names names them. */
+enum dmz_counter {
+	DMZ_HITS,		/* pages read from the pool */
+	DMZ_MISSES,		/* pages read from the origin */
+	DMZ_MAYBE_WRONG,	/* asked of the pool, which had it no more */
+	DMZ_PUTS,		/* pages handed to the pool */
+	DMZ_PUT_DROPPED,	/* no device, or too many pages of one folio */
+	DMZ_PUT_REFUSED_CONTENT, /* not, or not surely, what the block holds */
+	DMZ_INVALIDATES,	/* bios that change blocks */
+	DMZ_FORGOTTEN,		/* entries that these removed */
+	DMZ_NR_COUNTERS
+};
+
+struct dmz_counters {
+	u64 n[DMZ_NR_COUNTERS];
+};
+
+/**
+ * struct dmz_target - a target of a device-mapper table
+ * @ti:		the target
+ * @origin:	the device below
+ * @start:	first sector on it
+ * @blocks:	length in pages, the last one rounded up
+ * @bdev:	the mapped device, and
+ * @mapping:	its page cache
+ * @id:		index in dmz_targets
+ * @on_evict:	put=evict, else put=read
+ * @frozen:	suspended: what is below may change, so nothing is put or got
+ * @pool:	its pool
+ * @present:	what may be in the pool: see dm_present.c
+ * @present_shift: log2 of the blocks that share a bit
+ * @present_bits: how many bits there are
+ * @counters:	per cpu
+ */
+struct dmz_target {
+	struct dm_target *ti;
+	struct dm_dev *origin;
+	sector_t start;
+	u64 blocks;
+	struct block_device *bdev;
+	struct address_space *mapping;
+	u8 id;
+	bool on_evict;
+	bool frozen;
+	struct zcache_pool *pool;
+	unsigned long *present;
+	unsigned int present_shift;
+	unsigned long present_bits;
+	struct dmz_counters __percpu *counters;
+};
+
+static inline void dmz_count(struct dmz_target *t, enum dmz_counter c, u64 n)
+{
+	this_cpu_add(t->counters->n[c], n);
+}
+
+/* dm_target.c */
+extern struct dmz_target *dmz_targets[DMZ_MAX_TARGETS];
+
+/* dm_frames.c */
+int dmz_frames_get(void);
+void dmz_frames_put(void);
+size_t dmz_frames_bytes(void);
+bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block);
+void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
+		    u32 hash, struct page *put);
+void dmz_frame_forget(unsigned long pfn);
+void dmz_frame_move(unsigned long to, unsigned long from);
+void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page);
+bool dmz_frame_recorded(unsigned long pfn);
+void dmz_frames_invalidate(struct dmz_target *t, u64 block, u64 count,
+			   unsigned long keep);
+void dmz_frames_forget_target(struct dmz_target *t);
+
+/* No frame has this number. */
+#define DMZ_NO_FRAME	U32_MAX
+
+/* dm_evict.c */
+int dmz_evict_start(void);
+void dmz_evict_stop(void);
+bool dmz_evict_possible(void);
+
+/* dm_owner.c */
+bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
+		       sector_t sector, bool write);
+
+/* dm_content.c */
+u32 dmz_content_hash(struct page *page);
+bool dmz_content_same(u32 recorded, u32 now);
+
+/* dm_present.c */
+int dmz_present_init(struct dmz_target *t);
+void dmz_present_exit(struct dmz_target *t);
+size_t dmz_present_bytes(const struct dmz_target *t);
+void dmz_present_set(struct dmz_target *t, u64 block);
+bool dmz_present_test(struct dmz_target *t, u64 block);
+void dmz_present_clear(struct dmz_target *t, u64 block);
+void dmz_present_clear_all(struct dmz_target *t);
+u64 dmz_present_next(struct dmz_target *t, u64 block, u64 end);
+
+/* dm_pool.c */
+void dmz_put(struct dmz_target *t, u64 block, struct page *page);
+int dmz_get(struct dmz_target *t, u64 block, struct page *page,
+	    bool exclusive);
+void dmz_flush(struct dmz_target *t, u64 block, u64 count);
+void dmz_flush_all(struct dmz_target *t);
+
+#endif /* _DM_ZCACHE_H */
