@@ -237,10 +237,10 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 /* The page cache of a block device. */
 static inline struct address_space *zcache_bdev_mapping(struct block_device *b)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
-	return b->bd_mapping;
-#else
+#if KERNEL_VERSION(6, 10, 0) > LINUX_VERSION_CODE
 	return b->bd_inode->i_mapping;
+#else
+	return b->bd_mapping;
 #endif
 }
 
