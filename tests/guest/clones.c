@@ -27,8 +27,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "program.h"
 
 #define PAGE		4096
 /* Long enough for large folios. */
@@ -61,23 +62,6 @@ static void give_up(struct hammer *h, const char *what)
 {
 	fprintf(stderr, "clones: %s: %s: %s\n", h->path, what, strerror(errno));
 	exit(2);
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = (*state += 0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-	return z ^ (z >> 31);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
 static void *evict(void *argument)
@@ -221,19 +205,6 @@ static void work(struct hammer *h, double seconds)
 		unlink(h->path);
 		unlink(h->clone);
 	}
-}
-
-static double number_of(const char *option, const char *text, double least)
-{
-	char *end;
-	double value = strtod(text, &end);
-
-	if (*end || end == text || !(value >= least)) {
-		fprintf(stderr, "clones: --%s %s: not a number of at least %g\n",
-			option, text, least);
-		exit(2);
-	}
-	return value;
 }
 
 int main(int argc, char **argv)

@@ -29,8 +29,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "program.h"
 
 #define PAGE		4096
 #define MAX_IO		(512 * 1024)
@@ -74,18 +75,9 @@ static void give_up(struct worker *w, const char *what)
 	exit(2);
 }
 
-static uint64_t next_random(struct worker *w)
-{
-	uint64_t z = (w->random += 0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-	return z ^ (z >> 31);
-}
-
 static size_t below(struct worker *w, size_t limit)
 {
-	return limit ? next_random(w) % limit : 0;
+	return limit ? next_random(&w->random) % limit : 0;
 }
 
 /* New content: runs of one byte, so that pages differ in how they compress. */
@@ -96,7 +88,7 @@ static void fill(struct worker *w, uint8_t *data, size_t length)
 
 	for (size_t i = 0; i < length; i++) {
 		if (i % run == 0)
-			byte = next_random(w);
+			byte = next_random(&w->random);
 		data[i] = byte;
 	}
 }
@@ -465,14 +457,6 @@ static void run_one(struct worker *w)
 	w->totals->ops++;
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 /* Reads and evicts what workers change; the data is nobody's to check. */
 static void touch_files(struct worker *w, const char *dir, int procs,
 			double seconds)
@@ -522,20 +506,6 @@ static void work(struct worker *w, double seconds, int keep)
 		sync_file(w);
 	else
 		unlink(w->path);
-}
-
-static double number_of(const char *option, const char *text, double least)
-{
-	char *end;
-	double value = strtod(text, &end);
-
-	if (*end || end == text || !(value >= least)) {
-		fprintf(stderr,
-			"coherence: --%s %s: not a number of at least %g\n",
-			option, text, least);
-		exit(2);
-	}
-	return value;
 }
 
 int main(int argc, char **argv)

@@ -19,8 +19,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "program.h"
 
 #define PAGE	4096
 #define WORDS	(PAGE / sizeof(uint64_t))
@@ -41,15 +42,6 @@ struct hog {
 	size_t pages;
 	struct totals *totals;
 };
-
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = (*state += 0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-	return z ^ (z >> 31);
-}
 
 /* A quarter of the pages is one word repeated, a quarter noise, half text. */
 static void make_page(uint64_t seed, size_t number, uint32_t version,
@@ -107,14 +99,6 @@ static void write_page(struct hog *hog, size_t number)
 		  hog->memory[number]);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 static void *map(size_t bytes, int flags)
 {
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -151,19 +135,6 @@ static void run(struct hog *hog, double seconds)
 	}
 	for (size_t i = 0; i < hog->pages; i++)
 		check_page(hog, i);
-}
-
-static double number_of(const char *option, const char *text, double least)
-{
-	char *end;
-	double value = strtod(text, &end);
-
-	if (*end || end == text || !(value >= least)) {
-		fprintf(stderr, "swaphog: --%s %s: not a number of at least %g\n",
-			option, text, least);
-		exit(2);
-	}
-	return value;
 }
 
 int main(int argc, char **argv)
