@@ -138,10 +138,14 @@ impl Shard {
         self.pools[pool].as_mut().expect("objects belong to existing pools only")
     }
 
+    fn is_named(&self, object: &Object, id: [u64; 3]) -> bool {
+        self.space.words(object.record, OBJECT_WORDS)[2..] == id
+    }
+
     fn find(&self, key: &PageKey) -> Option<(u32, Object)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
-        objects.find(&self.nodes, key.bucket_hash(), |object| self.space.words(object.record, OBJECT_WORDS)[2..] == id)
+        objects.find(&self.nodes, key.bucket_hash(), |object| self.is_named(object, id))
     }
 
     /// An object, and where its page of the key's index is. In a large store each step is a line of
@@ -156,7 +160,7 @@ impl Shard {
             if let Some(at) = at {
                 self.space.prefetch(at);
             }
-            self.space.words(object.record, OBJECT_WORDS)[2..] == id
+            self.is_named(object, id)
         })?;
         Some((number, object, at))
     }
@@ -342,8 +346,7 @@ impl Shard {
 
     /// Removes a page if it still is the one of that name.
     pub(crate) fn remove_exact(&mut self, key: &PageKey, name: PageName) {
-        let Some((number, object)) = self.find(key) else { return };
-        let Some(at) = object.tree.get(&self.nodes, key.index) else { return };
+        let Some((number, _, Some(at))) = self.find_page(key) else { return };
         if self.space.page_name(at) == name {
             self.remove_page(number, key.index);
         }

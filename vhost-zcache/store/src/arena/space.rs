@@ -286,7 +286,7 @@ impl Space {
         self.populate(open, (tail + words) as usize)?;
         self.slot_mut(open).tail = tail + words;
         self.heap_mut(heap).total += u64::from(words);
-        if self.lacks_room_ahead(heap, open) && !self.growing.load(Relaxed) {
+        if !self.growing.load(Relaxed) && self.lacks_room_ahead(heap, open) {
             self.growing.store(true, Relaxed);
         }
         let at = location(open, tail);
@@ -387,8 +387,8 @@ impl Space {
         if result.is_err() && wanted > needed { grow(segment, charge, needed) } else { result }
     }
 
-    /// End of what should be resident for a growing heap, from its open slot's start: less for small heaps, and
-    /// nothing where memory is short.
+    /// End of what should be resident for a growing heap, from its open slot's start: less for
+    /// small heaps, and nothing where memory is short.
     fn wanted_ahead(&self, heap: usize, slot: usize) -> usize {
         let heap = self.heap(heap);
         let ahead = if heap.account.is_tight() { 0 } else { (heap.total / 2).min(MAX_AHEAD) };
