@@ -11,8 +11,8 @@ use zcache_tests::load::DROP_CACHES;
 /// Longest that one pass may take: TCG on a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// Files of this size altogether, on ext4: Linux 5.10 offers clean pages of btrfs to nobody,
-/// because btrfs does not mark them as mapped to disk. Every block carries a
+/// Files of this size altogether, on ext4: the classic kernel offers clean pages of btrfs to
+/// nobody, because btrfs does not mark them as mapped to disk. Every block carries a
 /// checksum of its contents, which each read verifies.
 #[derive(Debug)]
 pub(crate) struct FileSet {
