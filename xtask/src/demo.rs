@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask demo`: what the device does for a guest that was up before it.
 
-mod fio;
+mod files;
 mod report;
 mod swap;
 
@@ -120,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn perform(vm: &Vm, daemon: &Daemon, started: Instant, accel: &'static str) -> Result<Figures> {
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f32());
     let memory = u64::from(vm.options().memory_mib);
-    let set = fio::FileSet { megabytes: 2 * memory };
+    let set = files::FileSet { megabytes: 2 * memory };
 
     say(&format!(
         "The guest is up ({memory} MiB, {accel}); making filesystems and swap, writing {} MiB of files.",
@@ -165,7 +165,7 @@ fn perform(vm: &Vm, daemon: &Daemon, started: Instant, accel: &'static str) -> R
 }
 
 /// Runs the reads and counts which of them reached the disks of the file set.
-fn measured(vm: &Vm, set: &fio::FileSet) -> Result<report::Pass> {
+fn measured(vm: &Vm, set: &files::FileSet) -> Result<report::Pass> {
     let disk_reads =
         || -> Result<u64> { Ok(vm.disk_io()?.get(FILE_DISK).context("The disk of the files has no counters")?.reads) };
     let at_start = disk_reads()?;

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The demo's file set and what fio does with it.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::Result;
 use zcache_tests::Vm;
 use zcache_tests::load::DROP_CACHES;
 
-/// Longest that one pass may take: TCG on a busy machine.
-const LIMIT: Duration = Duration::from_secs(150);
+use crate::fio::{self, Reads};
 
 /// Files of this size altogether, on ext4: the classic kernel offers clean pages of btrfs to
 /// nobody, because btrfs does not mark them as mapped to disk. Every block carries a
@@ -17,13 +13,6 @@ const LIMIT: Duration = Duration::from_secs(150);
 #[derive(Debug)]
 pub(crate) struct FileSet {
     pub(crate) megabytes: u64,
-}
-
-/// What fio says about a pass.
-#[derive(Debug)]
-pub(crate) struct Reads {
-    pub(crate) reads: u64,
-    pub(crate) iops: f64,
 }
 
 impl FileSet {
@@ -47,20 +36,13 @@ impl FileSet {
     }
 
     fn fio(&self, vm: &Vm, what: &str) -> Result<Reads> {
-        let script = format!(
-            "fio --name=set --filename=/mnt/ext4/a:/mnt/ext4/b:/mnt/ext4/c:/mnt/ext4/d --size={}M \
-             --ioengine=psync --invalidate=0 --verify=crc32c --verify_interval=4k --verify_fatal=1 \
-             --buffer_compress_percentage=50 --output-format=json {what}",
-            self.megabytes
-        );
-        let output = vm.guest().sh_within(&script, LIMIT * vm.options().patience())?;
-        // Notes may precede the document.
-        let document = &output[output.find('{').context("fio printed no figures")?..];
-        let document: Value = serde_json::from_str(document).context("fio's figures are not JSON")?;
-        let read = &document["jobs"][0]["read"];
-        Ok(Reads {
-            reads: read["total_ios"].as_u64().context("fio says nothing of reads")?,
-            iops: read["iops"].as_f64().context("fio says nothing of a rate")?,
-        })
+        fio::run(
+            vm,
+            &format!(
+                "--filename=/mnt/ext4/a:/mnt/ext4/b:/mnt/ext4/c:/mnt/ext4/d --size={}M --verify=crc32c \
+                 --verify_interval=4k --verify_fatal=1 --buffer_compress_percentage=50 {what}",
+                self.megabytes
+            ),
+        )
     }
 }
