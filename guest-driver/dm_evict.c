@@ -22,29 +22,29 @@
 #include <linux/tracepoint.h>
 #include "dm_zcache.h"
 
-static unsigned int evict_us = 1000;
-module_param(evict_us, uint, 0644);
-MODULE_PARM_DESC(evict_us, "Pages of a folio are put for so long, with interrupts off; what is left then is not (default: 1000)");
+static unsigned int folio_puts = 512;
+module_param(folio_puts, uint, 0644);
+MODULE_PARM_DESC(folio_puts, "Pages put of one folio at most, with interrupts off meanwhile (default: 512)");
 
 static struct tracepoint *dmz_tp_delete, *dmz_tp_add;
 static bool dmz_migrate_probed;
 
 /*
- * Interrupts are off for evict_us and one page, and of that the puts wait for
- * slots ZCACHE_PUT_WAIT at most, all pages together.
+ * Interrupts are off for a hash and a copy of each page. The puts wait for
+ * slots until ZCACHE_PUT_WAIT is over, all pages together. The rest is bounded
+ * by a number and not by the clock, which goes on while the host runs others.
  */
 static void dmz_put_folio(struct folio *folio)
 {
 	unsigned long pfn = folio_pfn(folio), i;
-	u64 start = ktime_get_ns();
-	u64 end = start + READ_ONCE(evict_us) * NSEC_PER_USEC;
-	u64 until = min(end, start + ZCACHE_PUT_WAIT);
+	u64 until = ktime_get_ns() + ZCACHE_PUT_WAIT;
+	unsigned int puts = 0;
 	struct page *page;
 
 	for (i = 0; i < folio_nr_pages(folio); i++) {
 		if (!dmz_frame_recorded(pfn + i))
 			continue;
-		if (i && ktime_get_ns() >= end) {
+		if (puts++ >= READ_ONCE(folio_puts)) {
 			dmz_frame_evict(pfn + i, 0, NULL, 0);
 			continue;
 		}

@@ -267,7 +267,7 @@ bool dmz_frame_has(struct dmz_target *t, unsigned long pfn, u64 block,
  * dmz_frame_evict - reclaim evicts a page: puts it if it is what its block holds
  * @pfn:	its frame
  * @hash:	of its content now
- * @page:	the page, which nothing changes any more; NULL: too late for it
+ * @page:	the page, which nothing changes any more; NULL: not to be put
  * @until:	when ktime_get_ns() is that, the put waits for a slot no more
  *
  * The put is made under the lock of the bucket. An invalidation of the block
@@ -296,7 +296,7 @@ void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page, u64 until)
 		if (READ_ONCE(t->held))
 			dmz_count(t, DMZ_PUT_DROPPED, 1);
 		else if (!page)
-			dmz_count(t, DMZ_PUT_OVERTIME, 1);
+			dmz_count(t, DMZ_PUT_BEYOND, 1);
 		else if (!f->known || !dmz_content_same(f->hash, hash))
 			dmz_count(t, DMZ_PUT_REFUSED_CONTENT, 1);
 		else
