@@ -46,7 +46,7 @@ impl Accel {
             return Ok(Self::Tcg);
         }
         let qemu = Qemu::get(cache)?;
-        let kernel = BuiltKernel::get(cache, crate::Kernel::Classic)?;
+        let kernel = BuiltKernel::get(cache, crate::Kernel::Debian13)?;
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         let boot_id = fs::read_to_string(boot).while_doing("read", boot)?;
         let inputs = [boot_id, kernel.key().as_str().to_owned()];

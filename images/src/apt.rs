@@ -76,8 +76,23 @@ impl AptRoot {
     pub(crate) fn download(&self, packages: &[&str]) -> Result<Vec<Deb>> {
         let plan = command::output(self.apt_get().args(["--simulate", "install"]).args(packages))?;
         command::run(self.apt_get().args(["--yes", "--download-only", "install"]).args(packages), &self.log)?;
-        let archives = self.dir.join("cache/archives");
+        let archives = self.archives();
         Ok(plan.lines().filter_map(|line| planned(line, &archives)).collect())
+    }
+
+    /// Downloads those of the packages, and of what they depend on, whose name is `needed`.
+    pub(crate) fn download_some(&self, packages: &[&str], needed: impl Fn(&str) -> bool) -> Result<Vec<Deb>> {
+        let plan = command::output(self.apt_get().args(["--simulate", "install"]).args(packages))?;
+        let archives = self.archives();
+        let mut debs: Vec<Deb> = plan.lines().filter_map(|line| planned(line, &archives)).collect();
+        debs.retain(|deb| needed(&deb.package.name));
+        let exact = debs.iter().map(|deb| format!("{}={}", deb.package.name, deb.package.version));
+        command::run(self.apt_get().current_dir(&archives).arg("download").args(exact), &self.log)?;
+        Ok(debs)
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.dir.join("cache/archives")
     }
 
     fn apt_get(&self) -> Command {

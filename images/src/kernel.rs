@@ -2,6 +2,8 @@
 //! Guest kernels. One recipe per file under `kernel/`.
 
 mod classic;
+mod debian;
+mod initrd;
 
 use std::fmt;
 use std::fs;
@@ -20,11 +22,21 @@ pub enum Kernel {
     /// The same with KASAN, lockdep and other checks. These keep about 110 MiB of a
     /// 384 MiB guest to themselves, and make it several times slower.
     ClassicDebug,
+    /// Debian 12's own, Linux 6.1.
+    Debian12,
+    /// Debian 13's own, Linux 6.12.
+    Debian13,
+    /// The newest that is packaged for Debian 13, from its backports.
+    Debian13Backports,
 }
 
 impl Kernel {
     /// All kernels there are recipes for.
-    pub const ALL: &[Self] = &[Self::Classic, Self::ClassicDebug];
+    pub const ALL: &[Self] =
+        &[Self::Classic, Self::ClassicDebug, Self::Debian12, Self::Debian13, Self::Debian13Backports];
+
+    /// The unmodified kernels of distributions.
+    pub const STOCK: &[Self] = &[Self::Debian12, Self::Debian13, Self::Debian13Backports];
 
     /// The name used on command lines.
     #[must_use]
@@ -32,7 +44,27 @@ impl Kernel {
         match self {
             Self::Classic => "classic",
             Self::ClassicDebug => "classic-debug",
+            Self::Debian12 => "debian-12",
+            Self::Debian13 => "debian-13",
+            Self::Debian13Backports => "debian-13-backports",
         }
+    }
+
+    /// Whether it has cleancache and frontswap.
+    #[must_use]
+    pub fn has_native_hooks(self) -> bool {
+        matches!(self, Self::Classic | Self::ClassicDebug)
+    }
+
+    /// Whether it checks memory accesses and locks, and is several times slower for it.
+    #[must_use]
+    pub fn is_debug(self) -> bool {
+        self == Self::ClassicDebug
+    }
+
+    /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for it.
+    pub(crate) fn has_sparse(self) -> bool {
+        self != Self::Debian13Backports
     }
 }
 
@@ -44,7 +76,7 @@ impl fmt::Display for Kernel {
 
 /// The name is none of [`Kernel::ALL`].
 #[derive(Debug, thiserror::Error)]
-#[error("there is no kernel {0:?}; known are classic and classic-debug")]
+#[error("there is no kernel {0:?}; known are {known}", known = Kernel::ALL.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", "))]
 pub struct UnknownKernel(String);
 
 impl FromStr for Kernel {
@@ -74,7 +106,28 @@ impl BuiltKernel {
     /// For QEMU's `-kernel`.
     #[must_use]
     pub fn image(&self) -> PathBuf {
-        self.build_tree().join("arch/x86/boot/bzImage")
+        if self.is_packaged() { self.dir.join("vmlinuz") } else { self.build_tree().join("arch/x86/boot/bzImage") }
+    }
+
+    /// For QEMU's `-initrd`, if the root disk's driver is a module.
+    #[must_use]
+    pub fn initrd(&self) -> Option<PathBuf> {
+        self.is_packaged().then(|| self.dir.join("initrd.img"))
+    }
+
+    /// An image of `/lib/modules`, if there are modules.
+    #[must_use]
+    pub fn modules_disk(&self) -> Option<PathBuf> {
+        self.is_packaged().then(|| self.dir.join("modules.squashfs"))
+    }
+
+    /// The folder with the compiler that modules have to be built with, if it is not the machine's own.
+    pub(crate) fn compiler(&self) -> Option<PathBuf> {
+        self.is_packaged().then(|| self.dir.join("root/usr/bin"))
+    }
+
+    fn is_packaged(&self) -> bool {
+        Kernel::STOCK.contains(&self.kernel)
     }
 
     /// For `make -C`, to build modules.
@@ -110,6 +163,7 @@ impl BuiltKernel {
         let Artefact { dir, key, manifest } = match kernel {
             Kernel::Classic => classic::get(cache, kernel, &[])?,
             Kernel::ClassicDebug => classic::get(cache, kernel, &[classic::DEBUG])?,
+            Kernel::Debian12 | Kernel::Debian13 | Kernel::Debian13Backports => debian::get(cache, kernel)?,
         };
         Ok(Self { kernel, dir, key, packages: manifest.packages })
     }

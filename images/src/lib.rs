@@ -54,6 +54,9 @@ pub const GUEST_CMDLINE: &str = "root=/dev/vda rootfstype=squashfs ro init=/init
 /// The `serial` of the virtio-blk device with the payload image.
 pub const PAYLOAD_SERIAL: &str = "zcache-payload";
 
+/// The `serial` of the virtio-blk device with the image of `/lib/modules`.
+pub const MODULES_SERIAL: &str = "zcache-modules";
+
 /// The name of the virtio-serial port on which the agent takes commands.
 pub const AGENT_PORT: &str = "org.zcache.agent";
 

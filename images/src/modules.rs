@@ -47,13 +47,15 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<
         }
         progress.step("compiling the guest driver");
         let jobs = thread::available_parallelism().map_or(1, usize::from);
-        let mut make = tools.make();
+        let mut make = tools.make(kernel.compiler().as_deref());
         make.arg("-C")
             .arg(kernel.build_tree())
             .arg(format!("M={}", dir.join(folder).display()))
             .args(["ARCH=x86_64", "W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
-            .args(["C=1", "CHECK=sparse", SPARSE_FLAGS])
             .arg("modules");
+        if kernel.kernel().has_sparse() {
+            make.args(["C=1", "CHECK=sparse", SPARSE_FLAGS]);
+        }
         command::run(&mut make, &dir.join("build.log"))?;
         Ok(Vec::new())
     })?;

@@ -36,6 +36,7 @@ const PACKAGES: &[&str] = &[
     "sed",
     "stress-ng",
     "util-linux",
+    "xfsprogs",
     "xxd",
 ];
 
@@ -58,7 +59,7 @@ const UNUSED: &[&str] = &[
 
 /// Mount points and folders which `init` and programs expect.
 const FOLDERS: &[&str] =
-    &["dev", "etc", "mnt", "payload", "proc", "root", "run", "sys", "tmp", "usr/local/bin", "var/log"];
+    &["dev", "etc", "lib/modules", "mnt", "payload", "proc", "root", "run", "sys", "tmp", "usr/local/bin", "var/log"];
 
 /// Folders that are links into `/usr`, as on every current Debian.
 const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
@@ -144,10 +145,8 @@ fn add_libraries(root: &Path, rest: &Path) -> Result<()> {
     let mut needed = vec![loader.clone()];
     needed.extend(LIBRARIES.iter().map(|library| rest.join(library)));
     for dir in ["bin", "sbin", "usr/bin", "usr/sbin"] {
-        for program in files(&root.join(dir))? {
-            if is_dynamic(&program)? {
-                needed.extend(linked::linked_libraries(&loader, &search, &program)?);
-            }
+        for program in linked::dynamic_programs(&root.join(dir))? {
+            needed.extend(linked::linked_libraries(&loader, &search, &program)?);
         }
     }
     needed.sort();
@@ -161,28 +160,6 @@ fn add_libraries(root: &Path, rest: &Path) -> Result<()> {
     let loader_link = root.join("lib64/ld-linux-x86-64.so.2");
     create_dir(&root.join("lib64"))?;
     symlink("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", &loader_link).while_doing("create", &loader_link)
-}
-
-/// The regular files of a folder.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    if !dir.exists() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).while_doing("read", dir)? {
-        let entry = entry.while_doing("read", dir)?;
-        if entry.file_type().while_doing("read", dir)?.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(files)
-}
-
-/// Scripts and static programs do not name a dynamic linker.
-fn is_dynamic(program: &Path) -> Result<bool> {
-    const INTERPRETER: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
-    let bytes = fs::read(program).while_doing("read", program)?;
-    Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(INTERPRETER.len()).take(4096).any(|at| at == INTERPRETER))
 }
 
 fn merge_usr(root: &Path, log: &Path) -> Result<()> {

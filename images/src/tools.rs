@@ -13,8 +13,9 @@ use crate::error::{IoContext as _, Result};
 use crate::{host, linked};
 
 const SUITES: &[Suite] = &[Suite { repository: Repository::Main, name: "bookworm" }];
-const PACKAGES: &[&str] = &["bc", "bison", "flex", "libelf-dev", "lz4", "m4", "sparse", "squashfs-tools", "zlib1g-dev"];
-const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs", "sparse"];
+const PACKAGES: &[&str] =
+    &["bc", "bison", "flex", "libelf-dev", "lz4", "m4", "patchelf", "sparse", "squashfs-tools", "zlib1g-dev"];
+const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs", "patchelf", "sparse"];
 
 /// Libraries that build tools of the kernel are linked with.
 const STATIC_LIBRARIES: &[&str] = &["libelf.a", "libz.a"];
@@ -49,11 +50,20 @@ impl Tools {
         Command::new(self.dir.join("bin/mksquashfs"))
     }
 
-    /// A `make` that finds these tools. The libraries for tools which the kernel's
-    /// build compiles for itself come after the machine's own.
-    pub(crate) fn make(&self) -> Command {
+    pub(crate) fn patchelf(&self) -> Command {
+        Command::new(self.dir.join("bin/patchelf"))
+    }
+
+    /// A `make` that finds these tools, and before the machine's own programs those of
+    /// `compiler`. The libraries for tools which the kernel's build compiles for itself come
+    /// after the machine's own.
+    pub(crate) fn make(&self, compiler: Option<&Path>) -> Command {
         let mut path = OsString::from(self.dir.join("bin"));
         path.push(":");
+        if let Some(compiler) = compiler {
+            path.push(compiler);
+            path.push(":");
+        }
         path.push(std::env::var_os("PATH").unwrap_or_default());
         let root = self.dir.join("root");
         let mut make = Command::new("make");

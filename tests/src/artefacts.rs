@@ -16,6 +16,8 @@ pub struct Artefacts {
     qemu: Qemu,
     accel: zcache_images::Accel,
     kernel_image: PathBuf,
+    initrd: Option<PathBuf>,
+    modules_disk: Option<PathBuf>,
     rootfs: PathBuf,
     payload: PathBuf,
 }
@@ -38,6 +40,8 @@ impl Artefacts {
             qemu: images.qemu()?,
             accel: images.accel()?,
             kernel_image: built.image(),
+            initrd: built.initrd(),
+            modules_disk: built.modules_disk(),
             rootfs: images.rootfs()?,
             payload: images.payload(&files)?,
         })
@@ -66,6 +70,14 @@ impl Artefacts {
 
     pub(crate) fn kernel_image(&self) -> &Path {
         &self.kernel_image
+    }
+
+    pub(crate) fn initrd(&self) -> Option<&Path> {
+        self.initrd.as_deref()
+    }
+
+    pub(crate) fn modules_disk(&self) -> Option<&Path> {
+        self.modules_disk.as_deref()
     }
 
     pub(crate) fn rootfs(&self) -> &Path {

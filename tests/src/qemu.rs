@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
+use zcache_images::{MODULES_SERIAL, PAYLOAD_SERIAL};
 
 use crate::artefacts::Artefacts;
 use crate::device::{self, Endpoint};
@@ -59,6 +60,9 @@ pub(crate) fn command(
         words.push("zcache.shell=1".to_owned());
     }
     line.option("-kernel", &artefacts.kernel_image().to_string_lossy(), &[]);
+    if let Some(initrd) = artefacts.initrd() {
+        line.option("-initrd", &initrd.to_string_lossy(), &[]);
+    }
     line.option("-append", &words.join(" "), &[]);
 
     match options.console {
@@ -89,14 +93,17 @@ pub(crate) fn command(
         "pcie-root-port",
         &[("id", device::PORT.into()), ("addr", "0x4".into()), ("chassis", "1".into()), ("slot", "1".into())],
     );
-    // The guest names its disks in the order of their addresses: root, test disks, payload.
+    // The guest names its disks in the order of their addresses: root, test disks, payload, modules.
     line.disk("root", artefacts.rootfs(), true, 5, "zcache-root");
     let mut address = 6;
     for (index, disk) in disks.iter().enumerate() {
         line.disk(&disk_name(index), disk, false, address, &format!("disk{index}"));
         address += 1;
     }
-    line.disk("payload", artefacts.payload(), true, address, "zcache-payload");
+    line.disk("payload", artefacts.payload(), true, address, PAYLOAD_SERIAL);
+    if let Some(modules) = artefacts.modules_disk() {
+        line.disk("modules", modules, true, address + 1, MODULES_SERIAL);
+    }
     if let Some(endpoint) = cold_plugged {
         line.socket(&device::COLD.chardev(), &endpoint.socket);
         let mut properties = vec![

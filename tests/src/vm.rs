@@ -36,7 +36,7 @@ pub enum Presence {
 /// Whether the guest driver is loaded before anything else happens in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Modules {
-    /// Both modules are loaded as soon as the guest is up.
+    /// All modules are loaded as soon as the guest is up.
     Loaded,
     /// The modules lie in `/payload/modules`; nobody has loaded them.
     NotLoaded,
@@ -106,7 +106,7 @@ impl VmOptions {
 
     /// How much slower than an ordinary guest this one is, at worst.
     pub fn patience(&self) -> u32 {
-        if self.kernel == Kernel::ClassicDebug { 5 } else { 1 }
+        if self.kernel.is_debug() { 5 } else { 1 }
     }
 }
 
@@ -225,10 +225,11 @@ impl Vm {
         &self.process
     }
 
-    /// Loads the driver's two modules, those that are not loaded yet.
+    /// Loads the driver's modules, those that are not loaded yet.
     pub fn load_modules(&self) -> Result<()> {
-        self.guest.sh("for m in zcache zcache_virtio; do
-                 [ -d /sys/module/$m ] || insmod /payload/modules/$m.ko
+        self.guest.sh("modprobe --quiet dm-mod || true
+             for m in zcache zcache_virtio zcache_swap dm-zcache; do
+                 [ -d /sys/module/${m//-/_} ] || [ ! -e /payload/modules/$m.ko ] || insmod /payload/modules/$m.ko
              done")?;
         Ok(())
     }

@@ -25,8 +25,8 @@ use crate::{build, size};
 #[derive(clap::Args)]
 #[command(after_long_help = IN_THE_GUEST)]
 pub(crate) struct Arguments {
-    /// The guest's kernel; classic-debug has KASAN and lockdep
-    #[arg(long, value_name = "classic|classic-debug", default_value = "classic")]
+    /// The guest's kernel: classic, classic-debug (KASAN and lockdep), debian-12, debian-13 or debian-13-backports
+    #[arg(long, default_value = "classic")]
     kernel: Kernel,
     /// The guest's memory
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
@@ -69,10 +69,11 @@ In the guest:
   /dev/vdb, /dev/vdc..  the test disks in the order of --disk, empty, with the serial
                         numbers disk0, disk1.. (/sys/block/vdb/serial)
   /mnt, /mnt1..9        empty folders to mount on
-  /payload/modules      zcache.ko (front-ends) and zcache_virtio.ko (transport)
+  /payload/modules      zcache.ko (pool table; the hooks on classic kernels), zcache_virtio.ko (transport);
+                        on debian-* kernels dm-zcache.ko (target for clean pages) and zcache_swap.ko (swap disk)
   /payload/bin          test programs, in PATH: swaphog, coherence, ..
   /sys/kernel/debug/zcache  the driver's counters
-  bash, fio, mkfs.ext4, mkfs.btrfs, mkfs.ocfs2 and the usual tools are there.
+  bash, fio, dmsetup, mkfs.ext4, mkfs.xfs, mkfs.btrfs, mkfs.ocfs2 and the usual tools are there.
   zhost attach          plug the device in; when this returns, a loaded driver uses it
   zhost detach          pull the device out, also when its daemon is dead
   zhost kill-daemon     kill -9 of the daemon

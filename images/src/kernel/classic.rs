@@ -65,7 +65,7 @@ pub(super) fn get(cache: &Cache, kernel: Kernel, overlays: &[&str]) -> Result<Ar
         fs::write(&fragment, wanted.join("\n") + "\n").while_doing("write", &fragment)?;
 
         let make = || {
-            let mut make = tools.make();
+            let mut make = tools.make(None);
             make.arg("-C")
                 .arg(source.dir.join(TREE))
                 .arg(format!("O={}", build.display()))
