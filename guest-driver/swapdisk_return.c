@@ -21,7 +21,7 @@
  * @page:	filled from the device, written from there. Its private field
  *		points back here
  * @vec:	@bio's
- * @bio:	the transfer
+ * @bio:	the transfer; last, as the kernel wants it
  */
 struct zcs_carrier {
 	struct zcs_disk *disk;
@@ -39,15 +39,38 @@ struct zcs_carrier {
  * @free:	carriers that are not under way
  * @nr_free:	how many
  * @freed:	that was one more
- * @carriers:	all
  */
 struct zcs_return {
 	spinlock_t lock;		/* see above */
 	struct list_head free;
 	unsigned int nr_free;
 	wait_queue_head_t freed;
-	struct zcs_carrier carriers[CARRIERS];
 };
+
+static void zcs_carrier_free(struct zcs_carrier *c)
+{
+	if (c->page) {
+		set_page_private(c->page, 0);
+		__free_page(c->page);
+	}
+	kfree(c);
+}
+
+static struct zcs_carrier *zcs_carrier_alloc(struct zcs_disk *disk)
+{
+	struct zcs_carrier *c = kzalloc(sizeof(*c), GFP_KERNEL);
+
+	if (!c)
+		return NULL;
+	c->disk = disk;
+	c->page = alloc_page(GFP_KERNEL);
+	if (!c->page) {
+		zcs_carrier_free(c);
+		return NULL;
+	}
+	set_page_private(c->page, (unsigned long)c);
+	return c;
+}
 
 /**
  * zcs_return_free - frees what zcs_return_alloc() made
@@ -57,17 +80,13 @@ struct zcs_return {
  */
 void zcs_return_free(struct zcs_return *r)
 {
-	struct page *page;
-	unsigned int i;
+	struct zcs_carrier *c, *next;
 
-	for (i = 0; r && i < CARRIERS; i++) {
-		page = r->carriers[i].page;
-		if (!page)
-			break;
-		set_page_private(page, 0);
-		__free_page(page);
-	}
-	kvfree(r);
+	if (!r)
+		return;
+	list_for_each_entry_safe(c, next, &r->free, node)
+		zcs_carrier_free(c);
+	kfree(r);
 }
 
 /**
@@ -79,7 +98,7 @@ void zcs_return_free(struct zcs_return *r)
  */
 struct zcs_return *zcs_return_alloc(struct zcs_disk *disk)
 {
-	struct zcs_return *r = kvzalloc(sizeof(*r), GFP_KERNEL);
+	struct zcs_return *r = kzalloc(sizeof(*r), GFP_KERNEL);
 	struct zcs_carrier *c;
 
 	if (!r)
@@ -87,16 +106,13 @@ struct zcs_return *zcs_return_alloc(struct zcs_disk *disk)
 	spin_lock_init(&r->lock);
 	INIT_LIST_HEAD(&r->free);
 	init_waitqueue_head(&r->freed);
-	for (c = r->carriers; c < r->carriers + CARRIERS; c++) {
-		c->page = alloc_page(GFP_KERNEL);
-		if (!c->page) {
+	for (; r->nr_free < CARRIERS; r->nr_free++) {
+		c = zcs_carrier_alloc(disk);
+		if (!c) {
 			zcs_return_free(r);
 			return NULL;
 		}
-		set_page_private(c->page, (unsigned long)c);
-		c->disk = disk;
 		list_add(&c->node, &r->free);
-		r->nr_free++;
 	}
 	return r;
 }
