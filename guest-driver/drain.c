@@ -92,7 +92,7 @@ static int zcache_take_back(struct zcache_transport *t,
 		++*offset;
 	}
 
-	zcache_get_many(t, pool, io, n);
+	t->ops->swap_many(t, pool, ZCACHE_OP_GET, io, n);
 	blk_start_plug(&plug);
 	for (i = 0; i < n; i++) {
 		front->taken(pool, zcache_taken_offset[i], io[i].page,

@@ -17,8 +17,8 @@ static struct zcv_device *to_zcv(struct zcache_transport *t)
 }
 
 /* All requests for one object of one pool go to one queue. */
-static struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
-				      const struct zcache_key *key)
+struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+			       const struct zcache_key *key)
 {
 	u32 hash = jhash(key->object, sizeof(key->object), pool);
 
@@ -423,5 +423,6 @@ const struct zcache_transport_ops zcv_transport_ops = {
 	.flush_wait = zcv_flush_wait,
 	.control = zcv_control,
 	.quiesce = zcv_quiesce_transport,
+	.swap_many = zcv_swap_many,
 	.show = zcv_show,
 };

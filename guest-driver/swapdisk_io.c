@@ -160,7 +160,8 @@ static void zcs_store(struct zcs_disk *disk, struct zcs_chunk *chunk)
 	}
 	if (!t)
 		return;
-	zcache_store_many(t, disk->pool, chunk->io, chunk->nr_io);
+	t->ops->swap_many(t, disk->pool, ZCACHE_OP_PUT, chunk->io,
+			  chunk->nr_io);
 	for (i = 0; i < chunk->nr_io; i++) {
 		chunk->err[chunk->number[i]] = chunk->io[i].err;
 		zcs_count_store(disk->pool, chunk->io[i].err);
@@ -330,7 +331,8 @@ static void zcs_read_once(struct zcs_disk *disk, struct zcs_chunk *chunk)
 		}
 	}
 	if (t)
-		zcache_get_many(t, disk->pool, chunk->io, chunk->nr_io);
+		t->ops->swap_many(t, disk->pool, ZCACHE_OP_GET, chunk->io,
+				  chunk->nr_io);
 	for (i = 0; i < chunk->nr_io; i++) {
 		number = chunk->number[i];
 		chunk->err[number] = zcs_loaded(disk, chunk->slot + number,

@@ -94,25 +94,6 @@ struct zcache_pool *zcache_swap_pool_add(unsigned long slots,
 					 const struct zcache_swap_front *front,
 					 void *owner);
 
-/* many.c */
-
-/**
- * struct zcache_io - one of several pages that are stored or got together
- * @key:	its key
- * @page:	the page
- * @err:	set to what &zcache_transport_ops.store or .get would return
- */
-struct zcache_io {
-	struct zcache_key key;
-	struct page *page;
-	int err;
-};
-
-void zcache_get_many(struct zcache_transport *t, struct zcache_pool *pool,
-		     struct zcache_io *io, unsigned int n);
-void zcache_store_many(struct zcache_transport *t, struct zcache_pool *pool,
-		       struct zcache_io *io, unsigned int n);
-
 /* session.c */
 bool zcache_stores_wanted(void);
 bool zcache_waits_for_lost(void);
