@@ -349,5 +349,6 @@ const struct zcache_transport_ops zcv_transport_ops = {
 	.flush_wait = zcv_flush_wait,
 	.control = zcv_control,
 	.quiesce = zcv_quiesce_transport,
+	.swap_many = zcv_swap_many,
 	.show = zcv_show,
 };

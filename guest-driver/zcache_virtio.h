@@ -265,4 +265,10 @@ union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
 void zcv_backlog_send(struct zcv_queue *q);
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
 
+/* swaps.c */
+struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+			       const struct zcache_key *key);
+void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
+		   u16 opcode, struct zcache_io *io, unsigned int nr);
+
 #endif /* _ZCACHE_VIRTIO_H */
