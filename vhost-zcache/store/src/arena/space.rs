@@ -254,10 +254,17 @@ impl Space {
 
     /// Finds room for a record in a hole.
     pub(crate) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<u32> {
-        let at = self.heap(heap).bins.fitting(words)?;
+        let at = self.same_sized_hole(heap, words).or_else(|| self.heap(heap).bins.fitting(words))?;
         self.split_hole(heap, at, words);
         self.add_live(heap, at, words);
         Some(at)
+    }
+
+    /// The hole that was freed last in the bin of that size, if it has just the size: what a record
+    /// leaves that is overwritten by one as long. `Bins::fitting` misses it if the size is odd.
+    fn same_sized_hole(&self, heap: usize, words: u32) -> Option<u32> {
+        let at = self.heap(heap).bins.head(Bins::bin_of(words)?);
+        (at != NIL && self.word(at) == hole(words)).then_some(at)
     }
 
     fn add_live(&mut self, heap: usize, at: u32, words: u32) {
