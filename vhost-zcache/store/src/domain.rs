@@ -108,16 +108,16 @@ impl Domain {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room resident ahead of heaps that grow; returns whether there were any.
+    /// Makes room resident ahead of heaps that grow; returns whether any grew lately. They do so in
+    /// bursts, and the next one must not wait for this to be called again.
     pub(crate) fn populate_ahead(&self) -> bool {
-        if !self.growing.swap(false, Relaxed) {
-            return false;
+        if self.growing.swap(false, Relaxed) {
+            self.quiet.store(0, Relaxed);
+            for shard in 0..self.len() {
+                while self.lock(shard).space.populate_ahead() {}
+            }
         }
-        self.quiet.store(0, Relaxed);
-        for shard in 0..self.len() {
-            while self.lock(shard).space.populate_ahead() {}
-        }
-        true
+        self.quiet.load(Relaxed) < QUIET_ROUNDS
     }
 
     /// Called once a round: gives the room back when the heaps have stopped growing.
