@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
-use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
+use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
 use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
@@ -119,13 +119,15 @@ pub(crate) struct Space {
     label: Label,
     /// Set when a heap has less resident room ahead of its tail than it should.
     growing: Arc<AtomicBool>,
+    /// Where the heap that grew last grows next.
+    tail: Arc<Tail>,
     pub(crate) slots: Vec<Option<Slot>>,
     pub(crate) heaps: Vec<Option<Heap>>,
 }
 
 impl Space {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>) -> Self {
-        Self { arena, label, growing, slots: Vec::new(), heaps: Vec::new() }
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>, tail: Arc<Tail>) -> Self {
+        Self { arena, label, growing, tail, slots: Vec::new(), heaps: Vec::new() }
     }
 
     /// Adds a heap and returns its number.
@@ -291,7 +293,9 @@ impl Space {
         };
         let tail = self.slot(open).tail;
         self.populate(open, (tail + words) as usize)?;
-        self.slot_mut(open).tail = tail + words;
+        let slot = self.slots[open].as_mut().expect("the open segment is in use");
+        slot.tail = tail + words;
+        self.tail.set(&slot.segment, slot.tail as usize);
         self.heap_mut(heap).total += u64::from(words);
         if !self.growing.load(Relaxed) && self.lacks_room_ahead(heap, open) {
             self.growing.store(true, Relaxed);
