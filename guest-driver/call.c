@@ -8,15 +8,18 @@
 #include <linux/sched.h>
 #include "zcache_virtio.h"
 
-/* Sleep of a task that waits for a free slot (us). */
-#define SLOT_SLEEP	50
-
 /* Sleeps of a task that waits for an answer, after it has spun (us). */
 #define SLEEP_MIN	20
 #define SLEEP_MAX	500
 
-/* Return: the slot; -EAGAIN: no room; -ENOENT: a miss for certain; -EIO. */
-static struct zcv_slot *zcv_call_post(struct zcv_call *call)
+/**
+ * zcv_call_post - posts a request if there is a slot for it
+ * @call:	the request
+ *
+ * Context: The queue's lock held.
+ * Return: The slot; ERR_PTR(-EAGAIN): no room; others as zcv_call_start().
+ */
+struct zcv_slot *zcv_call_post(struct zcv_call *call)
 {
 	struct zcv_queue *q = call->q;
 	u16 opcode = le16_to_cpu(call->req.hdr.opcode);
@@ -67,7 +70,7 @@ struct zcv_slot *zcv_call_start(struct zcv_call *call)
 	slot = zcv_call_post(call);
 	zcv_unlock(q, flags);
 	while (slot == ERR_PTR(-EAGAIN)) {
-		usleep_range(SLOT_SLEEP, 2 * SLOT_SLEEP);
+		usleep_range(ZCV_SLOT_SLEEP, 2 * ZCV_SLOT_SLEEP);
 		spin_lock_irqsave(&q->lock, flags);
 		slot = zcv_call_post(call);
 		zcv_unlock(q, flags);

@@ -12,7 +12,8 @@
  * the frame. Migration passes neither: a probe at folio_migrate_flags() takes
  * the entry along. Without that probe migrated pages are not put, no more.
  *
- * All of it runs with preemption off and allocates nothing.
+ * All of it runs with preemption off and allocates nothing. On PREEMPT_RT that
+ * is no place for the locks that are taken, so there it is not done at all.
  */
 #include <linux/kprobes.h>
 #include <linux/mm.h>
@@ -21,40 +22,58 @@
 #include <linux/tracepoint.h>
 #include "dm_zcache.h"
 
-static unsigned int folio_puts = 128;
-module_param(folio_puts, uint, 0644);
-MODULE_PARM_DESC(folio_puts, "Pages put of one folio at most, with interrupts off meanwhile (default: 128)");
+static unsigned int evict_us = 1000;
+module_param(evict_us, uint, 0644);
+MODULE_PARM_DESC(evict_us, "Pages of a folio are put for so long, with interrupts off; what is left then is not (default: 1000)");
 
 static struct tracepoint *dmz_tp_delete, *dmz_tp_add;
 static bool dmz_migrate_probed;
 
-static void dmz_on_delete(void *data, struct folio *folio)
+/*
+ * Interrupts are off for evict_us and one page, and of that the puts wait for
+ * slots ZCACHE_PUT_WAIT at most, all pages together.
+ */
+static void dmz_put_folio(struct folio *folio)
 {
-	unsigned long pfn = folio_pfn(folio), i, put = 0;
-	bool keep = !folio_ref_count(folio) && folio_test_uptodate(folio) &&
-		    !folio_test_dirty(folio) && !folio_test_writeback(folio);
+	unsigned long pfn = folio_pfn(folio), i;
+	u64 start = ktime_get_ns();
+	u64 end = start + READ_ONCE(evict_us) * NSEC_PER_USEC;
+	u64 until = min(end, start + ZCACHE_PUT_WAIT);
 	struct page *page;
 
 	for (i = 0; i < folio_nr_pages(folio); i++) {
 		if (!dmz_frame_recorded(pfn + i))
 			continue;
-		if (keep && put < READ_ONCE(folio_puts)) {
-			page = folio_page(folio, i);
-			dmz_frame_evict(pfn + i, dmz_content_hash(page), page);
-			put++;
-		} else {
-			dmz_frame_forget(pfn + i);
+		if (i && ktime_get_ns() >= end) {
+			dmz_frame_evict(pfn + i, 0, NULL, 0);
+			continue;
 		}
+		page = folio_page(folio, i);
+		dmz_frame_evict(pfn + i, dmz_content_hash(page), page, until);
 	}
 }
 
-static void dmz_on_add(void *data, struct folio *folio)
+static void dmz_forget_folio(struct folio *folio)
 {
 	unsigned long pfn = folio_pfn(folio), i;
 
 	for (i = 0; i < folio_nr_pages(folio); i++)
 		if (dmz_frame_recorded(pfn + i))
 			dmz_frame_forget(pfn + i);
+}
+
+static void dmz_on_delete(void *data, struct folio *folio)
+{
+	if (!folio_ref_count(folio) && folio_test_uptodate(folio) &&
+	    !folio_test_dirty(folio) && !folio_test_writeback(folio))
+		dmz_put_folio(folio);
+	else
+		dmz_forget_folio(folio);
+}
+
+static void dmz_on_add(void *data, struct folio *folio)
+{
+	dmz_forget_folio(folio);
 }
 
 /* At the entry of folio_migrate_flags(to, from); both folios are locked. */
@@ -89,6 +108,8 @@ static void dmz_match(struct tracepoint *tp, void *unused)
  */
 bool dmz_evict_possible(void)
 {
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return false;
 	for_each_kernel_tracepoint(dmz_match, NULL);
 	return dmz_tp_delete && dmz_tp_add;
 }

@@ -2,7 +2,8 @@
 /*
  * Which block each page frame holds: an entry of 16 bytes for each frame, and a
  * hash of chains from blocks to frames. One table for all targets, allocated
- * with the first of them and never in the I/O path.
+ * with the first of them and never in the I/O path. It has no entries for holes
+ * between the memory, in pieces of CHUNK_FRAMES.
  *
  * An entry says: this frame was read from, or written to, this block, and
  * nothing has changed the block since. With a hash it also says what the block
@@ -22,13 +23,23 @@
  */
 #include <linux/hash.h>
 #include <linux/log2.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/vmalloc.h>
 #include "dm_zcache.h"
 
 #define NR_LOCKS	256
+
+#define CHUNK_SHIFT	10
+#define CHUNK_FRAMES	BIT(CHUNK_SHIFT)
+#define CHUNK_SIZE	(CHUNK_FRAMES * sizeof(struct dmz_frame))
+
+/* So many frames share a chain on average if all of them have entries: 2 to 4. */
+#define CHAIN_SHIFT	1
 
 /**
  * struct dmz_frame - what is known of a page frame
@@ -53,10 +64,22 @@ struct dmz_lock {
 } ____cacheline_aligned_in_smp;
 
 static struct dmz_lock dmz_locks[NR_LOCKS];
-static struct dmz_frame *dmz_frames;
+static struct dmz_frame **dmz_chunks;
+static unsigned long dmz_nr_chunks, dmz_used_chunks;
 static u32 *dmz_heads;
-static unsigned long dmz_nr_frames;
 static unsigned int dmz_head_bits;
+
+static bool dmz_has_entry(unsigned long pfn)
+{
+	return pfn >> CHUNK_SHIFT < dmz_nr_chunks &&
+	       dmz_chunks[pfn >> CHUNK_SHIFT];
+}
+
+/* The entry of a frame that has one. */
+static struct dmz_frame *dmz_frame(unsigned long pfn)
+{
+	return &dmz_chunks[pfn >> CHUNK_SHIFT][pfn & (CHUNK_FRAMES - 1)];
+}
 
 static u64 dmz_frame_block(const struct dmz_frame *f)
 {
@@ -82,9 +105,10 @@ static bool dmz_holds(const struct dmz_frame *f, u8 target, u64 block)
 /* The lock of the bucket held; @link points to the frame. */
 static void dmz_unlink(u32 *link)
 {
-	struct dmz_frame *f = &dmz_frames[*link];
+	struct dmz_frame *f = dmz_frame(*link);
 
-	*link = f->next;
+	/* Pairs with the acquire in dmz_invalidate_chain(): a put is over. */
+	smp_store_release(link, f->next);
 	/* Pairs with the cmpxchg that claims it: it is in no chain. */
 	smp_store_release(&f->target, 0);
 }
@@ -94,7 +118,7 @@ static u32 *dmz_find(u32 bucket, unsigned long pfn)
 	u32 *link;
 
 	for (link = &dmz_heads[bucket]; *link != DMZ_NO_FRAME;
-	     link = &dmz_frames[*link].next)
+	     link = &dmz_frame(*link)->next)
 		if (*link == pfn)
 			return link;
 	return NULL;
@@ -108,13 +132,13 @@ static u32 *dmz_find(u32 bucket, unsigned long pfn)
  */
 bool dmz_frame_recorded(unsigned long pfn)
 {
-	return pfn < dmz_nr_frames && READ_ONCE(dmz_frames[pfn].target);
+	return dmz_has_entry(pfn) && READ_ONCE(dmz_frame(pfn)->target);
 }
 
 /* The bucket in whose chain a recorded frame was; look for it there. */
 static u32 dmz_bucket_of(unsigned long pfn)
 {
-	struct dmz_frame *f = &dmz_frames[pfn];
+	struct dmz_frame *f = dmz_frame(pfn);
 
 	return dmz_bucket(READ_ONCE(f->target), dmz_frame_block(f));
 }
@@ -140,31 +164,6 @@ void dmz_frame_forget(unsigned long pfn)
 	spin_unlock_irqrestore(dmz_lock(bucket), flags);
 }
 
-static bool dmz_frame_enter(u8 target, unsigned long pfn, u64 block, u32 hash,
-			    bool known)
-{
-	struct dmz_frame *f;
-	unsigned long flags;
-	u32 bucket;
-
-	if (pfn >= dmz_nr_frames)
-		return false;
-	dmz_frame_forget(pfn);
-	f = &dmz_frames[pfn];
-	if (cmpxchg(&f->target, 0, target))
-		return false;
-	bucket = dmz_bucket(target, block);
-	spin_lock_irqsave(dmz_lock(bucket), flags);
-	WRITE_ONCE(f->block_low, block);
-	WRITE_ONCE(f->block_high, block >> 32);
-	f->hash = hash;
-	f->known = known;
-	f->next = dmz_heads[bucket];
-	dmz_heads[bucket] = pfn;
-	spin_unlock_irqrestore(dmz_lock(bucket), flags);
-	return true;
-}
-
 /**
  * dmz_frame_record - a transfer between a frame and a block begins
  * @t:		the target
@@ -179,7 +178,26 @@ static bool dmz_frame_enter(u8 target, unsigned long pfn, u64 block, u32 hash,
  */
 bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block)
 {
-	return dmz_frame_enter(t->id, pfn, block, 0, false);
+	struct dmz_frame *f;
+	unsigned long flags;
+	u32 bucket;
+
+	if (!dmz_has_entry(pfn))
+		return false;
+	dmz_frame_forget(pfn);
+	f = dmz_frame(pfn);
+	if (cmpxchg(&f->target, 0, t->id))
+		return false;
+	bucket = dmz_bucket(t->id, block);
+	spin_lock_irqsave(dmz_lock(bucket), flags);
+	WRITE_ONCE(f->block_low, block);
+	WRITE_ONCE(f->block_high, block >> 32);
+	f->hash = 0;
+	f->known = false;
+	f->next = dmz_heads[bucket];
+	dmz_heads[bucket] = pfn;
+	spin_unlock_irqrestore(dmz_lock(bucket), flags);
+	return true;
 }
 
 /**
@@ -201,31 +219,65 @@ void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
 
 	spin_lock_irqsave(dmz_lock(bucket), flags);
 	link = dmz_find(bucket, pfn);
-	f = link ? &dmz_frames[pfn] : NULL;
+	f = link ? dmz_frame(pfn) : NULL;
 	if (f && dmz_holds(f, t->id, block)) {
 		f->hash = hash;
 		f->known = true;
 		if (put) {
+			if (!READ_ONCE(t->held))
+				dmz_put(t, block, put, 0);
+			/* Not before: see dmz_frame_evict(). */
 			dmz_unlink(link);
-			dmz_put(t, block, put);
 		}
 	}
 	spin_unlock_irqrestore(dmz_lock(bucket), flags);
 }
 
 /**
+ * dmz_frame_has - does a page have the content of a block?
+ * @t:		the target
+ * @pfn:	its frame
+ * @block:	the block
+ * @page:	the page, locked for a read
+ *
+ * Context: Any.
+ */
+bool dmz_frame_has(struct dmz_target *t, unsigned long pfn, u64 block,
+		   struct page *page)
+{
+	u32 bucket = dmz_bucket(t->id, block), hash;
+	struct dmz_frame *f;
+	unsigned long flags;
+	bool has;
+
+	if (!dmz_frame_recorded(pfn))
+		return false;
+	f = dmz_frame(pfn);
+	if (!READ_ONCE(f->known) || dmz_frame_block(f) != block)
+		return false;
+	hash = dmz_content_hash(page);
+	spin_lock_irqsave(dmz_lock(bucket), flags);
+	has = dmz_find(bucket, pfn) && dmz_holds(f, t->id, block) &&
+	      f->known && f->hash == hash;
+	spin_unlock_irqrestore(dmz_lock(bucket), flags);
+	return has;
+}
+
+/**
  * dmz_frame_evict - reclaim evicts a page: puts it if it is what its block holds
  * @pfn:	its frame
  * @hash:	of its content now
- * @page:	the page, which nothing changes any more
+ * @page:	the page, which nothing changes any more; NULL: too late for it
+ * @until:	when ktime_get_ns() is that, the put waits for a slot no more
  *
  * The put is made under the lock of the bucket. An invalidation of the block
  * either had it before, and the entry is gone; or takes it later, and posts its
- * flush behind the put, on the same queue.
+ * flush behind the put, on the same queue. It takes the lock only if there is
+ * something in the chain, so the entry goes when the put is made.
  *
  * Context: The lock of the page tree held, interrupts off.
  */
-void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page)
+void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page, u64 until)
 {
 	struct dmz_frame *f;
 	unsigned long flags;
@@ -235,18 +287,20 @@ void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page)
 	if (!dmz_frame_recorded(pfn))
 		return;
 	bucket = dmz_bucket_of(pfn);
-	f = &dmz_frames[pfn];
+	f = dmz_frame(pfn);
 	spin_lock_irqsave(dmz_lock(bucket), flags);
 	link = dmz_find(bucket, pfn);
 	if (link) {
 		/* A target leaves the array after its last entry has gone. */
 		t = dmz_targets[f->target];
-		if (READ_ONCE(t->frozen))
+		if (READ_ONCE(t->held))
 			dmz_count(t, DMZ_PUT_DROPPED, 1);
+		else if (!page)
+			dmz_count(t, DMZ_PUT_LATE, 1);
 		else if (!f->known || !dmz_content_same(f->hash, hash))
 			dmz_count(t, DMZ_PUT_REFUSED_CONTENT, 1);
 		else
-			dmz_put(t, dmz_frame_block(f), page);
+			dmz_put(t, dmz_frame_block(f), page, until);
 		dmz_unlink(link);
 	}
 	spin_unlock_irqrestore(dmz_lock(bucket), flags);
@@ -272,12 +326,12 @@ void dmz_frame_move(unsigned long to, unsigned long from)
 	if (!dmz_frame_recorded(from))
 		return;
 	bucket = dmz_bucket_of(from);
-	old = &dmz_frames[from];
+	old = dmz_frame(from);
 	spin_lock_irqsave(dmz_lock(bucket), flags);
 	link = dmz_find(bucket, from);
 	if (!link)
 		goto unlock;
-	new = to < dmz_nr_frames ? &dmz_frames[to] : NULL;
+	new = dmz_has_entry(to) ? dmz_frame(to) : NULL;
 	if (new && !cmpxchg(&new->target, 0, old->target)) {
 		new->hash = old->hash;
 		new->block_low = old->block_low;
@@ -300,11 +354,12 @@ static void dmz_invalidate_chain(struct dmz_target *t, u32 bucket, u64 block,
 	struct dmz_frame *f;
 	u64 at;
 
-	if (READ_ONCE(*link) == DMZ_NO_FRAME)
+	/* Pairs with the release in dmz_unlink(). */
+	if (smp_load_acquire(link) == DMZ_NO_FRAME)
 		return;
 	spin_lock_irqsave(dmz_lock(bucket), flags);
 	while (*link != DMZ_NO_FRAME) {
-		f = &dmz_frames[*link];
+		f = dmz_frame(*link);
 		at = dmz_frame_block(f);
 		if (*link != keep && f->target == t->id && at >= block &&
 		    at < end) {
@@ -333,16 +388,34 @@ void dmz_frames_invalidate(struct dmz_target *t, u64 block, u64 count,
 			   unsigned long keep)
 {
 	u64 end = block + count;
-	u32 bucket;
 
-	if (count > dmz_nr_frames / 2) {
-		for (bucket = 0; !(bucket >> dmz_head_bits); bucket++)
-			dmz_invalidate_chain(t, bucket, block, end, keep);
-		return;
-	}
 	for (; block < end; block++)
 		dmz_invalidate_chain(t, dmz_bucket(t->id, block), block,
 				     block + 1, keep);
+}
+
+/**
+ * dmz_frames_invalidate_range - as dmz_frames_invalidate(), for any number
+ * @t:		the target
+ * @block:	the first block
+ * @count:	how many
+ *
+ * Context: Process context; sleeps.
+ */
+void dmz_frames_invalidate_range(struct dmz_target *t, u64 block, u64 count)
+{
+	u64 end = block + count;
+	u32 bucket;
+
+	for (bucket = 0; count > BIT_ULL(dmz_head_bits) &&
+	     !(bucket >> dmz_head_bits); bucket++) {
+		dmz_invalidate_chain(t, bucket, block, end, DMZ_NO_FRAME);
+		cond_resched();
+	}
+	for (; count <= BIT_ULL(dmz_head_bits) && block < end; block++) {
+		dmz_frames_invalidate(t, block, 1, DMZ_NO_FRAME);
+		cond_resched();
+	}
 }
 
 /**
@@ -356,12 +429,8 @@ void dmz_frames_invalidate(struct dmz_target *t, u64 block, u64 count,
 void dmz_frames_forget_target(struct dmz_target *t)
 {
 	unsigned int i;
-	u32 bucket;
 
-	for (bucket = 0; !(bucket >> dmz_head_bits); bucket++) {
-		dmz_invalidate_chain(t, bucket, 0, U64_MAX, DMZ_NO_FRAME);
-		cond_resched();
-	}
+	dmz_frames_invalidate_range(t, 0, U64_MAX);
 	for (i = 0; i < NR_LOCKS; i++) {
 		spin_lock_irq(&dmz_locks[i].lock);
 		spin_unlock_irq(&dmz_locks[i].lock);
@@ -370,8 +439,28 @@ void dmz_frames_forget_target(struct dmz_target *t)
 
 size_t dmz_frames_bytes(void)
 {
-	return dmz_nr_frames * sizeof(*dmz_frames) +
+	return dmz_nr_chunks * sizeof(*dmz_chunks) +
+	       dmz_used_chunks * CHUNK_SIZE +
 	       (sizeof(*dmz_heads) << dmz_head_bits);
+}
+
+static int dmz_chunks_alloc(void)
+{
+	unsigned long i;
+
+	dmz_chunks = kvcalloc(dmz_nr_chunks, sizeof(*dmz_chunks), GFP_KERNEL);
+	if (!dmz_chunks)
+		return -ENOMEM;
+	for (i = 0; i < dmz_nr_chunks; i++) {
+		if (!pfn_to_online_page(i << CHUNK_SHIFT))
+			continue;
+		dmz_chunks[i] = kvzalloc(CHUNK_SIZE, GFP_KERNEL);
+		if (!dmz_chunks[i])
+			return -ENOMEM;
+		dmz_used_chunks++;
+		cond_resched();
+	}
+	return 0;
 }
 
 /**
@@ -382,26 +471,28 @@ size_t dmz_frames_bytes(void)
  */
 int dmz_frames_get(void)
 {
-	unsigned long nr = 0;
+	unsigned long end = 0;
 	unsigned int i;
 	int nid;
 
 	BUILD_BUG_ON(sizeof(struct dmz_frame) != 16);
 
 	for_each_online_node(nid)
-		nr = max(nr, node_end_pfn(nid));
-	dmz_head_bits = ilog2(nr);
-	dmz_frames = vzalloc(array_size(nr, sizeof(*dmz_frames)));
-	dmz_heads = vmalloc(sizeof(*dmz_heads) << dmz_head_bits);
-	if (!dmz_frames || !dmz_heads || nr >= DMZ_NO_FRAME) {
-		dmz_frames_put();
-		return -ENOMEM;
-	}
+		end = max(end, node_end_pfn(nid));
+	dmz_nr_chunks = DIV_ROUND_UP(end, CHUNK_FRAMES);
+	if (end >= DMZ_NO_FRAME || dmz_chunks_alloc())
+		goto fail;
+	dmz_head_bits = ilog2(dmz_used_chunks * CHUNK_FRAMES) - CHAIN_SHIFT;
+	dmz_heads = kvmalloc(sizeof(*dmz_heads) << dmz_head_bits, GFP_KERNEL);
+	if (!dmz_heads)
+		goto fail;
 	memset(dmz_heads, 0xff, sizeof(*dmz_heads) << dmz_head_bits);
 	for (i = 0; i < NR_LOCKS; i++)
 		spin_lock_init(&dmz_locks[i].lock);
-	dmz_nr_frames = nr;
 	return 0;
+fail:
+	dmz_frames_put();
+	return -ENOMEM;
 }
 
 /**
@@ -411,9 +502,14 @@ int dmz_frames_get(void)
  */
 void dmz_frames_put(void)
 {
-	dmz_nr_frames = 0;
-	vfree(dmz_frames);
-	vfree(dmz_heads);
-	dmz_frames = NULL;
+	unsigned long i;
+
+	for (i = 0; dmz_chunks && i < dmz_nr_chunks; i++)
+		kvfree(dmz_chunks[i]);
+	kvfree(dmz_chunks);
+	kvfree(dmz_heads);
+	dmz_chunks = NULL;
 	dmz_heads = NULL;
+	dmz_nr_chunks = 0;
+	dmz_used_chunks = 0;
 }

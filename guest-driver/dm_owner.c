@@ -50,6 +50,7 @@ bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 {
 	struct folio *folio = page_folio(bv->bv_page);
 	struct address_space *mapping;
+	struct inode *host;
 	bool ours = false;
 	pgoff_t index;
 
@@ -69,8 +70,8 @@ bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 	}
 	if (write ? !folio_test_writeback(folio) : !folio_test_locked(folio))
 		goto unlock;
-	ours = dmz_sb_is_ours(t, mapping->host->i_sb) &&
-	       !IS_ENCRYPTED(mapping->host);
+	host = READ_ONCE(mapping->host);
+	ours = host && dmz_sb_is_ours(t, host->i_sb) && !IS_ENCRYPTED(host);
 unlock:
 	rcu_read_unlock();
 	return ours;

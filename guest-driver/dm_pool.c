@@ -26,10 +26,15 @@ static struct zcache_key dmz_key(u64 block)
  * @t:		the target
  * @block:	the block with this content
  * @page:	the page, whose content does not change meanwhile
+ * @until:	when ktime_get_ns() is that, it waits for a slot no more
+ *
+ * The bit is set when the put is in the ring, so that who sees it asks behind
+ * the put. An invalidation that does not see it has not had the bucket's lock
+ * yet, and looks again when it had.
  *
  * Context: The lock of the block's bucket held, interrupts off.
  */
-void dmz_put(struct dmz_target *t, u64 block, struct page *page)
+void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until)
 {
 	struct zcache_key key = dmz_key(block);
 	struct zcache_transport *transport;
@@ -38,44 +43,56 @@ void dmz_put(struct dmz_target *t, u64 block, struct page *page)
 	transport = zcache_transport_of(t->pool, ZC_PUT_UNATTACHED,
 					ZC_PUT_INACTIVE);
 	if (transport) {
+		transport->ops->put(transport, t->pool, &key, page, until);
 		dmz_present_set(t, block);
-		transport->ops->put(transport, t->pool, &key, page);
 	}
 	dmz_count(t, transport ? DMZ_PUTS : DMZ_PUT_DROPPED, 1);
 	srcu_read_unlock(&zcache_srcu, srcu);
 }
 
 /**
- * dmz_get - fills a page from the pool
+ * dmz_get - fills pages from the pool
  * @t:		the target
- * @block:	the block
- * @page:	the page
- * @exclusive:	the pool lets go of it
+ * @block:	the block of the first page, all blocks of one object
+ * @gets:	the pages
+ * @nr:		how many
  *
- * The bit is cleared first: a put meanwhile sets it again.
+ * The bit of a page that the pool lets go of, or does not have, is cleared; see
+ * dm_present.c.
  *
  * Context: Process context; sleeps.
- * Return: 0 or an error, with the page's content undefined.
  */
-int dmz_get(struct dmz_target *t, u64 block, struct page *page,
-	    bool exclusive)
+void dmz_get(struct dmz_target *t, u64 block, struct zcache_get *gets,
+	     unsigned int nr)
 {
 	struct zcache_key key = dmz_key(block);
 	struct zcache_transport *transport;
-	int srcu, err = -ENODEV;
+	unsigned int i;
+	int srcu;
 
 	srcu = srcu_read_lock(&zcache_srcu);
 	transport = zcache_transport_of(t->pool, ZC_GET_UNATTACHED,
 					ZC_GET_INACTIVE);
-	if (transport) {
-		if (exclusive)
-			dmz_present_clear(t, block);
-		err = transport->ops->get(transport, t->pool,
-					  exclusive ? ZCACHE_GET_EXCLUSIVE : 0,
-					  &key, page);
+	for (i = 0; i < nr; i++) {
+		gets[i].err = -ENODEV;
+		if (transport && gets[i].flags & ZCACHE_GET_EXCLUSIVE)
+			dmz_present_clear(t, block + i);
 	}
+	if (transport)
+		transport->ops->get_many(transport, t->pool, &key, gets, nr);
+	for (i = 0; i < nr; i++)
+		if (gets[i].err == -ENOENT)
+			dmz_present_clear(t, block + i);
 	srcu_read_unlock(&zcache_srcu, srcu);
-	return err;
+}
+
+/**
+ * dmz_object_end - the block after the last one of a block's object
+ * @block:	the block
+ */
+u64 dmz_object_end(u64 block)
+{
+	return (block | (OBJECT_BLOCKS - 1)) + 1;
 }
 
 /**
@@ -98,7 +115,7 @@ void dmz_flush(struct dmz_target *t, u64 block, u64 count)
 					ZC_INVALIDATE_UNATTACHED);
 	while ((block = dmz_present_next(t, block, end)) < end) {
 		/* All of this object that is in the range, in one request. */
-		stop = min(end, (block | (OBJECT_BLOCKS - 1)) + 1);
+		stop = min(end, dmz_object_end(block));
 		for (i = block; i < stop; i++)
 			dmz_present_clear(t, i);
 		key = dmz_key(block);

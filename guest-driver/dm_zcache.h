@@ -7,6 +7,7 @@
 #ifndef _DM_ZCACHE_H
 #define _DM_ZCACHE_H
 
+#include <linux/bio.h>
 #include <linux/device-mapper.h>
 #include <linux/percpu.h>
 #include "compat.h"
@@ -26,7 +27,8 @@ enum dmz_counter {
 	DMZ_MISSES,		/* pages read from the origin */
 	DMZ_MAYBE_WRONG,	/* asked of the pool, which had it no more */
 	DMZ_PUTS,		/* pages handed to the pool */
-	DMZ_PUT_DROPPED,	/* no device, or too many pages of one folio */
+	DMZ_PUT_DROPPED,	/* no device, or suspended */
+	DMZ_PUT_LATE,		/* not put: eviction of the folio took too long */
 	DMZ_PUT_REFUSED_CONTENT, /* not, or not surely, what the block holds */
 	DMZ_INVALIDATES,	/* bios that change blocks */
 	DMZ_FORGOTTEN,		/* entries that these removed */
@@ -35,6 +37,12 @@ enum dmz_counter {
 
 struct dmz_counters {
 	u64 n[DMZ_NR_COUNTERS];
+};
+
+/* Why nothing may be put into a target's pool: bits of dmz_target.held. */
+enum dmz_held {
+	DMZ_SUSPENDED,		/* what is below may change */
+	DMZ_FLUSHING,		/* the pool is being flushed */
 };
 
 /**
@@ -47,7 +55,7 @@ struct dmz_counters {
  * @mapping:	its page cache
  * @id:		index in dmz_targets
  * @on_evict:	put=evict, else put=read
- * @frozen:	suspended: what is below may change, so nothing is put or got
+ * @held:	enum dmz_held: nothing is put while a bit is set
  * @pool:	its pool
  * @present:	what may be in the pool: see dm_present.c
  * @present_shift: log2 of the blocks that share a bit
@@ -63,7 +71,7 @@ struct dmz_target {
 	struct address_space *mapping;
 	u8 id;
 	bool on_evict;
-	bool frozen;
+	unsigned long held;
 	struct zcache_pool *pool;
 	unsigned long *present;
 	unsigned int present_shift;
@@ -76,8 +84,33 @@ static inline void dmz_count(struct dmz_target *t, enum dmz_counter c, u64 n)
 	this_cpu_add(t->counters->n[c], n);
 }
 
+static inline u64 dmz_block(struct dmz_target *t, sector_t sector)
+{
+	return dm_target_offset(t->ti, sector) / DMZ_BLOCK_SECTORS;
+}
+
+static inline bool dmz_aligned(sector_t sector)
+{
+	return !(sector & (DMZ_BLOCK_SECTORS - 1));
+}
+
+static inline unsigned int dmz_pages(const struct bio *bio)
+{
+	return DIV_ROUND_UP(bio->bi_iter.bi_size, ZCACHE_PAGE_SIZE);
+}
+
 /* dm_target.c */
 extern struct dmz_target *dmz_targets[DMZ_MAX_TARGETS];
+
+/* dm_bio.c */
+int dmz_map(struct dm_target *ti, struct bio *bio);
+int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
+unsigned int dmz_io_size(void);
+int dmz_bio_init(void);
+void dmz_bio_exit(void);
+
+/* dm_read.c */
+bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
 
 /* dm_frames.c */
 int dmz_frames_get(void);
@@ -88,10 +121,13 @@ void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
 		    u32 hash, struct page *put);
 void dmz_frame_forget(unsigned long pfn);
 void dmz_frame_move(unsigned long to, unsigned long from);
-void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page);
+void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page, u64 until);
+bool dmz_frame_has(struct dmz_target *t, unsigned long pfn, u64 block,
+		   struct page *page);
 bool dmz_frame_recorded(unsigned long pfn);
 void dmz_frames_invalidate(struct dmz_target *t, u64 block, u64 count,
 			   unsigned long keep);
+void dmz_frames_invalidate_range(struct dmz_target *t, u64 block, u64 count);
 void dmz_frames_forget_target(struct dmz_target *t);
 
 /* No frame has this number. */
@@ -121,9 +157,10 @@ void dmz_present_clear_all(struct dmz_target *t);
 u64 dmz_present_next(struct dmz_target *t, u64 block, u64 end);
 
 /* dm_pool.c */
-void dmz_put(struct dmz_target *t, u64 block, struct page *page);
-int dmz_get(struct dmz_target *t, u64 block, struct page *page,
-	    bool exclusive);
+void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until);
+void dmz_get(struct dmz_target *t, u64 block, struct zcache_get *gets,
+	     unsigned int nr);
+u64 dmz_object_end(u64 block);
 void dmz_flush(struct dmz_target *t, u64 block, u64 count);
 void dmz_flush_all(struct dmz_target *t);
 

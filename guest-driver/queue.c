@@ -32,17 +32,6 @@
  */
 #define KICK_BATCH	16
 
-/*
- * A put waits so long (us) for a slot, with interrupts off. A device that works
- * frees one within microseconds; a put that is dropped costs a read of the disk.
- * A guest of 128 MB that reads a file of 160 MB again and again dropped 7184 and
- * 7886 puts without waiting, 4190 and 2061 with it, and read a half to three
- * quarters less from the disk (5.10, TCG, loaded host: times differed less than
- * between two runs).
- * After a wait in vain no put waits before the device has answered something.
- */
-#define PUT_WAIT	500
-
 /* Sleep of a task that waits for a queue to become quiet (us). */
 #define QUIET_SLEEP	50
 
@@ -92,6 +81,7 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 
 	q->nr_pages = pages;
 	q->gave_up_at = U32_MAX;
+	q->gave_up_when = jiffies - 1;
 	q->dev = dev;
 	q->vq = vq;
 	spin_lock_init(&q->lock);
@@ -242,31 +232,46 @@ struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
 	return slot;
 }
 
+/*
+ * Whether it is worth to wait for the device: not if somebody did so in vain
+ * and it has answered nothing since, nor twice in one jiffy.
+ */
+static bool zcv_hopeful(const struct zcv_queue *q)
+{
+	return q->gave_up_at != q->answered &&
+	       time_after(jiffies, q->gave_up_when);
+}
+
 /**
  * zcv_wait_page_slot - takes a slot for a put, waiting a little if need be
- * @q:	the queue
+ * @q:		the queue
+ * @until:	when ktime_get_ns() is that, the wait is over
  *
- * Context: q->lock held; takes up to PUT_WAIT.
+ * A guest of 128 MB with 5.10 that read a file of 160 MB again and again
+ * dropped 7184 and 7886 puts without waiting, 4190 and 2061 with it, and read
+ * a half to three quarters less from the disk (TCG, loaded host).
+ *
+ * Context: q->lock held, interrupts off.
  * Return: The slot or NULL.
  */
-struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q)
+struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q, u64 until)
 {
 	struct zcv_slot *slot = zcv_take_page_slot(q, q->reserve);
-	unsigned int us;
 
-	if (slot || q->gave_up_at == q->answered)
+	if (slot || !zcv_hopeful(q) || ktime_get_ns() >= until)
 		return slot;
 	q->put_waits++;
 	if (zcv_kick_prepare(q))
 		virtqueue_notify(q->vq);
-	for (us = 0; us < PUT_WAIT; us++) {
+	do {
 		udelay(1);
 		zcv_reap(q);
 		slot = zcv_take_page_slot(q, q->reserve);
 		if (slot || zcv_is_lost(q->dev))
 			return slot;
-	}
+	} while (ktime_get_ns() < until);
 	q->gave_up_at = q->answered;
+	q->gave_up_when = jiffies;
 	return NULL;
 }
 

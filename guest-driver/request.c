@@ -11,11 +11,6 @@
 #include <linux/jhash.h>
 #include "zcache_virtio.h"
 
-static struct zcv_device *to_zcv(struct zcache_transport *t)
-{
-	return container_of(t, struct zcv_device, transport);
-}
-
 /* All requests for one object of one pool go to one queue. */
 struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
 			       const struct zcache_key *key)
@@ -85,14 +80,15 @@ void zcv_backlog_send(struct zcv_queue *q)
 	}
 }
 
-static void zcv_bad_status(struct zcv_queue *q, u16 status)
+/* Device and driver no longer agree on what is stored: see above. */
+void zcv_bad_status(struct zcv_queue *q, u16 status)
 {
 	zcv_lost(q->dev, status == ZCACHE_S_NO_SESSION ?
 		 "has forgotten the session" : "rejects a correct request");
 }
 
 /* Return: 0: stored; -ENOSPC: nothing is stored under the key; -EIO. */
-static int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	u16 status = le16_to_cpu(slot->result.status);
 
@@ -168,7 +164,7 @@ static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
 }
 
 static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
-		    const struct zcache_key *key, struct page *page)
+		    const struct zcache_key *key, struct page *page, u64 until)
 {
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
 	struct zcv_slot *slot = NULL;
@@ -185,7 +181,7 @@ static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 		zcache_count(pool, ZC_PUT_DROPPED_POISONED);
 		goto unlock;
 	}
-	slot = zcv_wait_page_slot(q);
+	slot = zcv_wait_page_slot(q, until);
 	if (zcv_is_lost(q->dev)) {
 		zcache_count(pool, ZC_PUT_UNATTACHED);
 		goto unlock;
@@ -226,77 +222,6 @@ static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
 	}
 	zcv_unlock(q, flags);
 	return done;
-}
-
-static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
-			  struct page *page)
-{
-	u16 status = le16_to_cpu(slot->result.status);
-
-	switch (status) {
-	case ZCACHE_S_OK:
-		if (slot->used < sizeof(slot->in) + ZCACHE_PAGE_SIZE) {
-			zcv_lost(q->dev, "answers a get without the page");
-			return -EIO;
-		}
-		copy_highpage(page, slot->page);
-		return 0;
-	case ZCACHE_S_MISS:
-	case ZCACHE_S_NO_POOL:
-		return -ENOENT;
-	case ZCACHE_S_UNSUPPORTED:
-	case ZCACHE_S_INVALID:
-	case ZCACHE_S_MALFORMED:
-	case ZCACHE_S_NO_SESSION:
-		zcv_bad_status(q, status);
-		return -EIO;
-	default:
-		return -EBADMSG;
-	}
-}
-
-static void zcv_count_get(struct zcache_pool *pool, int err)
-{
-	switch (err) {
-	case 0:
-		zcache_count(pool, ZC_GET_HITS);
-		break;
-	case -EIO:
-		zcache_count(pool, ZC_GET_FAILED);
-		break;
-	default:
-		zcache_count(pool, ZC_GET_MISSES);
-		break;
-	}
-}
-
-static int zcv_get(struct zcache_transport *t, struct zcache_pool *pool,
-		   u16 flags, const struct zcache_key *key, struct page *page)
-{
-	bool ephemeral = !zcache_pool_persistent(pool);
-	struct zcv_call call = {
-		.q = zcv_queue_of(to_zcv(t), pool->id, key),
-		.pool = ephemeral ? pool : NULL,
-		.req = zcv_key_req(ZCACHE_OP_GET, flags, pool->id, key, 0),
-	};
-	struct zcv_slot *slot = zcv_call(&call);
-	int err;
-
-	if (slot == ERR_PTR(-ENOENT)) {
-		zcache_count(pool, ZC_GET_POISONED);
-		return -ENOENT;
-	}
-	if (IS_ERR(slot)) {
-		err = PTR_ERR(slot);
-	} else {
-		err = zcv_get_answer(call.q, slot, page);
-		zcv_call_end(&call, slot);
-	}
-	if (ephemeral) {
-		zcache_count(pool, ZC_GETS);
-		zcv_count_get(pool, err);
-	}
-	return err;
 }
 
 static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
@@ -419,6 +344,7 @@ const struct zcache_transport_ops zcv_transport_ops = {
 	.put = zcv_put,
 	.flush = zcv_flush,
 	.get = zcv_get,
+	.get_many = zcv_get_many,
 	.store = zcv_store,
 	.flush_wait = zcv_flush_wait,
 	.control = zcv_control,

@@ -13,6 +13,7 @@
 #define _ZCACHE_CORE_H
 
 #include <linux/atomic.h>
+#include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/percpu.h>
@@ -135,6 +136,18 @@ struct zcache_key {
 };
 
 /**
+ * struct zcache_get - one page of several that are got at once
+ * @page:	where to
+ * @flags:	ZCACHE_GET_*
+ * @err:	set to 0, with the page filled, or to an error as of get
+ */
+struct zcache_get {
+	struct page *page;
+	u16 flags;
+	int err;
+};
+
+/**
  * struct zcache_io - one of several pages that are stored or got together
  * @key:	its key
  * @page:	the page
@@ -155,7 +168,8 @@ struct zcache_io {
  * zcache_transport_lost() and fails everything until it is detached.
  *
  * @put: Ephemeral pool: hands over a copy of the page. May drop it; the device
- *	then serves nothing under the key.
+ *	then serves nothing under the key. Waits for room in the queue if there
+ *	is hope, but not longer than until ktime_get_ns() is @until.
  *	Context: any, interrupts may be off. Does not sleep.
  * @flush: ZCACHE_OP_FLUSH_PAGE, _RANGE (@count pages) or _OBJECT.
  *	Context: any, interrupts may be off. Does not sleep.
@@ -164,6 +178,9 @@ struct zcache_io {
  * @get: Context: process, sleeps.
  *	Return: 0, and the page is filled; -ENOENT: a miss; -EBADMSG: the device
  *	has it no more, or damaged; -EIO: lost.
+ * @get_many: Gets of @nr consecutive pages of one object, @key being the first.
+ *	All are asked for before any is waited for.
+ *	Context: process, sleeps.
  * @store: Persistent pool: a put that waits for the answer.
  *	Context: process, sleeps; reclaim: allocates nothing.
  *	Return: 0, accepted; -ENOSPC: refused, nothing is stored under the key;
@@ -182,11 +199,14 @@ struct zcache_io {
  */
 struct zcache_transport_ops {
 	void (*put)(struct zcache_transport *t, struct zcache_pool *pool,
-		    const struct zcache_key *key, struct page *page);
+		    const struct zcache_key *key, struct page *page, u64 until);
 	bool (*flush)(struct zcache_transport *t, struct zcache_pool *pool,
 		      u16 opcode, const struct zcache_key *key, u64 count);
 	int (*get)(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 flags, const struct zcache_key *key, struct page *page);
+	void (*get_many)(struct zcache_transport *t, struct zcache_pool *pool,
+			 const struct zcache_key *key, struct zcache_get *gets,
+			 unsigned int nr);
 	int (*store)(struct zcache_transport *t, struct zcache_pool *pool,
 		     const struct zcache_key *key, struct page *page);
 	int (*flush_wait)(struct zcache_transport *t, struct zcache_pool *pool,
@@ -208,6 +228,12 @@ struct zcache_transport {
 	const struct zcache_transport_ops *ops;
 	bool lost;
 };
+
+/*
+ * A put may wait so long with interrupts off (ns): a device that works frees a
+ * slot within microseconds, and a put that is dropped costs a read of the disk.
+ */
+#define ZCACHE_PUT_WAIT	(500 * NSEC_PER_USEC)
 
 /* For transports: session.c */
 int zcache_attach(struct zcache_transport *t);

@@ -116,7 +116,8 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
  * @progress:	jiffies of the last answer, or of the post that ended idleness
  * @unkicked:	requests the device was not notified of
  * @urgent:	a task waits for one of them
- * @gave_up_at:	@answered when a put last waited for a slot in vain
+ * @gave_up_at:	@answered when a put last waited for a slot in vain, and
+ * @gave_up_when: jiffies then
  * @put_waits:	puts that found no slot and waited for one
  * @backlog:	while it is not empty, no get for an ephemeral pool is posted
  * @refused:	puts nobody waited for that the device refused
@@ -142,6 +143,7 @@ struct zcv_queue {
 	unsigned int unkicked;
 	bool urgent;
 	u32 gave_up_at;
+	unsigned long gave_up_when;
 	unsigned long put_waits;
 	struct zcv_backlog backlog;
 	unsigned long refused;
@@ -177,6 +179,11 @@ struct zcv_device {
 	struct zcv_queue queues[ZCV_MAX_QUEUES];
 };
 
+static inline struct zcv_device *to_zcv(struct zcache_transport *t)
+{
+	return container_of(t, struct zcv_device, transport);
+}
+
 static inline bool zcv_is_lost(const struct zcv_device *dev)
 {
 	return READ_ONCE(dev->transport.lost);
@@ -195,7 +202,7 @@ void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
-struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q);
+struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q, u64 until);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
@@ -213,6 +220,9 @@ bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush);
 struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b);
 
 /* call.c */
+
+/* Sleep of a task that waits for a free slot (us). */
+#define ZCV_SLOT_SLEEP	50
 
 /**
  * struct zcv_call - a request that a task waits for
@@ -232,12 +242,26 @@ struct zcv_call {
 	unsigned long deadline;
 };
 
+struct zcv_slot *zcv_call_post(struct zcv_call *call);
 struct zcv_slot *zcv_call_start(struct zcv_call *call);
 int zcv_call_wait(struct zcv_call *call, struct zcv_slot *slot);
 struct zcv_slot *zcv_call(struct zcv_call *call);
 void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot);
 
+/* gets.c */
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page);
+int zcv_get(struct zcache_transport *t, struct zcache_pool *pool, u16 flags,
+	    const struct zcache_key *key, struct page *page);
+void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
+		  const struct zcache_key *key, struct zcache_get *gets,
+		  unsigned int nr);
+
 /* request.c */
+struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+			       const struct zcache_key *key);
+void zcv_bad_status(struct zcv_queue *q, u16 status);
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
 extern const struct zcache_transport_ops zcv_transport_ops;
 union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
 			     const struct zcache_key *key, u64 count);
@@ -245,8 +269,6 @@ void zcv_backlog_send(struct zcv_queue *q);
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
 
 /* swaps.c */
-struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
-			       const struct zcache_key *key);
 void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 opcode, struct zcache_io *io, unsigned int nr);
 

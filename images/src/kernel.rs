@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guest kernels. One recipe per file under `kernel/`.
 
-mod classic;
 mod debian;
 mod initrd;
+mod source;
 
 use std::fmt;
 use std::fs;
@@ -28,12 +28,20 @@ pub enum Kernel {
     Debian13,
     /// The newest that is packaged for Debian 13, from its backports.
     Debian13Backports,
+    /// Debian 13's source with the checks of [`Kernel::ClassicDebug`] and a small configuration.
+    Debian13Debug,
 }
 
 impl Kernel {
     /// All kernels there are recipes for.
-    pub const ALL: &[Self] =
-        &[Self::Classic, Self::ClassicDebug, Self::Debian12, Self::Debian13, Self::Debian13Backports];
+    pub const ALL: &[Self] = &[
+        Self::Classic,
+        Self::ClassicDebug,
+        Self::Debian12,
+        Self::Debian13,
+        Self::Debian13Backports,
+        Self::Debian13Debug,
+    ];
 
     /// The unmodified kernels of distributions.
     pub const STOCK: &[Self] = &[Self::Debian12, Self::Debian13, Self::Debian13Backports];
@@ -47,6 +55,7 @@ impl Kernel {
             Self::Debian12 => "debian-12",
             Self::Debian13 => "debian-13",
             Self::Debian13Backports => "debian-13-backports",
+            Self::Debian13Debug => "debian-13-debug",
         }
     }
 
@@ -59,7 +68,7 @@ impl Kernel {
     /// Whether it checks memory accesses and locks, and is several times slower for it.
     #[must_use]
     pub fn is_debug(self) -> bool {
-        self == Self::ClassicDebug
+        matches!(self, Self::ClassicDebug | Self::Debian13Debug)
     }
 
     /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for it.
@@ -161,8 +170,7 @@ impl BuiltKernel {
 
     pub(crate) fn get(cache: &Cache, kernel: Kernel) -> Result<Self> {
         let Artefact { dir, key, manifest } = match kernel {
-            Kernel::Classic => classic::get(cache, kernel, &[])?,
-            Kernel::ClassicDebug => classic::get(cache, kernel, &[classic::DEBUG])?,
+            Kernel::Classic | Kernel::ClassicDebug | Kernel::Debian13Debug => source::get(cache, kernel)?,
             Kernel::Debian12 | Kernel::Debian13 | Kernel::Debian13Backports => debian::get(cache, kernel)?,
         };
         Ok(Self { kernel, dir, key, packages: manifest.packages })

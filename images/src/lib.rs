@@ -45,6 +45,7 @@ pub use accel::Accel;
 pub use cache::Package;
 pub use error::{Error, Result};
 pub use kernel::{BuiltKernel, Kernel, UnknownKernel};
+pub use modules::Sabotage;
 pub use payload::PayloadFile;
 pub use qemu::Qemu;
 
@@ -98,8 +99,8 @@ impl Images {
 
     /// Builds the guest driver in `driver` (the `guest-driver` folder of a checkout, with
     /// `protocol/include` beside it) and returns the folder with its `.ko` files.
-    pub fn guest_modules(&self, kernel: &BuiltKernel, driver: &Path) -> Result<PathBuf> {
-        modules::get(&self.cache, kernel, driver)
+    pub fn guest_modules(&self, kernel: &BuiltKernel, driver: &Path, sabotage: Option<Sabotage>) -> Result<PathBuf> {
+        modules::get(&self.cache, kernel, driver, sabotage)
     }
 
     /// Compiles a C file to a static program for the guest.

@@ -18,9 +18,28 @@ const SHARED_HEADERS: &str = "protocol/include";
 /// What sparse is asked for: warnings, byte order included, end the build.
 const SPARSE_FLAGS: &str = "CF=-D__CHECK_ENDIAN__ -Wsparse-error";
 
+/// What is taken out of the driver, so that a test can show that it would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Writes leave what the device has of their blocks.
+    Invalidate,
+    /// Pages are put whether or not they are what their block holds.
+    Content,
+}
+
+impl Sabotage {
+    /// The value of the driver's build variable.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Invalidate => "invalidate",
+            Self::Content => "content",
+        }
+    }
+}
+
 /// Builds the driver and returns the folder its `.ko` files are in. Warnings of the compiler and
 /// of sparse are errors.
-pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<PathBuf> {
+pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: Option<Sabotage>) -> Result<PathBuf> {
     let driver = fs::canonicalize(driver).while_doing("open", driver)?;
     let parent = driver.parent().unwrap_or(&driver);
     let mut files = Vec::new();
@@ -33,6 +52,8 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<
         inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
         inputs.push(fs::read(file).while_doing("read", file)?);
     }
+    let sabotage = sabotage.map_or("", Sabotage::name);
+    inputs.push(sabotage.into());
     let name = format!("modules-{}", kernel.kernel());
     let folder = driver.file_name().unwrap_or_default();
     let artefact = cache.artefact(&name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
@@ -52,6 +73,7 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path) -> Result<
             .arg(kernel.build_tree())
             .arg(format!("M={}", dir.join(folder).display()))
             .args(["ARCH=x86_64", "W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
+            .arg(format!("ZCACHE_SABOTAGE={sabotage}"))
             .arg("modules");
         if kernel.kernel().has_sparse() {
             make.args(["C=1", "CHECK=sparse", SPARSE_FLAGS]);

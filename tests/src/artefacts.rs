@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use zcache_images::{GUEST_CMDLINE, Images, Kernel, PayloadFile, Qemu};
+use zcache_images::{GUEST_CMDLINE, Images, Kernel, PayloadFile, Qemu, Sabotage};
 
 use crate::scenario::target_folder;
 
@@ -25,14 +25,20 @@ pub struct Artefacts {
 impl Artefacts {
     /// Fetches or builds what is missing, with progress on standard error.
     pub fn get(kernel: Kernel) -> Result<Self> {
+        Self::with(kernel, None)
+    }
+
+    /// The same with a driver that lacks something.
+    pub fn with(kernel: Kernel, sabotage: Option<Sabotage>) -> Result<Self> {
         let images = Images::open()?;
         let built = images.kernel(kernel)?;
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
         let mut files = Vec::new();
-        let modules = images.guest_modules(&built, &workspace.join("guest-driver"))?;
+        let modules = images.guest_modules(&built, &workspace.join("guest-driver"), sabotage)?;
         for module in files_with_extension(&modules, "ko")? {
             files.push(payload_file("modules", module)?);
         }
+        files.push(payload_file("bin", workspace.join("guest-driver/setup/zcachesetup"))?);
         for source in files_with_extension(&workspace.join("tests/guest"), "c")? {
             files.push(payload_file("bin", images.guest_program(&source)?)?);
         }

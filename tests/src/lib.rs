@@ -42,4 +42,4 @@ pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Modules, Presence, Vm, VmOptions, tail};
-pub use zcache_images::Kernel;
+pub use zcache_images::{Kernel, Sabotage};

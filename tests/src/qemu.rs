@@ -41,7 +41,7 @@ pub(crate) fn command(
     cold_plugged: Option<&Endpoint>,
     serial: &Path,
 ) -> Result<Command> {
-    let artefacts = Artefacts::get(options.kernel)?;
+    let artefacts = Artefacts::with(options.kernel, options.sabotage)?;
     let mut line = Line { command: artefacts.qemu() };
     line.words(["-nodefaults", "-no-reboot", "-display", "none"]);
     line.option("-smp", &options.cpus.to_string(), &[]);

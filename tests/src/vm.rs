@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
-use zcache_images::Kernel;
+use zcache_images::{Kernel, Sabotage};
 
 use crate::agent::{Agent, Reply};
 use crate::complaints;
@@ -58,6 +58,8 @@ pub struct VmOptions {
     pub name: String,
     /// Which kernel.
     pub kernel: Kernel,
+    /// What its driver lacks.
+    pub sabotage: Option<Sabotage>,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// Virtual CPUs.
@@ -80,6 +82,7 @@ impl VmOptions {
         Self {
             name: name.to_owned(),
             kernel: Kernel::Classic,
+            sabotage: None,
             memory_mib: 256,
             cpus: 2,
             disks: Vec::new(),

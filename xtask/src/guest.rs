@@ -25,7 +25,8 @@ use crate::{build, size};
 #[derive(clap::Args)]
 #[command(after_long_help = IN_THE_GUEST)]
 pub(crate) struct Arguments {
-    /// The guest's kernel: classic, classic-debug (KASAN and lockdep), debian-12, debian-13 or debian-13-backports
+    /// The guest's kernel: classic, classic-debug, debian-12, debian-13, debian-13-debug or
+    /// debian-13-backports; the debug kernels have KASAN and lockdep
     #[arg(long, default_value = "classic")]
     kernel: Kernel,
     /// The guest's memory

@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod dependencies;
 mod driver;
+mod fio;
 mod guest;
 mod size;
 mod test;

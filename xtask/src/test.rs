@@ -15,18 +15,20 @@ use crate::{dependencies, driver};
 /// Fetches and builds what they need first; a second run needs no network.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave out the long tests (docs/testing.md names them) and the debug kernel they need
-    #[arg(long)]
+    /// Leave out the long tests, whose names begin with 'long_', and the debug kernel they need
+    #[arg(long, conflicts_with = "all")]
     quick: bool,
+    /// Also run what else there is, which needs a second debug kernel
+    #[arg(long)]
+    all: bool,
     /// Run only the tests whose name contains one of these
     filters: Vec<String>,
 }
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("guest kernels, root disk, QEMU", || {
-        Artefacts::get(Kernel::Classic)?;
-        if !arguments.quick {
-            Artefacts::get(Kernel::ClassicDebug)?;
+        for kernel in kernels(arguments) {
+            Artefacts::get(kernel)?;
         }
         Ok(())
     })?;
@@ -40,6 +42,18 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("guest driver's style", driver::check)?;
     println!("== tests");
     test(arguments)
+}
+
+/// What the chosen tests boot.
+fn kernels(arguments: &Arguments) -> Vec<Kernel> {
+    let mut kernels = [Kernel::STOCK, &[Kernel::Classic]].concat();
+    if !arguments.quick {
+        kernels.push(Kernel::Debian13Debug);
+    }
+    if arguments.all {
+        kernels.push(Kernel::ClassicDebug);
+    }
+    kernels
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -71,19 +85,25 @@ fn has_subcommand(name: &str) -> bool {
 
 /// The runner's summary is the end of what this command prints.
 fn test(arguments: &Arguments) -> Result<ExitCode> {
+    let mut left_out = Vec::new();
+    if arguments.quick {
+        left_out.push("long_");
+    }
+    if !arguments.all {
+        left_out.push("extra_");
+    }
     let mut command = cargo();
     if has_subcommand("nextest") {
         command.args(["nextest", "run", "--workspace"]);
-        if arguments.quick {
-            command.args(["--filterset", "not binary(long)"]);
+        if !left_out.is_empty() {
+            command.args(["--filterset", &format!("not test(/(^|::)({})/)", left_out.join("|"))]);
         }
-        command.args(&arguments.filters);
     } else {
         command.args(["test", "--workspace", "--no-fail-fast", "--"]);
-        if arguments.quick {
-            command.args(["--skip", "long_"]);
+        for prefix in left_out {
+            command.args(["--skip", prefix]);
         }
-        command.args(&arguments.filters);
     }
+    command.args(&arguments.filters);
     Ok(if command.status()?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

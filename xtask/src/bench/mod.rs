@@ -11,6 +11,7 @@ mod random;
 mod shape;
 mod speed;
 mod store;
+mod target;
 mod tiers;
 mod traces;
 
@@ -31,6 +32,7 @@ pub(crate) struct Arguments {
 enum Part {
     Store(store::Arguments),
     Evict(evict::Arguments),
+    Target(target::Arguments),
 }
 
 /// Runs a benchmark, in an optimised build of this program.
@@ -41,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.part {
         Part::Store(arguments) => store::run(arguments)?,
         Part::Evict(arguments) => evict::run(arguments)?,
+        Part::Target(arguments) => target::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The tests that take minutes; `cargo xtask test --quick` leaves them out. `docs/testing.md`
-//! says how long each takes.
+//! Everything at once on the classic kernels. `docs/testing.md` says how long each takes.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +60,7 @@ fn stress(vm: &Vm, seconds: u32, hog_mib: u32) -> Result<()> {
 }
 
 #[test]
-fn long_stress_under_kasan_and_lockdep() {
+fn extra_stress_under_kasan_and_lockdep() {
     scenario("stress_debug", Duration::from_secs(480), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0);

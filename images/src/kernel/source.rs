@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Linux 5.10 from Debian 11's source package: the last long-term kernel with
-//! cleancache. Debian's own build of it has cleancache off.
+//! Kernels built from Debian's source packages, because no Debian kernel is configured like them: 5.10, the last
+//! long-term one with cleancache, and debug kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,23 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::tools::Tools;
 use crate::{command, host};
 
-const CONFIG: &str = include_str!("../../kernel/classic.config");
-pub(super) const DEBUG: &str = include_str!("../../kernel/debug.config");
+const CLASSIC: &str = include_str!("../../kernel/classic.config");
+const STOCK: &str = include_str!("../../kernel/stock.config");
+const DEBUG: &str = include_str!("../../kernel/debug.config");
 
-const PACKAGE: &str = "linux-source-5.10";
-const TREE: &str = "linux-source-5.10";
+/// What a kernel is built from.
+struct Recipe {
+    /// The source package, and the folder in its archive.
+    package: &'static str,
+    /// Where it may be.
+    places: &'static [&'static [Suite]],
+    /// Configuration fragments, of which later ones win.
+    config: &'static [&'static str],
+}
 
 /// The suite was frozen with its last point release, so its version does not change;
 /// the security suite goes on, and is for mirrors that have only that left.
-const PLACES: &[&[Suite]] = &[
+const BULLSEYE: &[&[Suite]] = &[
     &[Suite { repository: Repository::Main, name: "bullseye" }],
     &[
         Suite { repository: Repository::Security, name: "bullseye-security" },
@@ -30,6 +38,17 @@ const PLACES: &[&[Suite]] = &[
     ],
     &[Suite { repository: Repository::Archive, name: "bullseye" }],
 ];
+
+const TRIXIE: &[&[Suite]] = &[&[Suite { repository: Repository::Main, name: "trixie" }]];
+
+fn recipe(kernel: Kernel) -> Recipe {
+    let (package, places, config): (_, _, &[&str]) = match kernel {
+        Kernel::Debian13Debug => ("linux-source-6.12", TRIXIE, &[CLASSIC, STOCK, DEBUG]),
+        Kernel::ClassicDebug => ("linux-source-5.10", BULLSEYE, &[CLASSIC, DEBUG]),
+        _ => ("linux-source-5.10", BULLSEYE, &[CLASSIC]),
+    };
+    Recipe { package, places, config }
+}
 
 /// Code of drivers and architectures that the configuration leaves out. Kconfig and
 /// make read the rest of these folders all the same.
@@ -47,27 +66,28 @@ const NOT_UNPACKED: &[&str] = &[
     "Documentation/*.*",
 ];
 
-/// Builds the kernel from the base configuration and what is laid over it.
-pub(super) fn get(cache: &Cache, kernel: Kernel, overlays: &[&str]) -> Result<Artefact> {
-    let mut inputs = vec![kernel.name(), PACKAGE, CONFIG];
-    inputs.extend(overlays);
+/// Builds the kernel.
+pub(super) fn get(cache: &Cache, kernel: Kernel) -> Result<Artefact> {
+    let recipe = recipe(kernel);
+    let mut inputs = vec![kernel.name(), recipe.package];
+    inputs.extend(recipe.config);
     inputs.extend(NOT_UNPACKED);
     let name = format!("kernel-{kernel}");
     cache.artefact(&name, &Key::of(&inputs), Leftovers::Keep, |dir, progress| {
         host::require()?;
         let tools = Tools::get(cache)?;
-        let source = source(cache)?;
+        let source = source(cache, &recipe)?;
         let log = dir.join("build.log");
         let build = dir.join("build");
         fs::create_dir_all(&build).while_doing("create", &build)?;
         let fragment = dir.join("fragment.config");
-        let wanted = merge(&[&[CONFIG], overlays].concat());
+        let wanted = merge(recipe.config);
         fs::write(&fragment, wanted.join("\n") + "\n").while_doing("write", &fragment)?;
 
         let make = || {
             let mut make = tools.make(None);
             make.arg("-C")
-                .arg(source.dir.join(TREE))
+                .arg(source.dir.join(recipe.package))
                 .arg(format!("O={}", build.display()))
                 .args(["ARCH=x86_64", "KBUILD_BUILD_USER=zcache", "KBUILD_BUILD_HOST=zcache"])
                 .arg("KBUILD_BUILD_TIMESTAMP=1970-01-01");
@@ -88,28 +108,29 @@ pub(super) fn get(cache: &Cache, kernel: Kernel, overlays: &[&str]) -> Result<Ar
 }
 
 /// The unpacked source, shared by all kernels built from it.
-fn source(cache: &Cache) -> Result<Artefact> {
-    let mut inputs = vec![PACKAGE];
+fn source(cache: &Cache, recipe: &Recipe) -> Result<Artefact> {
+    let package = recipe.package;
+    let mut inputs = vec![package];
     inputs.extend(NOT_UNPACKED);
-    cache.artefact(PACKAGE, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
+    cache.artefact(package, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
         let log = dir.join("build.log");
-        progress.step("fetching the kernel source (about 130 MB)");
-        let downloads = cache.downloads(PACKAGE);
-        let mut debs = apt::download_from_first(&downloads, PLACES, PACKAGE, &log, progress)?;
-        debs.retain(|deb| deb.package.name == PACKAGE);
+        progress.step("fetching the kernel source (130 to 150 MB)");
+        let downloads = cache.downloads(package);
+        let mut debs = apt::download_from_first(&downloads, recipe.places, package, &log, progress)?;
+        debs.retain(|deb| deb.package.name == package);
         progress.step("unpacking");
         let unpacked = dir.join("package");
         apt::extract(&debs, &unpacked, &log)?;
-        untar(&unpacked.join("usr/src").join(format!("{TREE}.tar.xz")), dir, &log)?;
+        untar(&unpacked.join("usr/src"), package, dir, &log)?;
         fs::remove_dir_all(&unpacked).while_doing("remove", &unpacked)?;
         Ok(apt::packages(&debs))
     })
 }
 
-fn untar(archive: &Path, dir: &Path, log: &Path) -> Result<()> {
+fn untar(folder: &Path, package: &str, dir: &Path, log: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
-    tar.arg("-C").arg(dir).arg("-xf").arg(archive);
-    tar.args(NOT_UNPACKED.iter().map(|pattern| format!("--exclude={TREE}/{pattern}")));
+    tar.arg("-C").arg(dir).arg("-xf").arg(folder.join(format!("{package}.tar.xz")));
+    tar.args(NOT_UNPACKED.iter().map(|pattern| format!("--exclude={package}/{pattern}")));
     command::run(&mut tar, log)
 }
 

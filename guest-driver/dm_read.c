@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reads that the pool may serve.
+ *
+ * A bio is served from its start as far as its pages are alike, and the rest of
+ * it comes again as a bio of its own. So the bio waits in map(), in the context
+ * of its submitter, for the zcache device, which waits for no block I/O; a read
+ * of pages that are surely not in the pool does not wait at all.
+ */
+#include <linux/bio.h>
+#include "dm_zcache.h"
+
+/* Pages that are asked for at once. */
+#define MAX_GETS	32
+
+/* Where a page is. */
+enum dmz_where {
+	DMZ_ORIGIN,	/* not in the pool */
+	DMZ_POOL,	/* maybe in the pool */
+	DMZ_HERE,	/* got for an earlier part of this bio */
+};
+
+static bool dmz_whole_pages(struct bio *bio)
+{
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	if (!dmz_aligned(bio->bi_iter.bi_sector))
+		return false;
+	bio_for_each_segment(bv, bio, iter)
+		if (bv.bv_offset || bv.bv_len != ZCACHE_PAGE_SIZE)
+			return false;
+	return true;
+}
+
+static enum dmz_where dmz_where(struct dmz_target *t, struct page *page,
+				u64 block)
+{
+	if (dmz_frame_has(t, page_to_pfn(page), block, page))
+		return DMZ_HERE;
+	return dmz_present_test(t, block) ? DMZ_POOL : DMZ_ORIGIN;
+}
+
+/* Where the first page of a bio is, and how many after it are there too. */
+static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
+			    enum dmz_where *where)
+{
+	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
+	unsigned int run = 0;
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	bio_for_each_segment(bv, bio, iter) {
+		enum dmz_where is = dmz_where(t, bv.bv_page, block + run);
+
+		if (run && is != *where)
+			break;
+		*where = is;
+		run++;
+	}
+	return run;
+}
+
+/*
+ * Asks the pool for the first pages of a bio.
+ *
+ * A page of the page cache is recorded before it is asked for, so that a write
+ * meanwhile removes the entry; and the pool lets go of it, for it comes back
+ * when it is evicted. Other pages leave the pool as it is.
+ */
+static void dmz_get_pages(struct dmz_target *t, struct bio *bio,
+			  struct zcache_get *gets, unsigned int nr)
+{
+	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
+	unsigned int i = 0, hits = 0;
+	struct bvec_iter iter;
+	struct bio_vec bv;
+	unsigned long pfn;
+
+	bio_for_each_segment(bv, bio, iter) {
+		if (i == nr)
+			break;
+		gets[i].page = bv.bv_page;
+		gets[i].flags = 0;
+		if (t->on_evict &&
+		    dmz_page_is_cache(t, &bv, iter.bi_sector, false) &&
+		    dmz_frame_record(t, page_to_pfn(bv.bv_page), block + i))
+			gets[i].flags = ZCACHE_GET_EXCLUSIVE;
+		i++;
+	}
+	dmz_get(t, block, gets, nr);
+	for (i = 0; i < nr; i++) {
+		hits += !gets[i].err;
+		if (!gets[i].flags)
+			continue;
+		pfn = page_to_pfn(gets[i].page);
+		if (gets[i].err)
+			dmz_frame_forget(pfn);
+		else
+			dmz_frame_know(t, pfn, block + i,
+				       dmz_content_hash(gets[i].page), NULL);
+	}
+	dmz_count(t, DMZ_HITS, hits);
+	dmz_count(t, DMZ_MAYBE_WRONG, nr - hits);
+}
+
+/*
+ * Fills the first @run pages of a bio, or less.
+ *
+ * The pages after one that the pool does not have are not lost: they are here
+ * when they come again.
+ *
+ * Return: how many are filled; if none, *@missed is how many of the first are
+ *	   not in the pool.
+ */
+static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
+			     unsigned int run, unsigned int *missed)
+{
+	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
+	unsigned int nr = min_t(u64, min_t(unsigned int, run, MAX_GETS),
+				dmz_object_end(block) - block);
+	struct zcache_get gets[MAX_GETS];
+	unsigned int filled = 0;
+
+	dmz_get_pages(t, bio, gets, nr);
+	while (filled < nr && !gets[filled].err)
+		filled++;
+	for (*missed = filled; *missed < nr && gets[*missed].err; ++*missed)
+		;
+	return filled;
+}
+
+/* The rest of the bio comes again, as a bio of its own. */
+static void dmz_accept(struct bio *bio, unsigned int pages)
+{
+	if (pages < dmz_pages(bio))
+		dm_accept_partial_bio(bio, pages * DMZ_BLOCK_SECTORS);
+}
+
+/**
+ * dmz_read_from_pool - serves a read, or the first part of it
+ * @t:		the target
+ * @bio:	the read, which may be cut short
+ *
+ * Context: Process context; sleeps. The bio is being mapped.
+ * Return: true: all pages of the bio are filled; false: none is, and it is to
+ *	   be sent to the origin.
+ */
+bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
+{
+	unsigned int run, filled;
+	enum dmz_where where;
+
+	if (bio->bi_opf & REQ_PREFLUSH || !dmz_whole_pages(bio))
+		return false;
+	run = dmz_run(t, bio, &where);
+	if (where == DMZ_POOL) {
+		filled = dmz_fill(t, bio, run, &run);
+		if (filled)
+			run = filled;
+		else
+			where = DMZ_ORIGIN;
+	}
+	dmz_accept(bio, run);
+	return where != DMZ_ORIGIN;
+}

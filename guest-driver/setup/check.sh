@@ -1,0 +1,109 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# What zcachesetup says about arguments and tables that are wrong. None of it
+# gets as far as the kernel, so this needs no root, no modules and no guest.
+set -u
+
+failures=0
+dir=$(mktemp -d)
+trap 'rm -r "$dir"' EXIT
+export ZCACHETAB="$dir/zcachetab"
+
+# expect STATUS MESSAGE ARGUMENT...: the only line is MESSAGE.
+expect() {
+	status=$1
+	message="zcachesetup: $2"
+	shift 2
+	output=$($shell ./zcachesetup "$@" 2>&1)
+	got=$?
+	[ "$got $output" = "$status $message" ] && return
+	echo "$shell zcachesetup $*: $got $output, not $status $message" >&2
+	failures=$((failures + 1))
+}
+
+# expect_line LINE MESSAGE: of a table that is not more than a line.
+expect_line() {
+	echo "$1" >"$ZCACHETAB"
+	expect 1 "$ZCACHETAB:1: $2" start
+}
+
+arguments() {
+	help='see zcachesetup --help'
+	expect 2 "a command is needed; $help"
+	expect 2 "unknown command mount; $help" mount
+	expect 2 "open takes DEVICE and NAME; $help" open /dev/null
+	expect 2 "open takes DEVICE and NAME; $help" open /dev/null a b
+	expect 2 "unknown option --get; $help" open --get /dev/null a
+	expect 2 "--put needs a value; $help" open --put
+	expect 1 "put is evict or read, not 'never'" open --put never /dev/null a
+	for name in '' a/b .a -a 'a b'; do
+		expect 1 "$name: a name has letters, digits and ._+- only" \
+			open /dev/null "$name"
+	done
+	expect 2 "close takes one NAME; $help" close
+	expect 2 "flush takes one NAME; $help" flush a b
+	expect 2 "status takes one NAME; $help" status a b
+	expect 2 "unknown option --yaml; $help" status --yaml
+	expect 2 "swap takes on, off or status; $help" swap
+	expect 2 "swap off takes one DEVICE; $help" swap off
+	expect 2 "--size needs a value; $help" swap on --size
+	expect 2 "unknown option 1G; $help" swap on 1G
+	expect 1 "size is a number, with K, M or G, not '1X'" swap on --size 1X
+	expect 1 "size is a number, with K, M or G, not 'M'" swap on --size M
+	expect 1 "priority is a number, not '-1'" swap on --priority -1
+	expect 1 "a swap disk without a backing device needs a size" swap on
+	expect 1 "writethrough needs a backing device" \
+		swap on --size 1G --writethrough
+	expect 2 "--wait needs seconds; $help" start --wait
+	expect 2 "unknown option --initramfs; $help" stop --initramfs
+	expect 2 "either lines or their names; $help" start --all a
+}
+
+tables() {
+	expect_line 'a/b /dev/null' 'a/b: a name has letters, digits and ._+- only'
+	where="neither a path nor UUID=, LABEL=, PARTUUID=, PARTLABEL="
+	expect_line 'a' "a: '' is $where"
+	expect_line 'a sda' "a: 'sda' is $where"
+	expect_line 'a UUID=' "a: 'UUID=' is $where"
+	expect_line 'a none' 'a: needs a device'
+	expect_line 'a /dev/null put=read x' 'a: more than three fields'
+	expect_line 'a /dev/null put=never' "put is evict or read, not 'never'"
+	expect_line 'a /dev/null put=read,x' "a: option 'x' is not known, or not here"
+	expect_line 'a /dev/null size=1G' "a: option 'size=1G' is not known, or not here"
+	expect_line 'a /dev/null initramfs,swap' \
+		"a: option 'initramfs' is not known, or not here"
+	expect_line 'a none swap' 'a swap disk without a backing device needs a size'
+	expect_line 'a none swap,size=1G,writethrough' \
+		'writethrough needs a backing device'
+	expect_line 'a /dev/null swap,size=x' \
+		"size is a number, with K, M or G, not 'x'"
+	expect_line 'a /dev/null swap,priority=x' "priority is a number, not 'x'"
+	expect_line 'a none put=x' "put is evict or read, not 'x'"
+
+	# Bad lines do not hide each other; the last one has no newline.
+	printf '# comment\n\n  a none\nb none\nb sda' >"$ZCACHETAB"
+	expect 1 "$ZCACHETAB:3: a: needs a device
+zcachesetup: $ZCACHETAB:4: b: needs a device
+zcachesetup: $ZCACHETAB:5: b: a line of that name comes before" start
+
+	# Of the lines that were not asked for nothing is said.
+	expect 1 "$ZCACHETAB:3: a: needs a device" stop a
+	expect 1 "c: no such line in $ZCACHETAB" stop c
+
+	rm "$ZCACHETAB"
+	expect 1 "$ZCACHETAB: cannot be read" start
+}
+
+# The version is written in three places.
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' ../../Cargo.toml)
+for line in "zcachesetup:version=$version" "dkms.conf:PACKAGE_VERSION=\"$version\""; do
+	grep -qx "${line#*:}" "${line%%:*}" || {
+		echo "${line%%:*} is not of version $version" >&2
+		failures=$((failures + 1))
+	}
+done
+
+shell=dash
+arguments
+tables
+[ $failures = 0 ]

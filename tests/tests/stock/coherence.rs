@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Files never have a wrong byte, and what the device has of a disk is what the disk has.
+//!
+//! Two ways to get it wrong are built on purpose (`Sabotage`), and must be noticed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::load::DROP_CACHES;
+use zcache_tests::{DaemonOptions, Exit, Kernel, Running, Sabotage, Scenario, Vm, scenario};
+
+use crate::volume::{FILESYSTEMS, Volume};
+
+const LIMIT: Duration = Duration::from_secs(240);
+
+crate::on_each_kernel! {
+    /// Files change in every way there is on ext4, xfs and btrfs at once, clones are hammered, the
+    /// page cache is dropped, memory is compacted and the mapped devices are read raw meanwhile.
+    fn files_stay_coherent;
+}
+
+fn files_stay_coherent(kernel: Kernel) {
+    crate::with_kernel("coherence", kernel, Duration::from_secs(400), |s| {
+        let vm = boot(s, kernel, None)?;
+        let volumes = mount_all(&vm)?;
+        vm.attach()?;
+        hammer(&vm, &volumes, 25)?;
+        for volume in &volumes {
+            ensure!(
+                volume.count("hits")? > 0 && volume.count("invalidates")? > 0,
+                "{}: neither hits nor invalidations: nothing was tested: {:?}",
+                volume.filesystem(),
+                volume.counters()?
+            );
+            volume.verify()?;
+            volume.close()?;
+        }
+        compare_kept_files(&vm)
+    });
+}
+
+/// Without invalidation the same work has to end with wrong bytes.
+#[test]
+fn the_check_notices_a_missing_invalidation() {
+    scenario("stock_control_invalidate", Duration::from_secs(300), |s| {
+        let vm = boot(s, Kernel::Debian13, Some(Sabotage::Invalidate))?;
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        vm.attach()?;
+        let output = spawn_coherence(&vm, &volume, 20)?.wait(LIMIT)?;
+        ensure!(
+            output.exit == Exit::Status(1) && output.stdout.contains("wrong="),
+            "Stale pages went unnoticed: {output:?}"
+        );
+        // Damage of the filesystem's own blocks is in its log.
+        vm.guest().sh("dmesg --clear").map(drop)
+    });
+}
+
+/// Without the comparison of contents, pages that are not what their block holds get to clones.
+#[test]
+fn the_check_notices_contents_that_no_block_has() {
+    scenario("stock_control_content", Duration::from_secs(300), |s| {
+        let vm = boot(s, Kernel::Debian13, Some(Sabotage::Content))?;
+        let volume = Volume::mount(&vm, "xfs", 0)?;
+        vm.attach()?;
+        let output = spawn_clones(&vm, &volume, 60)?.wait(LIMIT)?;
+        ensure!(
+            output.exit == Exit::Status(1) && output.stdout.contains("wrong="),
+            "Wrong clones went unnoticed: {output:?}"
+        );
+        Ok(())
+    });
+}
+
+fn boot(s: &Scenario, kernel: Kernel, sabotage: Option<Sabotage>) -> Result<std::sync::Arc<Vm>> {
+    let daemon = s.daemon(DaemonOptions::usual()?)?;
+    let mut options = crate::guest(kernel).daemon(&daemon, 0);
+    options.sabotage = sabotage;
+    for _ in FILESYSTEMS {
+        options = options.disk_mib(320);
+    }
+    s.vm(options)
+}
+
+fn mount_all(vm: &Vm) -> Result<Vec<Volume<'_>>> {
+    (0..).zip(FILESYSTEMS).map(|(disk, filesystem)| Volume::mount(vm, filesystem, disk)).collect()
+}
+
+/// Works on all volumes at once for so many seconds, then lets fio write and verify.
+fn hammer(vm: &Vm, volumes: &[Volume], seconds: u32) -> Result<()> {
+    let guest = vm.guest();
+    let patience = vm.options().patience();
+    let background = guest.spawn(&disturbance(volumes))?;
+    let mut runs = Vec::new();
+    for volume in volumes {
+        runs.push((volume.filesystem(), spawn_coherence(vm, volume, seconds)?));
+        // The others cannot clone.
+        if volume.filesystem() != "ext4" {
+            runs.push((volume.filesystem(), spawn_clones(vm, volume, seconds)?));
+        }
+    }
+    for (filesystem, run) in runs {
+        run.success(LIMIT * patience).with_context(|| format!("Wrong contents on {filesystem}"))?;
+    }
+    for volume in volumes {
+        let fio = format!(
+            "fio --name=v --directory={} --size=24M --rw=randrw --bsrange=4k-64k --ioengine=psync --fallocate=none \
+             --verify=crc32c --verify_interval=4k --verify_fatal=1 --fsync=64 >/tmp/fio 2>&1 || {{ cat /tmp/fio >&2; exit 1; }}",
+            volume.folder()
+        );
+        guest.sh_within(&fio, LIMIT * patience).with_context(|| format!("fio on {}", volume.filesystem()))?;
+    }
+    guest.sh("touch /tmp/stop")?;
+    background.success(LIMIT * patience)?;
+    // What was read before the device had it, and after it: both have to be what was written.
+    guest.sh("cd /mnt && find . -type f -path '*/c/*' | sort | xargs -r sha256sum >/tmp/kept && test -s /tmp/kept")?;
+    Ok(())
+}
+
+/// Reclaim, aliases and migration, until told to stop.
+fn disturbance(volumes: &[Volume]) -> String {
+    let devices: Vec<_> = volumes.iter().map(Volume::mapped).collect();
+    format!(
+        "while [ ! -e /tmp/stop ]; do
+             {DROP_CACHES}; sleep 1
+             for device in {}; do dd if=$device of=/dev/null bs=64k count=512 skip=$((RANDOM % 4096)) status=none; done
+             echo 1 >/proc/sys/vm/compact_memory; sleep 1
+         done",
+        devices.join(" ")
+    )
+}
+
+fn spawn_coherence<'a>(vm: &'a Vm, volume: &Volume, seconds: u32) -> Result<Running<'a>> {
+    let folder = format!("{}/c", volume.folder());
+    vm.guest().spawn(&format!(
+        "mkdir -p {folder}
+         ( while sleep 0.5; do {DROP_CACHES}; done ) &
+         trap 'kill %1' EXIT
+         coherence --dir {folder} --procs 2 --touchers 1 --seconds {seconds} --kib 4096 --keep"
+    ))
+}
+
+fn spawn_clones<'a>(vm: &'a Vm, volume: &Volume, seconds: u32) -> Result<Running<'a>> {
+    let folder = format!("{}/r", volume.folder());
+    vm.guest().spawn(&format!("mkdir -p {folder}; clones --dir {folder} --seconds {seconds} --procs 1"))
+}
+
+/// The disks, without any target, have what was there at the end.
+fn compare_kept_files(vm: &Vm) -> Result<()> {
+    vm.guest()
+        .sh_within(
+            "for disk in b:ext4 c:xfs d:btrfs; do mount -o ro /dev/vd${disk%:*} /mnt/${disk#*:}; done
+             cd /mnt; sha256sum --quiet --strict -c /tmp/kept; cd /
+             umount /mnt/ext4 /mnt/xfs /mnt/btrfs",
+            LIMIT,
+        )
+        .context("A file on the disk is not what was read through the target")
+        .map(drop)
+}

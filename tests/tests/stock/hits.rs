@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the page cache evicted is served from the device, not read from the disk again.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use zcache_tests::load::DROP_CACHES;
+use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
+
+use crate::volume::Volume;
+
+const LIMIT: Duration = Duration::from_secs(180);
+const MEMORY_MIB: u32 = 224;
+
+/// Two and a half times the guest's memory.
+const SET_MIB: u32 = MEMORY_MIB * 5 / 2;
+
+/// Of what the page cache does not have, at most this part may be read from the disk.
+const FROM_DISK: f64 = 0.05;
+
+#[test]
+fn ext4_on_debian_12_is_read_from_the_device() {
+    rereads_are_served(Kernel::Debian12, "ext4");
+}
+
+/// xfs has large folios on this kernel.
+#[test]
+fn xfs_on_debian_13_is_read_from_the_device() {
+    rereads_are_served(Kernel::Debian13, "xfs");
+}
+
+/// All have them on this one.
+#[test]
+fn btrfs_on_debian_13_backports_is_read_from_the_device() {
+    rereads_are_served(Kernel::Debian13Backports, "btrfs");
+}
+
+fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
+    scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(480), |s| {
+        let mut daemon = DaemonOptions::usual()?;
+        daemon.memory_limit = Some("1G".to_owned());
+        let daemon = s.daemon(daemon)?;
+        let mut options = crate::guest(kernel).daemon(&daemon, 0).disk_mib(u64::from(SET_MIB) + 256);
+        options.memory_mib = MEMORY_MIB;
+        let vm = s.vm(options)?;
+        let volume = Volume::mount(&vm, filesystem, 0)?;
+        vm.attach()?;
+        fio(&vm, &volume, "--rw=write --do_verify=0 --end_fsync=1")?;
+        fio(&vm, &volume, "--rw=read")?;
+        for (what, pattern) in [
+            ("sequentially", "--rw=read".to_owned()),
+            ("at random", format!("--rw=randread --bs=4k --randseed=7 --io_size={}M", SET_MIB / 4)),
+        ] {
+            let before = (vm.disk_io()?["vdb"].read_bytes, volume.count("hits")?);
+            fio(&vm, &volume, &pattern)?;
+            let disk = pages(vm.disk_io()?["vdb"].read_bytes - before.0);
+            let hits = volume.count("hits")? - before.1;
+            let wanted = disk + hits;
+            ensure!(wanted > u64::from(SET_MIB) * 16, "Read {what}, only {wanted} pages were not in the page cache");
+            #[allow(clippy::cast_precision_loss)]
+            let share = disk as f64 / wanted as f64;
+            ensure!(
+                share <= FROM_DISK,
+                "Read {what}, {disk} of {wanted} pages ({:.1} %) came from the disk: {:?}\n{}",
+                share * 100.0,
+                volume.counters()?,
+                vm.guest().sh("cat /sys/kernel/debug/zcache/stats")?
+            );
+        }
+        vm.guest().sh(DROP_CACHES).map(drop)
+    });
+}
+
+fn pages(bytes: u64) -> u64 {
+    bytes >> 12
+}
+
+/// Works on the file set; every read is verified.
+fn fio(vm: &Vm, volume: &Volume, what: &str) -> Result<()> {
+    let script = format!(
+        "fio --name=set --directory={} --size={SET_MIB}M --bs=256k --ioengine=psync --invalidate=0 --fallocate=none \
+         --verify=crc32c --verify_interval=4k --verify_fatal=1 --buffer_compress_percentage=50 {what} >/tmp/fio 2>&1 ||
+         {{ cat /tmp/fio >&2; exit 1; }}",
+        volume.folder()
+    );
+    vm.guest().sh_within(&script, LIMIT).map(drop)
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Unpatched kernels: the device-mapper target for clean pages and the swap disk, on each of
+//! Debian's kernels.
+//!
+//! | module | what |
+//! |---|---|
+//! | `volume` | a filesystem on a target, and what can be said of it |
+//! | `coherence` | no wrong byte on any filesystem, whatever is done; the controls that show it would be seen |
+//! | `hits` | what was evicted is served again |
+//! | `presence` | the device comes, goes and is lost under files |
+//! | `swap` | the same under swap |
+//! | `setup` | `zcachesetup` |
+
+mod coherence;
+mod hits;
+mod presence;
+mod setup;
+mod swap;
+mod volume;
+
+use std::time::Duration;
+
+use zcache_tests::{Kernel, Scenario, VmOptions, scenario};
+
+/// A guest with one of Debian's kernels, of 256 MiB and what the kernel's checks need.
+fn guest(kernel: Kernel) -> VmOptions {
+    let mut options = VmOptions::new(kernel.name());
+    options.kernel = kernel;
+    if kernel.is_debug() {
+        options.memory_mib += 160;
+    }
+    options
+}
+
+/// A scenario with a guest of this kernel: `limit` is for an ordinary one.
+fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&Scenario) -> anyhow::Result<()>) {
+    scenario(&format!("stock_{name}_{kernel}"), limit * guest(kernel).patience(), body);
+}
+
+/// One test of a name for each stock kernel and the debug kernel, all with the same body.
+macro_rules! on_each_kernel {
+    ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
+        $(#[$doc])*
+        mod $body {
+            #[test]
+            fn on_debian_12() { super::$body(zcache_tests::Kernel::Debian12) }
+            #[test]
+            fn on_debian_13() { super::$body(zcache_tests::Kernel::Debian13) }
+            #[test]
+            fn on_debian_13_backports() { super::$body(zcache_tests::Kernel::Debian13Backports) }
+            #[test]
+            fn long_under_kasan_and_lockdep() { super::$body(zcache_tests::Kernel::Debian13Debug) }
+        }
+    )*};
+}
+use on_each_kernel;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The target works before the device is there, and goes on when it leaves or is lost.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::load::{DROP_CACHES, coherence};
+use zcache_tests::{DaemonOptions, Kernel, Vm};
+
+use crate::volume::Volume;
+
+crate::on_each_kernel! {
+    /// Files go on while the device comes, goes, and dies; each time it comes, it is used.
+    fn files_outlive_the_device;
+}
+
+fn files_outlive_the_device(kernel: Kernel) {
+    crate::with_kernel("presence", kernel, Duration::from_secs(300), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(256))?;
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        read_twice(&vm, &volume)?;
+        ensure!(volume.count("hits")? == 0, "There were hits before there was a device");
+        ensure!(pools(&vm)? == (1, 0), "The mapped device's pool should be recorded and not active");
+
+        let work = vm.guest().spawn(&coherence(&format!("{}/c", volume.folder()), 20))?;
+        vm.attach()?;
+        ensure!(pools(&vm)? == (1, 1), "The pool was not created on the device that came");
+        await_hits(&vm, &volume)?;
+        vm.detach()?;
+        ensure!(pools(&vm)? == (1, 0), "The pool should be recorded again after the device left");
+        vm.guest().sh("sleep 1")?;
+        vm.attach()?;
+        await_hits(&vm, &volume)?;
+        vm.guest().sh("zhost kill-daemon")?;
+        work.success(Duration::from_secs(120) * vm.options().patience())
+            .context("Wrong contents while the device came, left and died")?;
+        vm.guest().await_driver_state("lost", Duration::from_secs(60))?;
+
+        vm.guest().sh("zhost restart-daemon; zhost attach")?;
+        vm.guest().await_driver_state("attached", Duration::from_secs(30))?;
+        await_hits(&vm, &volume)?;
+        volume.verify()
+    });
+}
+
+crate::on_each_kernel! {
+    /// What was unmapped before the device came is not created on it.
+    fn a_target_that_is_gone_is_not_replayed;
+}
+
+fn a_target_that_is_gone_is_not_replayed(kernel: Kernel) {
+    crate::with_kernel("gone", kernel, Duration::from_secs(120), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(64).disk_mib(64))?;
+        vm.guest().sh("zcachesetup open /dev/vdb gone; zcachesetup open /dev/vdc kept
+             n=$(cat /sys/class/zcswap-control/hot_add); echo 16M >/sys/block/zcswap$n/disksize
+             mkswap -q /dev/zcswap$n; swapon /dev/zcswap$n; swapoff /dev/zcswap$n
+             echo $n >/sys/class/zcswap-control/hot_remove
+             zcachesetup close gone")?;
+        vm.attach()?;
+        let pools = daemon.guest_stats(0)?.pools;
+        ensure!(pools.len() == 1, "Only the target that is left should have a pool on the device: {pools:?}");
+        Ok(())
+    });
+}
+
+fn read_twice(vm: &Vm, volume: &Volume) -> Result<()> {
+    let folder = volume.folder();
+    vm.guest()
+        .sh(&format!(
+            "[ -e {folder}/file ] || head -c 8M /dev/urandom >{folder}/file; sync
+             cat {folder}/file >/dev/null; {DROP_CACHES}; cat {folder}/file >/dev/null"
+        ))
+        .map(drop)
+}
+
+/// Reads until the device has served something.
+fn await_hits(vm: &Vm, volume: &Volume) -> Result<()> {
+    let before = volume.count("hits")?;
+    for _ in 0..10 {
+        read_twice(vm, volume)?;
+        if volume.count("hits")? > before {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("No page comes from the attached device: {:?}", volume.counters()?)
+}
+
+/// (recorded, active on the device)
+fn pools(vm: &Vm) -> Result<(u64, u64)> {
+    let stats = vm.guest().driver_stats()?;
+    Ok((stats.count("pools")?, stats.count("pools_active")?))
+}

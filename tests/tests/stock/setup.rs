@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `zcachesetup`: what it makes works, and what a user does wrong is said in one line.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, scenario};
+
+#[test]
+fn mistakes_are_one_line_and_an_exit_status() {
+    scenario("stock_setup_mistakes", Duration::from_secs(120), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
+        vm.guest().sh(
+            "mkfs.ext4 -q /dev/vdb; mount /dev/vdb /mnt
+             zcachesetup open /dev/vdc files; mkfs.ext4 -q /dev/mapper/files; mkdir -p /mnt1; mount /dev/mapper/files /mnt1",
+        )?;
+        for (command, reason) in [
+            ("open /dev/vdb other", "mounted on /mnt"),
+            ("open /dev/vdc other", "in use"),
+            ("open /dev/mapper/files other", "itself a zcache device"),
+            ("open /dev/nothing other", "no such block device"),
+            ("open /dev/vdb files", "exists"),
+            ("open /dev/vdb ../x", "a name has"),
+            ("open --put sometimes /dev/vdb x", "evict or read"),
+            ("close files", "mounted on /mnt1"),
+            ("close nothing", "not open"),
+            ("flush nothing", "not open"),
+            ("status nothing", "nothing"),
+            ("swap on --backing /dev/vdb", "mounted on /mnt"),
+            ("swap on --backing /dev/vdc", "in use"),
+            ("swap off /dev/vdb", "no such swap disk"),
+            ("nonsense", "nonsense"),
+        ] {
+            refuses(&vm, command, reason)?;
+        }
+        Ok(())
+    });
+}
+
+fn refuses(vm: &Vm, command: &str, reason: &str) -> Result<()> {
+    let output = vm.guest().try_sh(&format!("zcachesetup {command}"))?;
+    ensure!(
+        matches!(output.exit, Exit::Status(1 | 2)) && output.stderr.lines().count() == 1,
+        "'zcachesetup {command}' should fail with one line: {output:?}"
+    );
+    ensure!(output.stderr.contains(reason), "'zcachesetup {command}' should say '{reason}': {}", output.stderr);
+    Ok(())
+}
+
+/// Filesystem and swap by name from the table, and all of it away again.
+#[test]
+fn the_table_is_set_up_and_taken_down() {
+    scenario("stock_setup_table", Duration::from_secs(180), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64).disk_mib(128))?;
+        let guest = vm.guest();
+        guest.sh(
+            "mkfs.ext4 -q -L files /dev/vdb
+             printf '%s\\n' '# name device options' 'data LABEL=files put=evict' 'swap /dev/vdc swap,priority=7' >/etc/zcachetab
+             zcachesetup start --all; mount /dev/mapper/data /mnt; echo hello >/mnt/file",
+        )?;
+        vm.attach()?;
+        let status = guest.sh("zcachesetup status; zcachesetup swap status; cat /proc/swaps")?;
+        for word in ["data", "/dev/vdb", "attached", "zcswap0"] {
+            ensure!(status.contains(word), "The status does not name '{word}':\n{status}");
+        }
+        ensure!(daemon.guest_stats(0)?.pools.len() == 2, "Both lines of the table should have a pool on the device");
+        guest.sh("umount /mnt; zcachesetup stop --all
+             ! zcachesetup status data 2>/dev/null; ! grep zcswap /proc/swaps
+             mount /dev/vdb /mnt; grep hello /mnt/file")?;
+        ensure!(daemon.guest_stats(0)?.pools.is_empty(), "Pools are left after the end");
+        Ok(())
+    });
+}

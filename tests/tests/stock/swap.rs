@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The swap disk: contents are checked while the device comes, goes and dies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use zcache_tests::load::swaphog;
+use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Scenario, Vm, VmOptions, scenario};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// More than a guest has.
+fn hog(vm: &Vm, seconds: u32) -> String {
+    swaphog(vm.options().memory_mib - 16, seconds)
+}
+
+crate::on_each_kernel! {
+    /// Before the device is there, pages go to the backing device. Then it comes and goes under a
+    /// hog; each time it leaves, all pages are brought back.
+    fn swap_moves_with_the_device;
+}
+
+fn swap_moves_with_the_device(kernel: Kernel) {
+    crate::with_kernel("swap", kernel, Duration::from_secs(400), |s| {
+        let (vm, daemon) = guest(s, kernel, "wait", None)?;
+        swap_on(&vm, "--backing /dev/vdb")?;
+        let guest = vm.guest();
+        let hog = guest.spawn(&hog(&vm, 25))?;
+        await_counter(&vm, "backing_writes", 2000).context("Without a device no page went to the backing device")?;
+        ensure!(guest.driver_stats()?.count("stores")? == 0, "Pages were stored before there was a device");
+        for _ in 0..3 {
+            vm.attach()?;
+            await_stored(&vm)?;
+            vm.detach()?;
+            let stats = guest.driver_stats()?;
+            ensure!(
+                stats.count("swap_pages_live")? == 0,
+                "The device has left with {} pages",
+                stats.count("swap_pages_live")?
+            );
+        }
+        vm.attach()?;
+        hog.success(LIMIT * vm.options().patience()).context("A page changed while the device came and went")?;
+        let stats = guest.driver_stats()?;
+        ensure!(stats.count("losses")? == 0, "A device that left in good order counts as lost");
+        ensure!(stats.count("loads")? > 0, "No page was loaded from the device");
+        let frees = "await() { for i in $(seq 100); do [ $(awk '/^swap_pages_live/ { print $2 }' \
+                     /sys/kernel/debug/zcache/stats) -gt $1 ] || return 0; sleep 0.1; done; return 1; }; await 200";
+        guest.sh(frees).context("Slots that the kernel freed are still taken on the device")?;
+        guest.sh("zcachesetup swap off /dev/zcswap0")?;
+        let left = daemon.guest_stats(0)?;
+        ensure!(left.pools.is_empty(), "The pool outlives its swap disk: {:?}", left.pools);
+        Ok(())
+    });
+}
+
+crate::on_each_kernel! {
+    /// Every page is on the backing device as well, so nothing is lost with the daemon.
+    fn written_through_pages_survive_the_daemon;
+}
+
+fn written_through_pages_survive_the_daemon(kernel: Kernel) {
+    crate::with_kernel("swap_writethrough", kernel, Duration::from_secs(300), |s| {
+        let (vm, daemon) = guest(s, kernel, "wait", None)?;
+        swap_on(&vm, "--backing /dev/vdb --writethrough")?;
+        vm.attach()?;
+        let hog = vm.guest().spawn(&hog(&vm, 12))?;
+        await_stored(&vm)?;
+        daemon.kill()?;
+        hog.success(LIMIT * vm.options().patience())
+            .context("A page changed, or was waited for, when the daemon died")?;
+        let state = vm.guest().driver_stats()?.state;
+        ensure!(state == "lost", "The driver did not notice the death of the daemon: '{state}'");
+        Ok(())
+    });
+}
+
+/// What a full device refuses goes to the backing device, and nothing is mixed up.
+#[test]
+fn refused_pages_go_to_the_backing_device() {
+    scenario("stock_swap_full", Duration::from_secs(300), |s| {
+        let (vm, _daemon) = guest(s, Kernel::Debian13, "wait", Some("16M"))?;
+        swap_on(&vm, "--backing /dev/vdb")?;
+        vm.attach()?;
+        vm.guest().sh_within(&hog(&vm, 15), LIMIT).context("A page changed on a full device")?;
+        let stats = vm.guest().driver_stats()?;
+        for counter in ["stores", "store_refused"] {
+            ensure!(stats.count(counter)? > 0, "'{counter}' is zero: the device was not filled");
+        }
+        Ok(())
+    });
+}
+
+/// A page that only the dead daemon had is waited for; nobody gets anything else in its place.
+#[test]
+fn lost_pages_are_waited_for() {
+    scenario("stock_swap_lost", Duration::from_secs(300), |s| {
+        let (vm, daemon) = guest(s, Kernel::Debian13, "wait", None)?;
+        swap_on(&vm, "--size 512M")?;
+        vm.attach()?;
+        let hog = vm.guest().spawn(&hog(&vm, 60))?;
+        await_stored(&vm)?;
+        daemon.kill()?;
+        vm.guest().await_driver_state("lost", Duration::from_secs(60))?;
+        let Err(error) = hog.success(Duration::from_secs(20)) else {
+            bail!("The hog ended well although pages of it are lost: what did it read in their place?");
+        };
+        let text = format!("{error:#}");
+        ensure!(!text.contains("swaphog: pages="), "The hog found wrong pages instead of waiting: {text}");
+        Ok(())
+    });
+}
+
+fn guest(s: &Scenario, kernel: Kernel, swap_loss: &str, memory_limit: Option<&str>) -> Result<(Arc<Vm>, Arc<Daemon>)> {
+    let mut daemon = DaemonOptions::usual()?;
+    if let Some(limit) = memory_limit {
+        daemon.memory_limit = Some(limit.to_owned());
+    }
+    let daemon = s.daemon(daemon)?;
+    let mut options: VmOptions = crate::guest(kernel).daemon(&daemon, 0).disk_mib(768);
+    options.modules = Modules::NotLoaded;
+    let vm = s.vm(options)?;
+    vm.guest().sh(&format!(
+        "insmod /payload/modules/zcache.ko swap_loss={swap_loss}
+         insmod /payload/modules/zcache_virtio.ko; insmod /payload/modules/zcache_swap.ko"
+    ))?;
+    Ok((vm, daemon))
+}
+
+fn swap_on(vm: &Vm, options: &str) -> Result<()> {
+    let disk = vm.guest().sh(&format!("zcachesetup swap on {options}"))?;
+    ensure!(disk.trim() == "/dev/zcswap0", "The first swap disk is '{}'", disk.trim());
+    Ok(())
+}
+
+/// Waits until the device holds swapped pages.
+fn await_stored(vm: &Vm) -> Result<()> {
+    await_number(vm, "awk '/^swap_pages_live/ { print $2 }' /sys/kernel/debug/zcache/stats", 2000)
+        .context("No page was swapped to the device")
+}
+
+/// Waits until a counter of the swap disk is as large as that.
+fn await_counter(vm: &Vm, counter: &str, least: u32) -> Result<()> {
+    await_number(vm, &format!("awk '$1 == \"{counter}\" {{ print $2 }}' /sys/block/zcswap0/zc_stat"), least)
+}
+
+fn await_number(vm: &Vm, command: &str, least: u32) -> Result<()> {
+    vm.guest()
+        .sh_within(&format!("until [ $({command}) -gt {least} ]; do sleep 0.1; done"), Duration::from_secs(90))
+        .map(drop)
+}
