@@ -88,7 +88,7 @@ void zcv_bad_status(struct zcv_queue *q, u16 status)
 }
 
 /* Return: 0: stored; -ENOSPC: nothing is stored under the key; -EIO. */
-static int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	u16 status = le16_to_cpu(slot->result.status);
 

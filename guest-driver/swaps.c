@@ -11,9 +11,6 @@
 #include <linux/highmem.h>
 #include "zcache_virtio.h"
 
-/* Sleep of a task that waits for a free slot (us). */
-#define SLOT_SLEEP	50
-
 /**
  * struct zcv_swaps - pages that a task stores or gets
  * @dev:	the device
@@ -116,36 +113,6 @@ static int zcv_swaps_post_some(struct zcv_swaps *s)
 	return left ? -EAGAIN : err;
 }
 
-/* Return: as &zcache_transport_ops.store or .get. */
-static int zcv_swap_answer(struct zcv_swaps *s, struct zcv_queue *q,
-			   struct zcv_slot *slot, struct page *page)
-{
-	switch (le16_to_cpu(slot->result.status)) {
-	case ZCACHE_S_OK:
-		if (s->opcode == ZCACHE_OP_PUT)
-			return 0;
-		if (slot->used < sizeof(slot->in) + ZCACHE_PAGE_SIZE) {
-			zcv_lost(q->dev, "answers a get without the page");
-			return -EIO;
-		}
-		copy_highpage(page, slot->page);
-		return 0;
-	case ZCACHE_S_UNSUPPORTED:
-	case ZCACHE_S_INVALID:
-	case ZCACHE_S_MALFORMED:
-		zcv_lost(q->dev, "rejects a correct request");
-		return -EIO;
-	case ZCACHE_S_NO_SESSION:
-		zcv_lost(q->dev, "has forgotten the session");
-		return -EIO;
-	case ZCACHE_S_MISS:
-	case ZCACHE_S_NO_POOL:
-		return s->opcode == ZCACHE_OP_PUT ? -ENOSPC : -ENOENT;
-	default:
-		return s->opcode == ZCACHE_OP_PUT ? -ENOSPC : -EBADMSG;
-	}
-}
-
 /* Whether the oldest request under way is one of this queue, and answered. */
 static bool zcv_swaps_answered(struct zcv_swaps *s, struct zcv_queue *q)
 {
@@ -176,7 +143,9 @@ static int zcv_swaps_collect(struct zcv_swaps *s)
 	while (zcv_swaps_answered(s, call.q)) {
 		slot = list_first_entry(&s->slots, struct zcv_slot, node);
 		io = &s->io[s->done++];
-		io->err = zcv_swap_answer(s, call.q, slot, io->page);
+		io->err = s->opcode == ZCACHE_OP_PUT ?
+			zcv_put_answer(call.q, slot) :
+			zcv_get_answer(call.q, slot, io->page);
 		list_move_tail(&slot->node, &free);
 	}
 	spin_lock_irqsave(&call.q->lock, flags);
@@ -213,7 +182,7 @@ void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 opcode, struct zcache_io *io, unsigned int nr)
 {
 	struct zcv_swaps s = {
-		.dev = container_of(t, struct zcv_device, transport),
+		.dev = to_zcv(t),
 		.pool = pool->id,
 		.opcode = opcode,
 		.io = io,
@@ -229,7 +198,7 @@ void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
 		if (!list_empty(&s.slots))
 			err = zcv_swaps_collect(&s);
 		else if (err == -EAGAIN)
-			usleep_range(SLOT_SLEEP, 2 * SLOT_SLEEP);
+			usleep_range(ZCV_SLOT_SLEEP, 2 * ZCV_SLOT_SLEEP);
 		if (err == -EIO) {
 			zcv_swaps_fail(&s);
 			return;
