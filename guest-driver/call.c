@@ -32,7 +32,7 @@ struct zcv_slot *zcv_call_post(struct zcv_call *call)
 		return ERR_PTR(-EIO);
 	if (call->pool && atomic_long_read(&call->pool->poison))
 		return ERR_PTR(-ENOENT);
-	/* The key may be among those that wait to be invalidated. */
+	/* The backlog may have something that concerns the key. */
 	if (call->pool && !zcv_backlog_sent(&q->backlog, call->behind))
 		return ERR_PTR(-EAGAIN);
 
@@ -66,7 +66,6 @@ struct zcv_slot *zcv_call_start(struct zcv_call *call)
 	unsigned long flags;
 
 	spin_lock_irqsave(&q->lock, flags);
-	call->behind = q->backlog.tail;
 	slot = zcv_call_post(call);
 	zcv_unlock(q, flags);
 	while (slot == ERR_PTR(-EAGAIN)) {

@@ -2,8 +2,8 @@
 /*
  * Which block each page frame holds: an entry of 16 bytes for each frame, and a
  * hash of chains from blocks to frames. One table for all targets, allocated
- * with the first of them and never in the I/O path. It has no entries for holes
- * between the memory, in pieces of CHUNK_FRAMES.
+ * with the first of them and never in the I/O path. It comes in chunks, without
+ * those that would be of holes in the memory, or of the kernel alone.
  *
  * An entry says: this frame was read from, or written to, this block, and
  * nothing has changed the block since. With a hash it also says what the block
@@ -34,7 +34,7 @@
 
 #define NR_LOCKS	256
 
-#define CHUNK_SHIFT	10
+#define CHUNK_SHIFT	9
 #define CHUNK_FRAMES	BIT(CHUNK_SHIFT)
 #define CHUNK_SIZE	(CHUNK_FRAMES * sizeof(struct dmz_frame))
 
@@ -296,7 +296,7 @@ void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page, u64 until)
 		if (READ_ONCE(t->held))
 			dmz_count(t, DMZ_PUT_DROPPED, 1);
 		else if (!page)
-			dmz_count(t, DMZ_PUT_LATE, 1);
+			dmz_count(t, DMZ_PUT_OVERTIME, 1);
 		else if (!f->known || !dmz_content_same(f->hash, hash))
 			dmz_count(t, DMZ_PUT_REFUSED_CONTENT, 1);
 		else
@@ -444,6 +444,21 @@ size_t dmz_frames_bytes(void)
 	       (sizeof(*dmz_heads) << dmz_head_bits);
 }
 
+/* Whether a chunk has memory that the page cache can use. */
+static bool dmz_chunk_useful(unsigned long chunk)
+{
+	unsigned long pfn = chunk << CHUNK_SHIFT;
+	unsigned long end = pfn + CHUNK_FRAMES;
+	struct page *page;
+
+	for (; pfn < end; pfn++) {
+		page = pfn_to_online_page(pfn);
+		if (page && !PageReserved(page))
+			return true;
+	}
+	return false;
+}
+
 static int dmz_chunks_alloc(void)
 {
 	unsigned long i;
@@ -452,7 +467,7 @@ static int dmz_chunks_alloc(void)
 	if (!dmz_chunks)
 		return -ENOMEM;
 	for (i = 0; i < dmz_nr_chunks; i++) {
-		if (!pfn_to_online_page(i << CHUNK_SHIFT))
+		if (!dmz_chunk_useful(i))
 			continue;
 		dmz_chunks[i] = kvzalloc(CHUNK_SIZE, GFP_KERNEL);
 		if (!dmz_chunks[i])

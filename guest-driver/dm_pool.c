@@ -2,14 +2,14 @@
 /*
  * A target's pool: blocks to keys, and the operations on them.
  *
- * Order is kept, and queues are chosen, by object. An object is 4 MiB of the
- * device, so that a busy device uses all queues and a large discard takes few
- * requests.
+ * Order is kept, and queues are chosen, by object. An object is 256 KiB of the
+ * device: reclaim evicts what was read together, and a burst of puts finds more
+ * slots in all queues than in one.
  */
 #include <linux/srcu.h>
 #include "dm_zcache.h"
 
-#define OBJECT_SHIFT	10
+#define OBJECT_SHIFT	6
 #define OBJECT_BLOCKS	BIT_ULL(OBJECT_SHIFT)
 
 static struct zcache_key dmz_key(u64 block)
@@ -70,6 +70,8 @@ void dmz_get(struct dmz_target *t, u64 block, struct zcache_get *gets,
 	unsigned int i;
 	int srcu;
 
+	if (!nr)
+		return;
 	srcu = srcu_read_lock(&zcache_srcu);
 	transport = zcache_transport_of(t->pool, ZC_GET_UNATTACHED,
 					ZC_GET_INACTIVE);

@@ -62,20 +62,17 @@ static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
 }
 
 /*
- * Asks the pool for the first pages of a bio.
- *
- * A page of the page cache is recorded before it is asked for, so that a write
- * meanwhile removes the entry; and the pool lets go of it, for it comes back
- * when it is evicted. Other pages leave the pool as it is.
+ * Records the first pages of a bio, those that are of the page cache: so a write
+ * meanwhile removes the entries. The pool lets go of these pages, for they come
+ * back when they are evicted. It keeps what others read.
  */
-static void dmz_get_pages(struct dmz_target *t, struct bio *bio,
-			  struct zcache_get *gets, unsigned int nr)
+static void dmz_record_gets(struct dmz_target *t, struct bio *bio,
+			    struct zcache_get *gets, unsigned int nr)
 {
 	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
-	unsigned int i = 0, hits = 0;
 	struct bvec_iter iter;
+	unsigned int i = 0;
 	struct bio_vec bv;
-	unsigned long pfn;
 
 	bio_for_each_segment(bv, bio, iter) {
 		if (i == nr)
@@ -88,20 +85,38 @@ static void dmz_get_pages(struct dmz_target *t, struct bio *bio,
 			gets[i].flags = ZCACHE_GET_EXCLUSIVE;
 		i++;
 	}
-	dmz_get(t, block, gets, nr);
+}
+
+/*
+ * Whether the pool still may have the pages, how many of the first. A write
+ * that came and went before the entries were made has cleared the bits.
+ */
+static unsigned int dmz_still_present(struct dmz_target *t, u64 block,
+				      unsigned int nr)
+{
+	unsigned int i;
+
+	/* The entries first: a write sees them, or we see what it cleared. */
+	smp_mb();
+	for (i = 0; i < nr && dmz_present_test(t, block + i); i++)
+		;
+	return i;
+}
+
+static void dmz_know_gets(struct dmz_target *t, u64 block,
+			  const struct zcache_get *gets, unsigned int nr)
+{
+	unsigned int i;
+
 	for (i = 0; i < nr; i++) {
-		hits += !gets[i].err;
 		if (!gets[i].flags)
 			continue;
-		pfn = page_to_pfn(gets[i].page);
 		if (gets[i].err)
-			dmz_frame_forget(pfn);
+			dmz_frame_forget(page_to_pfn(gets[i].page));
 		else
-			dmz_frame_know(t, pfn, block + i,
+			dmz_frame_know(t, page_to_pfn(gets[i].page), block + i,
 				       dmz_content_hash(gets[i].page), NULL);
 	}
-	dmz_count(t, DMZ_HITS, hits);
-	dmz_count(t, DMZ_MAYBE_WRONG, nr - hits);
 }
 
 /*
@@ -119,10 +134,20 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
 	unsigned int nr = min_t(u64, min_t(unsigned int, run, MAX_GETS),
 				dmz_object_end(block) - block);
+	unsigned int asked, i, hits = 0, filled = 0;
 	struct zcache_get gets[MAX_GETS];
-	unsigned int filled = 0;
 
-	dmz_get_pages(t, bio, gets, nr);
+	dmz_record_gets(t, bio, gets, nr);
+	asked = dmz_still_present(t, block, nr);
+	for (i = asked; i < nr; i++)
+		gets[i].err = -ENOENT;
+	dmz_get(t, block, gets, asked);
+	dmz_know_gets(t, block, gets, nr);
+	for (i = 0; i < asked; i++)
+		hits += !gets[i].err;
+	dmz_count(t, DMZ_HITS, hits);
+	dmz_count(t, DMZ_MAYBE_WRONG, asked - hits);
+
 	while (filled < nr && !gets[filled].err)
 		filled++;
 	for (*missed = filled; *missed < nr && gets[*missed].err; ++*missed)

@@ -28,7 +28,7 @@ enum dmz_counter {
 	DMZ_MAYBE_WRONG,	/* asked of the pool, which had it no more */
 	DMZ_PUTS,		/* pages handed to the pool */
 	DMZ_PUT_DROPPED,	/* no device, or suspended */
-	DMZ_PUT_LATE,		/* not put: eviction of the folio took too long */
+	DMZ_PUT_OVERTIME,		/* not put: eviction of the folio took too long */
 	DMZ_PUT_REFUSED_CONTENT, /* not, or not surely, what the block holds */
 	DMZ_INVALIDATES,	/* bios that change blocks */
 	DMZ_FORGOTTEN,		/* entries that these removed */

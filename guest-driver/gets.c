@@ -179,17 +179,19 @@ void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
 	struct zcv_gets g = {
 		.call.q = q,
-		/* Without the lock: what concerns these keys came before. */
-		.call.behind = READ_ONCE(q->backlog.tail),
 		.call.pool = zcache_pool_persistent(pool) ? NULL : pool,
 		.pool = pool,
 		.key = key,
 		.gets = gets,
 		.nr = nr,
 	};
+	unsigned long flags;
 	int err;
 
 	INIT_LIST_HEAD(&g.slots);
+	spin_lock_irqsave(&q->lock, flags);
+	g.call.behind = zcv_backlog_after(&q->backlog, pool->id, key, nr);
+	spin_unlock_irqrestore(&q->lock, flags);
 	while (g.done < nr) {
 		err = zcv_gets_post(&g);
 		if (!list_empty(&g.slots))

@@ -60,6 +60,25 @@ static bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
 	return zcv_post(q, slot, false);
 }
 
+/* Posts a put that waited, with its own page; the slot's is freed. */
+static bool zcv_post_late_put(struct zcv_queue *q, struct zcv_late *late)
+{
+	struct zcv_slot *slot = zcv_take_page_slot(q, q->reserve);
+
+	if (!slot)
+		return false;
+	swap(slot->page, late->page);
+	slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, late->pool, &late->key, 0);
+	if (!zcv_post(q, slot, false)) {
+		swap(slot->page, late->page);
+		return false;
+	}
+	__free_page(late->page);
+	late->page = NULL;
+	q->backlog.puts--;
+	return true;
+}
+
 /**
  * zcv_backlog_send - posts what there are slots for
  * @q:	the queue
@@ -68,13 +87,20 @@ static bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
  */
 void zcv_backlog_send(struct zcv_queue *q)
 {
-	struct zcv_flush *flush;
+	struct zcv_late *late;
+	bool sent;
 
 	lockdep_assert_held(&q->lock);
 	while (!zcv_is_lost(q->dev)) {
-		flush = zcv_backlog_first(&q->backlog);
-		if (!flush || !zcv_post_flush(q, flush->opcode, flush->pool,
-					      &flush->key, flush->count))
+		late = zcv_backlog_first(&q->backlog);
+		if (!late)
+			return;
+		if (late->opcode == ZCACHE_OP_PUT)
+			sent = zcv_post_late_put(q, late);
+		else
+			sent = zcv_post_flush(q, late->opcode, late->pool,
+					      &late->key, late->count);
+		if (!sent)
 			return;
 		q->backlog.head++;
 	}
@@ -138,7 +164,7 @@ void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot)
 static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
 			   u16 opcode, const struct zcache_key *key, u64 count)
 {
-	struct zcv_flush flush = {
+	struct zcv_late flush = {
 		.pool = pool->id,
 		.opcode = opcode,
 		.key = *key,
@@ -159,44 +185,60 @@ static void zcv_invalidate(struct zcv_queue *q, struct zcache_pool *pool,
 	    zcv_post_flush(q, opcode, pool->id, key, count))
 		return;
 	zcache_count(pool, ZC_INVALIDATE_BACKLOGGED);
-	if (!zcv_backlog_push(&q->backlog, &flush))
+	if (!zcv_backlog_flush(&q->backlog, &flush))
 		zcache_pool_poison(pool);
+}
+
+/*
+ * Posts a put, or has it wait in the backlog. An older put of the key can be
+ * there, so all that come after one go there too.
+ */
+static bool zcv_try_put(struct zcv_queue *q, struct zcache_pool *pool,
+			const struct zcache_key *key, struct page *page)
+{
+	struct zcv_slot *slot = NULL;
+
+	zcv_reap(q);
+	zcv_backlog_send(q);
+	if (zcv_is_lost(q->dev))
+		return false;
+	if (!q->backlog.puts)
+		slot = zcv_take_page_slot(q, q->reserve);
+	if (slot) {
+		copy_highpage(slot->page, page);
+		slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0);
+		return zcv_post(q, slot, false);
+	}
+	if (!zcv_backlog_put(&q->backlog, pool->id, key, page))
+		return false;
+	q->put_late++;
+	return true;
 }
 
 static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 		    const struct zcache_key *key, struct page *page, u64 until)
 {
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
-	struct zcv_slot *slot = NULL;
 	unsigned long flags;
+	bool done;
 
 	spin_lock_irqsave(&q->lock, flags);
-	zcv_reap(q);
-	zcv_backlog_send(q);
-	if (zcv_is_lost(q->dev)) {
-		zcache_count(pool, ZC_PUT_UNATTACHED);
-		goto unlock;
-	}
 	if (atomic_long_read(&pool->poison)) {
 		zcache_count(pool, ZC_PUT_DROPPED_POISONED);
 		goto unlock;
 	}
-	slot = zcv_wait_page_slot(q, until);
-	if (zcv_is_lost(q->dev)) {
+	do {
+		done = zcv_try_put(q, pool, key, page);
+	} while (!done && zcv_wait_answer(q, until));
+	if (done) {
+		zcache_count(pool, ZC_PUTS);
+	} else if (zcv_is_lost(q->dev)) {
 		zcache_count(pool, ZC_PUT_UNATTACHED);
-		goto unlock;
+	} else {
+		/* The device may have an older copy. */
+		zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
+		zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
 	}
-	if (slot) {
-		copy_highpage(slot->page, page);
-		slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0);
-		if (zcv_post(q, slot, false)) {
-			zcache_count(pool, ZC_PUTS);
-			goto unlock;
-		}
-	}
-	/* The device may have an older copy. */
-	zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
-	zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
 unlock:
 	zcv_unlock(q, flags);
 }
@@ -253,6 +295,16 @@ static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
 	return err;
 }
 
+/* Puts that wait would come after the flush of their pool. */
+static void zcv_cancel_puts(struct zcv_queue *q, u32 pool)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_backlog_cancel_puts(&q->backlog, pool);
+	zcv_unlock(q, flags);
+}
+
 /* On every queue, so that it comes after whatever was posted there before. */
 static int zcv_flush_pool(struct zcv_device *dev, u32 pool)
 {
@@ -263,6 +315,7 @@ static int zcv_flush_pool(struct zcv_device *dev, u32 pool)
 
 	for (started = 0; started < dev->nr_queues; started++) {
 		calls[started].q = &dev->queues[started];
+		zcv_cancel_puts(calls[started].q, pool);
 		calls[started].req = zcv_key_req(ZCACHE_OP_FLUSH_POOL, 0, pool,
 						 NULL, 0);
 		slots[started] = zcv_call_start(&calls[started]);
@@ -326,11 +379,14 @@ static void zcv_show(struct zcache_transport *t, struct seq_file *m)
 	for (i = 0; i < dev->nr_queues; i++) {
 		q = &dev->queues[i];
 		seq_printf(m, "queue%u_slots %u\n", i, q->nr_slots);
+		seq_printf(m, "queue%u_slot_pages %u\n", i, q->nr_pages);
 		seq_printf(m, "queue%u_posted %u\n", i, READ_ONCE(q->posted));
 		seq_printf(m, "queue%u_answered %u\n", i,
 			   READ_ONCE(q->answered));
 		seq_printf(m, "queue%u_put_waits %lu\n", i,
 			   READ_ONCE(q->put_waits));
+		seq_printf(m, "queue%u_put_late %lu\n", i,
+			   READ_ONCE(q->put_late));
 		seq_printf(m, "queue%u_kicks %lu\n", i, READ_ONCE(q->kicks));
 		seq_printf(m, "queue%u_refused %lu\n", i,
 			   READ_ONCE(q->refused));

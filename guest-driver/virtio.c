@@ -60,6 +60,8 @@ void zcv_lost(struct zcv_device *dev, const char *why)
 		return;
 	dev_err(&dev->vdev->dev, "device %s: given up\n", why);
 	zcache_transport_lost(&dev->transport);
+	/* Once more, to forget what waits. */
+	mod_delayed_work(dev->wq, &dev->tick, 0);
 }
 
 static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)

@@ -56,37 +56,43 @@ struct zcv_slot {
 };
 
 /**
- * struct zcv_flush - an invalidation that waits for a slot
+ * struct zcv_late - a request that waits for a slot
  * @pool:	pool id; not a pointer, for it may outlive the pool
- * @opcode:	ZCACHE_OP_FLUSH_RANGE, also for one page, or _OBJECT
- * @key:	object and, for a range, first index
- * @count:	pages of a range
+ * @opcode:	ZCACHE_OP_FLUSH_RANGE, also for one page, _OBJECT or PUT
+ * @key:	object and, but for _OBJECT, first index
+ * @count:	pages of a range; 1 for a put
+ * @page:	what is put; NULL: not any more
  */
-struct zcv_flush {
+struct zcv_late {
 	u32 pool;
 	u16 opcode;
 	struct zcache_key key;
 	u64 count;
+	struct page *page;
 };
 
 /**
- * struct zcv_backlog - invalidations that found no slot, oldest first
- * @ring:	ZCV_BACKLOG entries
+ * struct zcv_backlog - requests that found no slot, oldest first
+ * @ring:	the entries
+ * @size:	their number, a power of two
  * @head:	number of the oldest
  * @tail:	number of the next to come; both run freely
+ * @puts:	how many of them are puts
+ * @max_puts:	how many may be
  */
 struct zcv_backlog {
-	struct zcv_flush *ring;
+	struct zcv_late *ring;
+	u32 size;
 	u32 head;
 	u32 tail;
+	u32 puts;
+	u32 max_puts;
 };
 
 static inline u16 zcv_opcode(const struct zcv_slot *slot)
 {
 	return le16_to_cpu(slot->out.req.hdr.opcode);
 }
-
-#define ZCV_BACKLOG	4096
 
 static inline bool zcv_backlog_empty(const struct zcv_backlog *b)
 {
@@ -119,7 +125,8 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
  * @gave_up_at:	@answered when a put last waited for a slot in vain, and
  * @gave_up_when: jiffies then
  * @put_waits:	puts that found no slot and waited for one
- * @backlog:	while it is not empty, no get for an ephemeral pool is posted
+ * @backlog:	what waits for a slot
+ * @put_late:	puts that had to
  * @refused:	puts nobody waited for that the device refused
  * @kicks:	notifications
  * @slots:	all slots
@@ -146,6 +153,7 @@ struct zcv_queue {
 	unsigned long gave_up_when;
 	unsigned long put_waits;
 	struct zcv_backlog backlog;
+	unsigned long put_late;
 	unsigned long refused;
 	unsigned long kicks;
 	struct zcv_slot **slots;
@@ -202,7 +210,7 @@ void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
-struct zcv_slot *zcv_wait_page_slot(struct zcv_queue *q, u64 until);
+bool zcv_wait_answer(struct zcv_queue *q, u64 until);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
@@ -214,10 +222,15 @@ void zcv_tick(struct work_struct *work);
 int zcv_throttle_start(struct zcv_device *dev);
 
 /* backlog.c */
-int zcv_backlog_init(struct zcv_backlog *b);
+int zcv_backlog_init(struct zcv_backlog *b, unsigned int queues);
 void zcv_backlog_free(struct zcv_backlog *b);
-bool zcv_backlog_push(struct zcv_backlog *b, const struct zcv_flush *flush);
-struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b);
+bool zcv_backlog_flush(struct zcv_backlog *b, const struct zcv_late *flush);
+bool zcv_backlog_put(struct zcv_backlog *b, u32 pool,
+		     const struct zcache_key *key, struct page *page);
+struct zcv_late *zcv_backlog_first(struct zcv_backlog *b);
+u32 zcv_backlog_after(struct zcv_backlog *b, u32 pool,
+		      const struct zcache_key *key, unsigned int nr);
+void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool);
 
 /* call.c */
 
@@ -230,7 +243,7 @@ struct zcv_flush *zcv_backlog_first(struct zcv_backlog *b);
  * @pool:	its pool, if it has to keep the rules of ephemeral pools
  * @req:	the request
  * @data:	the page of a PUT
- * @behind:	the backlog's tail when it came
+ * @behind:	how much of the backlog has to be sent before; with @pool only
  * @deadline:	jiffies at which the device counts as lost
  */
 struct zcv_call {
