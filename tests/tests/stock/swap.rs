@@ -21,6 +21,11 @@ crate::on_each_kernel! {
     fn swap_moves_with_the_device;
 }
 
+#[test]
+fn long_swap_moves_with_the_device_under_kasan_and_lockdep() {
+    swap_moves_with_the_device(Kernel::Debian13Debug);
+}
+
 fn swap_moves_with_the_device(kernel: Kernel) {
     crate::with_kernel("swap", kernel, Duration::from_secs(400), |s| {
         let (vm, daemon) = guest(s, kernel, "wait", None)?;
