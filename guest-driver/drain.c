@@ -7,7 +7,9 @@
  * memory, and served from there once. Loads while draining help, too: the page
  * counts as changed then, and is written to the disk when it is evicted.
  */
+#include <linux/blkdev.h>
 #include <linux/delay.h>
+#include <linux/highmem.h>
 #include "internal.h"
 
 /* How often progress is looked at. */
@@ -22,46 +24,98 @@
 /* The part of memory that rescued pages may take. */
 #define RESCUE_PART	4
 
-static int zcache_rescue_one(struct zcache_transport *t,
-			     struct zcache_pool *pool, unsigned long offset)
-{
-	struct zcache_key key;
-	struct page *page;
-	int err;
+/* The pages that the device is asked for at a time; under zcache_mutex. */
+static unsigned long zcache_taken_offset[ZCACHE_TAKE_BATCH];
+static struct zcache_io zcache_taken_io[ZCACHE_TAKE_BATCH];
 
-	if (pool->front)
-		return pool->front->take_back(pool, t, offset);
+static struct page *zcache_rescue_take(struct zcache_pool *pool,
+				       unsigned long offset)
+{
+	struct page *page;
+
 	if (zcache_swap_total(ZC_PAGE_RESCUED) >=
 	    totalram_pages() / RESCUE_PART)
-		return -ENOMEM;
+		return ERR_PTR(-ENOMEM);
 	page = alloc_page(GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
-	if (!page)
-		return -ENOMEM;
-	zcache_swap_key(&key, offset);
-	err = t->ops->get(t, pool, 0, &key, page);
-	if (!err)
-		err = zcache_swapmap_rescue(pool->map, offset, page);
-	if (err)
-		__free_page(page);
-	return err;
+	return page ?: ERR_PTR(-ENOMEM);
 }
 
 /*
  * A page that the device does not give back stays live: the kernel may have let
  * go of it meanwhile, and if not the next load finds out and deals with it.
  */
+static void zcache_rescue_taken(struct zcache_pool *pool, unsigned long offset,
+				struct page *page, int err)
+{
+	if (!err)
+		err = zcache_swapmap_rescue(pool->map, offset, page);
+	if (err)
+		__free_page(page);
+}
+
+/* For pools whose front-end has no other place: guest memory. */
+static const struct zcache_swap_front zcache_rescue_front = {
+	.take = zcache_rescue_take,
+	.taken = zcache_rescue_taken,
+};
+
+/*
+ * Takes a batch of pages back.
+ *
+ * Return: 0: there may be more, from *@offset on; -ENOENT: that was all;
+ * another error: no more can be taken now.
+ */
+static int zcache_take_back(struct zcache_transport *t,
+			    struct zcache_pool *pool,
+			    const struct zcache_swap_front *front,
+			    unsigned long *offset)
+{
+	struct zcache_io *io = zcache_taken_io;
+	unsigned int i, n = 0;
+	struct blk_plug plug;
+	int err = 0;
+
+	lockdep_assert_held(&zcache_mutex);
+	while (n < ZCACHE_TAKE_BATCH) {
+		if (!zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, offset)) {
+			err = -ENOENT;
+			break;
+		}
+		io[n].page = front->take(pool, *offset);
+		if (!IS_ERR(io[n].page)) {
+			zcache_swap_key(&io[n].key, *offset);
+			zcache_taken_offset[n++] = *offset;
+		} else if (io[n].page != ERR_PTR(-ENOENT)) {
+			err = PTR_ERR(io[n].page);
+			break;
+		}
+		++*offset;
+	}
+
+	t->ops->swap_many(t, pool, ZCACHE_OP_GET, io, n);
+	blk_start_plug(&plug);
+	for (i = 0; i < n; i++) {
+		front->taken(pool, zcache_taken_offset[i], io[i].page,
+			     io[i].err);
+		if (io[i].err == -EIO)
+			err = -EIO;
+	}
+	blk_finish_plug(&plug);
+	return err;
+}
+
 static void zcache_rescue_pool(struct zcache_transport *t,
 			       struct zcache_pool *pool)
 {
+	const struct zcache_swap_front *front = pool->front;
 	unsigned long offset = 0;
-	int err;
 
-	while (zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, &offset)) {
-		err = zcache_rescue_one(t, pool, offset);
-		if (err == -ENOMEM || err == -EIO)
-			return;
-		offset++;
-	}
+	if (!front)
+		front = &zcache_rescue_front;
+	while (!zcache_take_back(t, pool, front, &offset))
+		cond_resched();
+	if (front->finish)
+		front->finish(pool);
 }
 
 static void zcache_rescue(struct zcache_transport *t)

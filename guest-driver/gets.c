@@ -33,8 +33,9 @@ struct zcv_gets {
 	struct list_head slots;
 };
 
-static int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
-			  struct page *page)
+/* Return: as &zcache_transport_ops.get. */
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page)
 {
 	u16 status = le16_to_cpu(slot->result.status);
 

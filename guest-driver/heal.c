@@ -101,7 +101,9 @@ static void zcache_heal_work(struct work_struct *work)
 				continue;
 			if (zcache_heal(t, pool))
 				break;
-			if (pool->map && zcache_collect(t, pool))
+			/* The flush that ends a drain has them all. */
+			if (pool->map && zcache_stores_wanted() &&
+			    zcache_collect(t, pool))
 				break;
 		}
 	}

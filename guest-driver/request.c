@@ -114,7 +114,7 @@ void zcv_bad_status(struct zcv_queue *q, u16 status)
 }
 
 /* Return: 0: stored; -ENOSPC: nothing is stored under the key; -EIO. */
-static int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	u16 status = le16_to_cpu(slot->result.status);
 
@@ -405,5 +405,6 @@ const struct zcache_transport_ops zcv_transport_ops = {
 	.flush_wait = zcv_flush_wait,
 	.control = zcv_control,
 	.quiesce = zcv_quiesce_transport,
+	.swap_many = zcv_swap_many,
 	.show = zcv_show,
 };

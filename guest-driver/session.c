@@ -208,12 +208,14 @@ static void zcache_session_over_locked(void)
 		zcache_swapmap_replace_all(pool->map, ZC_PAGE_STALE,
 					   ZC_PAGE_NONE);
 		zcache_swapmap_replace_all(pool->map, ZC_PAGE_LIVE,
-					   ZC_PAGE_LOST);
+					   pool->front && pool->front->copied ?
+					   ZC_PAGE_NONE : ZC_PAGE_LOST);
 	}
 	lost = zcache_swap_total(ZC_PAGE_LOST);
 	if (lost && zcache_swap_loss != ZCACHE_LOSS_WRITETHROUGH)
-		pr_err("new device does not have the %lu swap pages of the old one: tasks that need them stay blocked\n",
-		       lost);
+		pr_err("new device does not have the %lu swap pages of the old one: tasks that need them %s\n",
+		       lost, zcache_swapin_offered() ? "stay blocked" :
+		       "get an I/O error");
 }
 
 /**

@@ -61,9 +61,8 @@ static int zcs_reset(struct zcs_disk *disk)
 		zcache_pool_remove(pool->id);
 		disk->pool = NULL;
 	}
-	if (disk->drain_page)
-		__free_page(disk->drain_page);
-	disk->drain_page = NULL;
+	zcs_return_free(disk->returning);
+	disk->returning = NULL;
 	disk->writethrough = false;
 	zcs_backing_close(disk);
 	return 0;
@@ -97,6 +96,8 @@ static int zcs_backing_open(struct zcs_disk *disk, char *path)
 	if (!disk->backing_path)
 		return -ENOMEM;
 	err = zcache_backing_open(&disk->backing, path, disk);
+	if (!err && bdev_logical_block_size(disk->backing.bdev) > PAGE_SIZE)
+		err = -EINVAL;
 	if (err)
 		zcs_backing_close(disk);
 	return err;
@@ -179,15 +180,15 @@ static int zcs_set_size(struct zcs_disk *disk, u64 size)
 		return -EBUSY;
 	if (!slots || (disk->writethrough && !disk->backing.bdev))
 		return -EINVAL;
-	disk->drain_page = alloc_page(GFP_KERNEL);
-	if (!disk->drain_page)
-		return -ENOMEM;
-	/* Without a backing device pages are brought back into memory. */
-	pool = zcache_swap_pool_add(slots, disk->backing.bdev ? &zcs_front :
-				    NULL, disk);
+	if (disk->backing.bdev && !disk->writethrough) {
+		disk->returning = zcs_return_alloc(disk);
+		if (!disk->returning)
+			return -ENOMEM;
+	}
+	pool = zcache_swap_pool_add(slots, zcs_front_of(disk), disk);
 	if (IS_ERR(pool)) {
-		__free_page(disk->drain_page);
-		disk->drain_page = NULL;
+		zcs_return_free(disk->returning);
+		disk->returning = NULL;
 		return PTR_ERR(pool);
 	}
 	disk->pool = pool;
@@ -270,6 +271,7 @@ static ssize_t zc_stat_show(struct device *dev, struct device_attribute *attr,
 		{ "pages_lost", ZC_PAGE_LOST },
 		{ "pages_rescued", ZC_PAGE_RESCUED },
 		{ "pages_bad", ZC_PAGE_BAD },
+		{ "pages_busy", ZC_PAGE_BUSY },
 	};
 	static const struct {
 		const char *name;
@@ -307,6 +309,8 @@ static ssize_t zc_stat_show(struct device *dev, struct device_attribute *attr,
 			     atomic_long_read(&disk->backing_reads));
 	len += sysfs_emit_at(buf, len, "backing_writes %ld\n",
 			     atomic_long_read(&disk->backing_writes));
+	len += sysfs_emit_at(buf, len, "backing_errors %ld\n",
+			     atomic_long_read(&disk->backing_errors));
 	len += sysfs_emit_at(buf, len, "slot_frees %ld\n",
 			     atomic_long_read(&disk->slot_frees));
 unlock:

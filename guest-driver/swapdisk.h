@@ -7,10 +7,18 @@
 
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/mempool.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
 #include "zcache_swap.h"
 #include "compat.h"
+
+/* Pages that go to or from the device at a time; a bit of a long for each. */
+#define ZCS_CHUNK	32
+
+#define ZCS_PAGE_SECTORS	(PAGE_SIZE >> SECTOR_SHIFT)
+
+struct zcs_return;
 
 /**
  * struct zcs_disk - a swap disk
@@ -24,11 +32,14 @@
  * @pool:	its pool; NULL while it has no size
  * @slots:	pages of it
  * @draining:	no page is stored on the device
+ * @splits:	first parts of bios that are too long
+ * @chunks:	room for the requests of a chunk
  * @bios:	for the backing device
- * @drain_page:	for a page on its way back; under zcache_mutex
+ * @returning:	pages on their way back, if there is a backing device
  * @settled:	slots that are in ZC_PAGE_BUSY no more
  * @backing_reads: pages read from the backing device
  * @backing_writes: pages written to it
+ * @backing_errors: of these, how many failed
  * @slot_frees:	slots that the kernel let go of
  */
 struct zcs_disk {
@@ -42,19 +53,42 @@ struct zcs_disk {
 	struct zcache_pool *pool;
 	unsigned long slots;
 	bool draining;
+	struct bio_set splits;
+	mempool_t chunks;
 	struct bio_set bios;
-	struct page *drain_page;
+	struct zcs_return *returning;
 	wait_queue_head_t settled;
 	atomic_long_t backing_reads;
 	atomic_long_t backing_writes;
+	atomic_long_t backing_errors;
 	atomic_long_t slot_frees;
 };
 
+/* swapdisk_slot.c */
+bool zcs_busy(struct zcs_disk *disk, unsigned long slot);
+enum zcache_page_state zcs_claim(struct zcs_disk *disk, unsigned long slot);
+void zcs_settle(struct zcs_disk *disk, unsigned long slot,
+		enum zcache_page_state to);
+void zcs_lose(struct zcs_disk *disk, unsigned long slot);
+void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot);
+void zcs_discard(struct zcs_disk *disk, unsigned long slot,
+		 unsigned long count);
+
+/* swapdisk_backing.c */
+int zcs_backing_init(struct zcs_disk *disk);
+void zcs_backing_exit(struct zcs_disk *disk);
+void zcs_backing_submit(struct zcs_disk *disk, struct bio *parent,
+			unsigned long slot, unsigned long mask,
+			enum zcache_page_state end, unsigned long seq);
+
+/* swapdisk_return.c */
+const struct zcache_swap_front *zcs_front_of(struct zcs_disk *disk);
+struct zcs_return *zcs_return_alloc(struct zcs_disk *disk);
+void zcs_return_free(struct zcs_return *r);
+
 /* swapdisk_io.c */
-extern const struct zcache_swap_front zcs_front;
 int zcs_io_init(struct zcs_disk *disk);
 void zcs_io_exit(struct zcs_disk *disk);
 void zcs_submit_bio(struct bio *bio);
-void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot);
 
 #endif /* _ZCACHE_SWAPDISK_H */

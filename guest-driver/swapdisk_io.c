@@ -2,246 +2,263 @@
 /*
  * Pages of a swap disk: between the kernel, the device and the backing device.
  *
- * A bio is taken apart into pages, each of which goes its own way. A page that
- * the device takes is copied before zcs_submit_bio() returns; one for the
- * backing device gets a bio of its own, and the last of these ends the parent.
+ * A bio is handled in chunks of pages. All pages of a chunk that go to or from
+ * the device do so together; when the device has answered, those for the
+ * backing device follow (swapdisk_backing.c). A bio of more than a chunk is
+ * split: what is left of it comes when the chunk's transfers are under way.
  *
  * Who calls: reclaim (PF_MEMALLOC), page faults, swapoff, and whoever opens the
  * disk. All may sleep, and none may wait for memory: the states of all slots
- * exist since the disk has a size, and bios come from a pool of the disk. That
- * pool has a rescuer, because bios submitted from here wait in
- * current->bio_list until we return.
- *
- * A slot is written, and brought back, in ZC_PAGE_BUSY, which its owner alone
- * ends. docs/ordering.md says why that is enough.
+ * exist since the disk has a size, and all else comes from pools of the disk.
+ * A chunk holds on to what it took from them as long as the device may take to
+ * answer, but not while it waits for a device to come back.
  */
 #include <linux/highmem.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include "swapdisk.h"
 
-/* Bios that can always be had. */
-#define BIOS		64
+/* Chunks, and first parts of bios, that can always be had. */
+#define CHUNKS		4
+#define SPLITS		4
 
 /* How often a blocked read says so. */
 #define WAIT_SECONDS	10
 
-#define SECTORS_SHIFT	(PAGE_SHIFT - SECTOR_SHIFT)
-
 /**
- * struct zcs_child - a page's transfer to or from the backing device
- * @disk:	the disk
- * @parent:	the bio that the page is of
- * @slot:	its slot
- * @end:	state of the slot when it is written
- * @bio:	the transfer; last, for its vector follows
+ * struct zcs_chunk - consecutive pages of a bio
+ * @slot:	slot of the first one
+ * @count:	how many
+ * @page:	the pages
+ * @old:	writes: what states their slots were in
+ * @err:	what became of each
+ * @nr_io:	how many go to or from the device
+ * @io:		these
+ * @number:	which pages of the chunk these are
  */
-struct zcs_child {
-	struct zcs_disk *disk;
-	struct bio *parent;
+struct zcs_chunk {
 	unsigned long slot;
-	enum zcache_page_state end;
-	struct bio bio;
+	unsigned int count;
+	struct page *page[ZCS_CHUNK];
+	u8 old[ZCS_CHUNK];
+	int err[ZCS_CHUNK];
+	unsigned int nr_io;
+	struct zcache_io io[ZCS_CHUNK];
+	u8 number[ZCS_CHUNK];
 };
 
 int zcs_io_init(struct zcs_disk *disk)
 {
+	int err;
+
 	init_waitqueue_head(&disk->settled);
-	return bioset_init(&disk->bios, BIOS, offsetof(struct zcs_child, bio),
-			   BIOSET_NEED_BVECS | BIOSET_NEED_RESCUER);
+	err = bioset_init(&disk->splits, SPLITS, 0, 0);
+	if (err)
+		return err;
+	err = mempool_init_kmalloc_pool(&disk->chunks, CHUNKS,
+					sizeof(struct zcs_chunk));
+	if (err)
+		goto exit_splits;
+	err = zcs_backing_init(disk);
+	if (err)
+		goto exit_chunks;
+	return 0;
+exit_chunks:
+	mempool_exit(&disk->chunks);
+exit_splits:
+	bioset_exit(&disk->splits);
+	return err;
 }
 
 void zcs_io_exit(struct zcs_disk *disk)
 {
-	bioset_exit(&disk->bios);
+	zcs_backing_exit(disk);
+	mempool_exit(&disk->chunks);
+	bioset_exit(&disk->splits);
 }
 
-static bool zcs_busy(struct zcs_disk *disk, unsigned long slot)
+static struct zcs_chunk *zcs_chunk_of(struct zcs_disk *disk, struct bio *bio,
+				      unsigned long slot)
 {
-	return zcache_swapmap_get(disk->pool->map, slot) == ZC_PAGE_BUSY;
+	struct zcs_chunk *chunk = mempool_alloc(&disk->chunks, GFP_NOIO);
+	struct bvec_iter iter;
+	struct bio_vec vec;
+
+	chunk->slot = slot;
+	chunk->count = 0;
+	chunk->nr_io = 0;
+	bio_for_each_segment(vec, bio, iter)
+		chunk->page[chunk->count++] = vec.bv_page;
+	return chunk;
 }
 
-/* Makes the slot ours. Return: the state it was in. */
-static enum zcache_page_state zcs_claim(struct zcs_disk *disk,
-					unsigned long slot)
+/* Page @i of the chunk goes to or from the device. */
+static void zcs_chunk_add_io(struct zcs_chunk *chunk, unsigned int i)
 {
-	enum zcache_page_state old;
+	struct zcache_io *io = &chunk->io[chunk->nr_io];
 
-	for (;;) {
-		wait_event(disk->settled, !zcs_busy(disk, slot));
-		old = zcache_swapmap_get(disk->pool->map, slot);
-		if (old != ZC_PAGE_BUSY &&
-		    zcache_swapmap_change(disk->pool->map, slot, old,
-					  ZC_PAGE_BUSY))
-			return old;
-	}
+	chunk->number[chunk->nr_io++] = i;
+	zcache_swap_key(&io->key, chunk->slot + i);
+	io->page = chunk->page[i];
 }
 
-static void zcs_settle(struct zcs_disk *disk, unsigned long slot,
-		       enum zcache_page_state to)
-{
-	zcache_swapmap_change(disk->pool->map, slot, ZC_PAGE_BUSY, to);
-	if (wq_has_sleeper(&disk->settled))
-		wake_up_all(&disk->settled);
-}
-
-static void zcs_child_end(struct bio *bio)
-{
-	struct zcs_child *child = container_of(bio, struct zcs_child, bio);
-	struct bio *parent = child->parent;
-
-	if (op_is_write(bio_op(bio)))
-		zcs_settle(child->disk, child->slot,
-			   bio->bi_status ? ZC_PAGE_BAD : child->end);
-	if (bio->bi_status)
-		parent->bi_status = bio->bi_status;
-	bio_put(bio);
-	bio_endio(parent);
-}
-
-/*
- * Moves a page between the parent and the backing device, without waiting. A
- * slot that is written is ours, and @end is its state then.
- */
-static void zcs_child_submit(struct zcs_disk *disk, struct bio *parent,
-			     struct page *page, unsigned long slot,
-			     enum zcache_page_state end)
-{
-	struct zcs_child *child;
-	struct bio *bio;
-
-	bio = bio_alloc_bioset(disk->backing.bdev, 1,
-			       bio_op(parent) | (parent->bi_opf & REQ_SYNC),
-			       GFP_NOIO, &disk->bios);
-	child = container_of(bio, struct zcs_child, bio);
-	child->disk = disk;
-	child->parent = parent;
-	child->slot = slot;
-	child->end = end;
-	bio->bi_iter.bi_sector = (sector_t)slot << SECTORS_SHIFT;
-	bio->bi_end_io = zcs_child_end;
-	__bio_add_page(bio, page, PAGE_SIZE, 0);
-	bio_inc_remaining(parent);
-	atomic_long_inc(op_is_write(bio_op(bio)) ? &disk->backing_writes :
-			&disk->backing_reads);
-	submit_bio_noacct(bio);
-}
-
-/*
- * Offers a page to the device. Within zcache_srcu; the slot is ours.
- *
- * Return: 0: accepted; -ENOSPC: the device has nothing in the slot; -EIO: it
- * may have this page; -ENODEV: it was not asked.
- */
-static int zcs_store(struct zcs_disk *disk, unsigned long slot,
-		     struct page *page)
+/* Return: the way to the device, if it may be offered a page; else NULL. */
+static struct zcache_transport *zcs_store_transport(struct zcs_disk *disk)
 {
 	struct zcache_pool *pool = disk->pool;
 	struct zcache_transport *t;
-	struct zcache_key key;
-	int err;
 
 	t = zcache_transport_of(pool, ZC_STORE_UNATTACHED, ZC_STORE_INACTIVE);
-	if (!t)
-		return -ENODEV;
-	if (!zcache_stores_wanted() || READ_ONCE(disk->draining)) {
+	if (t && (!zcache_stores_wanted() || READ_ONCE(disk->draining))) {
 		zcache_count(pool, ZC_STORE_DRAINING);
-		return -ENODEV;
+		return NULL;
 	}
-	zcache_swap_key(&key, slot);
-	err = t->ops->store(t, pool, &key, page);
+	return t;
+}
+
+static void zcs_count_store(struct zcache_pool *pool, int err)
+{
 	switch (err) {
 	case 0:
 		zcache_count(pool, ZC_STORES);
-		return 0;
+		break;
 	case -ENOSPC:
 		zcache_count(pool, ZC_STORE_REFUSED);
-		return -ENOSPC;
+		break;
 	default:
 		zcache_count(pool, ZC_STORE_FAILED);
-		return -EIO;
+		break;
 	}
 }
 
 /*
- * Tells the device, if it is there, that a slot's page is not needed. Within
- * zcache_srcu.
+ * Offers pages to the device. Within zcache_srcu; the slots are ours.
+ *
+ * A stale or bad slot is not stored to, for the collector's flush for it may be
+ * under way.
+ *
+ * Sets @chunk->err: 0: accepted; -ENOSPC: the device has nothing in the slot;
+ * -EIO: it may have this page; -ENODEV: it was not asked.
  */
-static bool zcs_flush(struct zcs_disk *disk, unsigned long slot)
+static void zcs_store(struct zcs_disk *disk, struct zcs_chunk *chunk)
 {
-	struct zcache_transport *t;
-	struct zcache_key key;
+	struct zcache_transport *t = NULL, *now;
+	unsigned int i;
 
-	t = zcache_transport_of(disk->pool, ZC_INVALIDATE_DEFERRED,
-				ZC_INVALIDATE_DEFERRED);
+	for (i = 0; i < chunk->count; i++) {
+		chunk->err[i] = -ENODEV;
+		if (chunk->old[i] == ZC_PAGE_STALE ||
+		    chunk->old[i] == ZC_PAGE_BAD) {
+			zcache_count(disk->pool, ZC_STORE_STALE);
+			continue;
+		}
+		now = zcs_store_transport(disk);
+		if (now) {
+			t = now;
+			zcs_chunk_add_io(chunk, i);
+		}
+	}
 	if (!t)
-		return false;
-	zcache_swap_key(&key, slot);
-	return t->ops->flush(t, disk->pool, ZCACHE_OP_FLUSH_PAGE, &key, 0);
+		return;
+	t->ops->swap_many(t, disk->pool, ZCACHE_OP_PUT, chunk->io,
+			  chunk->nr_io);
+	for (i = 0; i < chunk->nr_io; i++) {
+		chunk->err[chunk->number[i]] = chunk->io[i].err;
+		zcs_count_store(disk->pool, chunk->io[i].err);
+	}
 }
 
 /*
- * With the older page of a slot on the device and this one not, the slot is
- * stale: it is read from the backing device, and the collector flushes it. A
- * stale slot is not stored to, for that flush may be under way.
+ * State of a slot that was offered to the device with result @err. With an
+ * older page on the device, and this one not, it is stale: it is read from the
+ * backing device, and the collector flushes it.
  */
-static void zcs_write_page(struct zcs_disk *disk, struct bio *bio,
-			   struct page *page, unsigned long slot)
+static enum zcache_page_state zcs_stored(enum zcache_page_state old, int err)
 {
-	enum zcache_page_state end, old = zcs_claim(disk, slot);
-	int srcu, err = -ENODEV;
+	switch (err) {
+	case 0:
+		return ZC_PAGE_LIVE;
+	case -ENOSPC:
+		return ZC_PAGE_NONE;
+	case -ENODEV:
+		if (old == ZC_PAGE_LIVE || old == ZC_PAGE_STALE ||
+		    old == ZC_PAGE_BAD)
+			return ZC_PAGE_STALE;
+		return ZC_PAGE_NONE;
+	default:
+		return ZC_PAGE_STALE;
+	}
+}
 
-	if (old == ZC_PAGE_RESCUED)
-		zcache_swapmap_drop_rescued(disk->pool->map, slot);
+/* The page is with nobody, if it was not accepted. */
+static void zcs_settle_unbacked(struct zcs_disk *disk, unsigned long slot,
+				enum zcache_page_state end)
+{
+	zcs_settle(disk, slot, end == ZC_PAGE_NONE ? ZC_PAGE_LOST : end);
+	if (end == ZC_PAGE_STALE)
+		zcache_heal_schedule();
+}
+
+static void zcs_write(struct zcs_disk *disk, struct bio *bio,
+		      unsigned long slot)
+{
+	unsigned long live = 0, stale = 0, none = 0, seq, bit;
+	struct zcs_chunk *chunk = zcs_chunk_of(disk, bio, slot);
+	const bool backed = disk->backing.bdev;
+	enum zcache_page_state end;
+	unsigned int i;
+	int srcu;
+
+	for (i = 0; i < chunk->count; i++) {
+		chunk->old[i] = zcs_claim(disk, slot + i);
+		if (chunk->old[i] == ZC_PAGE_RESCUED)
+			zcache_swapmap_drop_rescued(disk->pool->map, slot + i);
+	}
 
 	srcu = srcu_read_lock(&zcache_srcu);
-	if (old == ZC_PAGE_STALE || old == ZC_PAGE_BAD)
-		zcache_count(disk->pool, ZC_STORE_STALE);
-	else
-		err = zcs_store(disk, slot, page);
-
-	if (!err)
-		end = ZC_PAGE_LIVE;
-	else if (err == -EIO || (err == -ENODEV && (old == ZC_PAGE_LIVE ||
-						    old == ZC_PAGE_STALE ||
-						    old == ZC_PAGE_BAD)))
-		end = ZC_PAGE_STALE;
-	else
-		end = ZC_PAGE_NONE;
-
-	if (disk->backing.bdev && (err || disk->writethrough)) {
-		srcu_read_unlock(&zcache_srcu, srcu);
-		zcs_child_submit(disk, bio, page, slot, end);
-		return;
+	seq = zcache_attach_seq();
+	zcs_store(disk, chunk);
+	for (i = 0; i < chunk->count; i++) {
+		bit = BIT(i);
+		end = zcs_stored(chunk->old[i], chunk->err[i]);
+		if (backed && (chunk->err[i] || disk->writethrough)) {
+			if (end == ZC_PAGE_LIVE)
+				live |= bit;
+			else if (end == ZC_PAGE_STALE)
+				stale |= bit;
+			else
+				none |= bit;
+			continue;
+		}
+		if (chunk->err[i])
+			bio->bi_status = BLK_STS_IOERR;
+		/* In the section: a drain that waited for it sees the page. */
+		zcs_settle_unbacked(disk, slot + i, end);
 	}
-	if (err) {
-		bio->bi_status = BLK_STS_IOERR;
-		if (end == ZC_PAGE_NONE)
-			end = ZC_PAGE_LOST;
-		else
-			zcache_heal_schedule();
-	}
-	/* In the read section: a drain that waited for it sees the page. */
-	zcs_settle(disk, slot, end);
 	srcu_read_unlock(&zcache_srcu, srcu);
+	mempool_free(chunk, &disk->chunks);
+
+	zcs_backing_submit(disk, bio, slot, live, ZC_PAGE_LIVE, seq);
+	zcs_backing_submit(disk, bio, slot, stale, ZC_PAGE_STALE, seq);
+	zcs_backing_submit(disk, bio, slot, none, ZC_PAGE_NONE, seq);
 }
 
 /*
- * One try to read a page from where it is.
+ * Reads a page that is not on the device.
  *
- * Return: 0; -ENOENT: it is on the backing device; -EAGAIN: its device is away;
- * -ESTALE: it was moved meanwhile; -EIO: nobody has it.
+ * Return: 0; -EINPROGRESS: it is on the device; -ENOENT: on the backing device;
+ * -ESTALE: it is moved just now; -ENODATA: no device has it any more; -EIO: it
+ * was never written.
  */
-static int zcs_read_once(struct zcs_disk *disk, struct page *page,
+static int zcs_read_here(struct zcs_disk *disk, struct page *page,
 			 unsigned long slot)
 {
-	const int elsewhere = disk->writethrough ? -ENOENT : -EIO;
 	struct zcache_pool *pool = disk->pool;
-	struct zcache_transport *t;
-	struct zcache_key key;
-	int err;
+	bool copied;
 
 	switch (zcache_swapmap_get(pool->map, slot)) {
+	case ZC_PAGE_LIVE:
+		return -EINPROGRESS;
 	case ZC_PAGE_NONE:
 		if (disk->backing.bdev)
 			return -ENOENT;
@@ -254,58 +271,108 @@ static int zcs_read_once(struct zcs_disk *disk, struct page *page,
 		if (!zcache_swapmap_change(pool->map, slot, ZC_PAGE_RESCUED,
 					   ZC_PAGE_BUSY))
 			return -ESTALE;
-		err = zcache_swapmap_copy_rescued(pool->map, slot, page) ?
-			0 : -EIO;
+		copied = zcache_swapmap_copy_rescued(pool->map, slot, page);
 		zcs_settle(disk, slot, ZC_PAGE_RESCUED);
 		zcache_count(pool, ZC_LOAD_RESCUED);
-		return err;
+		return copied ? 0 : -EIO;
 	case ZC_PAGE_LOST:
 		zcache_count(pool, ZC_LOAD_LOST);
-		return elsewhere;
+		return disk->writethrough ? -ENOENT : -ENODATA;
 	case ZC_PAGE_BUSY:
 		return -ESTALE;
-	case ZC_PAGE_LIVE:
-		break;
 	default:
 		return -EIO;
 	}
-
-	t = zcache_transport_of(pool, ZC_LOAD_UNATTACHED, ZC_LOAD_UNATTACHED);
-	if (!t)
-		return disk->writethrough ? -ENOENT : -EAGAIN;
-	zcache_swap_key(&key, slot);
-	err = t->ops->get(t, pool, 0, &key, page);
-	if (!err) {
-		zcache_count(pool, ZC_LOADS);
-		return 0;
-	}
-	if (err == -EIO)
-		return disk->writethrough ? -ENOENT : -EAGAIN;
-	if (!zcache_swapmap_change(pool->map, slot, ZC_PAGE_LIVE, ZC_PAGE_LOST))
-		return -ESTALE;
-	pr_err("device has not kept the page in slot %lu of %s\n", slot,
-	       disk->gendisk->disk_name);
-	zcache_count(pool, ZC_LOAD_LOST);
-	return elsewhere;
 }
 
 /*
- * A page whose device is away is waited for, as long as that may come back with
- * it: an attach that resumes the session has it, another makes the page lost.
+ * Judges the device's answer to a get.
+ *
+ * Return: as zcs_read_here(), or -EAGAIN: the device is away.
  */
-static int zcs_read_somewhere(struct zcs_disk *disk, struct page *page,
+static int zcs_loaded(struct zcs_disk *disk, unsigned long slot, int err)
+{
+	switch (err) {
+	case 0:
+		zcache_count(disk->pool, ZC_LOADS);
+		return 0;
+	case -EIO:
+		return disk->writethrough ? -ENOENT : -EAGAIN;
+	default:
+		if (!zcache_swapmap_change(disk->pool->map, slot, ZC_PAGE_LIVE,
+					   ZC_PAGE_LOST))
+			return -ESTALE;
+		zcs_lose(disk, slot);
+		return disk->writethrough ? -ENOENT : -ENODATA;
+	}
+}
+
+/* One try to read pages from where they are. Sets @chunk->err as above. */
+static void zcs_read_once(struct zcs_disk *disk, struct zcs_chunk *chunk)
+{
+	struct zcache_transport *t = NULL, *now;
+	unsigned int i, number;
+	int srcu;
+
+	chunk->nr_io = 0;
+	srcu = srcu_read_lock(&zcache_srcu);
+	for (i = 0; i < chunk->count; i++) {
+		chunk->err[i] = zcs_read_here(disk, chunk->page[i],
+					      chunk->slot + i);
+		if (chunk->err[i] != -EINPROGRESS)
+			continue;
+		now = zcache_transport_of(disk->pool, ZC_LOAD_UNATTACHED,
+					  ZC_LOAD_UNATTACHED);
+		if (now) {
+			t = now;
+			zcs_chunk_add_io(chunk, i);
+		} else {
+			chunk->err[i] = disk->writethrough ? -ENOENT : -EAGAIN;
+		}
+	}
+	if (t)
+		t->ops->swap_many(t, disk->pool, ZCACHE_OP_GET, chunk->io,
+				  chunk->nr_io);
+	for (i = 0; i < chunk->nr_io; i++) {
+		number = chunk->number[i];
+		chunk->err[number] = zcs_loaded(disk, chunk->slot + number,
+						chunk->io[i].err);
+	}
+	srcu_read_unlock(&zcache_srcu, srcu);
+}
+
+/* As zcs_read_once(), for one page. */
+static int zcs_read_one(struct zcs_disk *disk, struct page *page,
+			unsigned long slot)
+{
+	struct zcs_chunk *chunk = mempool_alloc(&disk->chunks, GFP_NOIO);
+	int err;
+
+	chunk->slot = slot;
+	chunk->count = 1;
+	chunk->page[0] = page;
+	zcs_read_once(disk, chunk);
+	err = chunk->err[0];
+	mempool_free(chunk, &disk->chunks);
+	return err;
+}
+
+/*
+ * Goes on with a page whose first try did not say where it is. While its device
+ * is away it is waited for, as long as that may come back with it: an attach
+ * that resumes the session has it, another makes the page lost.
+ */
+static int zcs_read_patiently(struct zcs_disk *disk, struct page *page,
 			      unsigned long slot)
 {
 	bool counted = false;
 	unsigned long seq;
-	int srcu, err;
+	int err;
 
 	for (;;) {
 		wait_event(disk->settled, !zcs_busy(disk, slot));
 		seq = zcache_attach_seq();
-		srcu = srcu_read_lock(&zcache_srcu);
-		err = zcs_read_once(disk, page, slot);
-		srcu_read_unlock(&zcache_srcu, srcu);
+		err = zcs_read_one(disk, page, slot);
 		if (err == -ESTALE)
 			continue;
 		if (err != -EAGAIN)
@@ -322,87 +389,125 @@ static int zcs_read_somewhere(struct zcs_disk *disk, struct page *page,
 	}
 }
 
-static void zcs_read_page(struct zcs_disk *disk, struct bio *bio,
-			  struct page *page, unsigned long slot)
+/* A page that was read, or can't be. It may be the policy to panic then. */
+static void zcs_read_end(struct bio *bio, struct page *page, int err)
 {
-	switch (zcs_read_somewhere(disk, page, slot)) {
-	case 0:
-		flush_dcache_page(page);
-		break;
-	case -ENOENT:
-		zcs_child_submit(disk, bio, page, slot, ZC_PAGE_NONE);
-		break;
-	default:
+	if (err == -ENODATA)
+		zcache_waits_for_lost();
+	if (err)
 		bio->bi_status = BLK_STS_IOERR;
-		break;
-	}
+	else
+		flush_dcache_page(page);
 }
 
-static void zcs_free_slot(struct zcs_disk *disk, unsigned long slot)
+/* The pages in @again. Return: which of them are on the backing device. */
+static unsigned long zcs_read_rest(struct zcs_disk *disk, struct bio *bio,
+				   unsigned long slot, unsigned long again)
 {
-	struct zcache_pool *pool = disk->pool;
-	int srcu;
+	unsigned long backing = 0;
+	struct bvec_iter iter;
+	struct bio_vec vec;
+	unsigned int i = 0;
+	int err;
 
-	srcu = srcu_read_lock(&zcache_srcu);
-	/*
-	 * The kernel gives the slot to nobody else before we return, so it can
-	 * become stale after the fact. One that is being brought back stays
-	 * with whoever does that.
-	 */
-	if (zcache_swapmap_release(pool->map, slot) == ZC_PAGE_LIVE &&
-	    !zcs_flush(disk, slot)) {
-		zcache_swapmap_change(pool->map, slot, ZC_PAGE_NONE,
-				      ZC_PAGE_STALE);
-		zcache_heal_schedule();
+	bio_for_each_segment(vec, bio, iter) {
+		if (test_bit(i, &again)) {
+			err = zcs_read_patiently(disk, vec.bv_page, slot + i);
+			if (err == -ENOENT)
+				backing |= BIT(i);
+			else
+				zcs_read_end(bio, vec.bv_page, err);
+		}
+		i++;
 	}
-	srcu_read_unlock(&zcache_srcu, srcu);
+	return backing;
 }
 
-/**
- * zcs_slot_free_notify - the kernel let go of a slot
- * @bdev:	the disk
- * @slot:	the slot
- *
- * Context: Any; under the locks of the swap area, interrupts may be off.
+static void zcs_read(struct zcs_disk *disk, struct bio *bio, unsigned long slot)
+{
+	struct zcs_chunk *chunk = zcs_chunk_of(disk, bio, slot);
+	unsigned long backing = 0, again = 0;
+	unsigned int i;
+
+	zcs_read_once(disk, chunk);
+	for (i = 0; i < chunk->count; i++) {
+		switch (chunk->err[i]) {
+		case -ENOENT:
+			backing |= BIT(i);
+			break;
+		case -ESTALE:
+		case -EAGAIN:
+			again |= BIT(i);
+			break;
+		default:
+			zcs_read_end(bio, chunk->page[i], chunk->err[i]);
+			break;
+		}
+	}
+	mempool_free(chunk, &disk->chunks);
+
+	if (again)
+		backing |= zcs_read_rest(disk, bio, slot, again);
+	zcs_backing_submit(disk, bio, slot, backing, ZC_PAGE_NONE, 0);
+}
+
+/*
+ * Splits a chunk off. What is left waits in current->bio_list, behind what the
+ * chunk submits to the backing device.
  */
-void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot)
+static struct bio *zcs_first_chunk(struct zcs_disk *disk, struct bio *bio)
 {
-	struct zcs_disk *disk = bdev->bd_disk->private_data;
+	struct bio *first;
 
-	if (!disk->pool || slot >= disk->slots)
-		return;
-	atomic_long_inc(&disk->slot_frees);
-	zcs_free_slot(disk, slot);
+	if (bio_sectors(bio) <= ZCS_CHUNK * ZCS_PAGE_SECTORS)
+		return bio;
+	first = bio_split(bio, ZCS_CHUNK * ZCS_PAGE_SECTORS, GFP_NOIO,
+			  &disk->splits);
+	if (IS_ERR_OR_NULL(first))
+		return NULL;
+	bio_chain(first, bio);
+	submit_bio_noacct(bio);
+	return first;
 }
 
-static void zcs_discard(struct zcs_disk *disk, unsigned long slot,
-			unsigned long count)
+/* The limits of the disk see to it that this is always so. */
+static bool zcs_whole_pages(struct bio *bio)
 {
-	for (; count; count--, slot++) {
-		if (zcache_swapmap_get(disk->pool->map, slot) != ZC_PAGE_NONE)
-			zcs_free_slot(disk, slot);
-		cond_resched();
-	}
+	struct bvec_iter iter;
+	struct bio_vec vec;
+
+	bio_for_each_segment(vec, bio, iter)
+		if (WARN_ON_ONCE(vec.bv_len != PAGE_SIZE))
+			return false;
+	return true;
 }
 
 static void zcs_transfer(struct zcs_disk *disk, struct bio *bio,
 			 unsigned long slot)
 {
-	struct bvec_iter iter;
-	struct bio_vec vec;
+	struct bio *chunk = zcs_whole_pages(bio) ? zcs_first_chunk(disk, bio) :
+			    NULL;
 
-	bio_for_each_segment(vec, bio, iter) {
-		/* The limits of the disk see to it that this does not happen. */
-		if (WARN_ON_ONCE(vec.bv_len != PAGE_SIZE)) {
-			bio->bi_status = BLK_STS_IOERR;
-			return;
-		}
-		if (op_is_write(bio_op(bio)))
-			zcs_write_page(disk, bio, vec.bv_page, slot);
-		else
-			zcs_read_page(disk, bio, vec.bv_page, slot);
-		slot++;
+	if (!chunk) {
+		bio_io_error(bio);
+		return;
 	}
+	if (op_is_write(bio_op(chunk)))
+		zcs_write(disk, chunk, slot);
+	else
+		zcs_read(disk, chunk, slot);
+	bio_endio(chunk);
+}
+
+static bool zcs_within(struct zcs_disk *disk, struct bio *bio)
+{
+	sector_t all = (sector_t)disk->slots * ZCS_PAGE_SECTORS;
+	sector_t first = bio->bi_iter.bi_sector;
+	sector_t count = bio_sectors(bio);
+
+	return IS_ALIGNED(first, ZCS_PAGE_SECTORS) &&
+	       IS_ALIGNED(bio->bi_iter.bi_size, PAGE_SIZE) &&
+	       first <= all && count <= all - first;
 }
 
 /**
@@ -414,13 +519,9 @@ static void zcs_transfer(struct zcs_disk *disk, struct bio *bio,
 void zcs_submit_bio(struct bio *bio)
 {
 	struct zcs_disk *disk = bio->bi_bdev->bd_disk->private_data;
-	sector_t sector = bio->bi_iter.bi_sector;
-	unsigned long slot = sector >> SECTORS_SHIFT;
-	unsigned long count = bio->bi_iter.bi_size >> PAGE_SHIFT;
+	unsigned long slot = bio->bi_iter.bi_sector / ZCS_PAGE_SECTORS;
 
-	if (sector & ((1 << SECTORS_SHIFT) - 1) ||
-	    bio->bi_iter.bi_size & ~PAGE_MASK ||
-	    slot > disk->slots || count > disk->slots - slot) {
+	if (!zcs_within(disk, bio)) {
 		bio_io_error(bio);
 		return;
 	}
@@ -428,9 +529,9 @@ void zcs_submit_bio(struct bio *bio)
 	case REQ_OP_READ:
 	case REQ_OP_WRITE:
 		zcs_transfer(disk, bio, slot);
-		break;
+		return;
 	case REQ_OP_DISCARD:
-		zcs_discard(disk, slot, count);
+		zcs_discard(disk, slot, bio->bi_iter.bi_size >> PAGE_SHIFT);
 		break;
 	default:
 		bio->bi_status = BLK_STS_NOTSUPP;
@@ -438,52 +539,3 @@ void zcs_submit_bio(struct bio *bio)
 	}
 	bio_endio(bio);
 }
-
-static int zcs_write_back(struct zcs_disk *disk, unsigned long slot)
-{
-	struct bio *bio;
-	int err;
-
-	bio = bio_alloc_bioset(disk->backing.bdev, 1, REQ_OP_WRITE | REQ_SYNC,
-			       GFP_NOIO, &disk->bios);
-	bio->bi_iter.bi_sector = (sector_t)slot << SECTORS_SHIFT;
-	__bio_add_page(bio, disk->drain_page, PAGE_SIZE, 0);
-	atomic_long_inc(&disk->backing_writes);
-	err = submit_bio_wait(bio);
-	bio_put(bio);
-	return err;
-}
-
-/*
- * Brings a page back from the device. What is written to the slot meanwhile
- * waits until it is there, and so do reads. The device's copy is left to the
- * flush that ends a drain.
- */
-static int zcs_take_back(struct zcache_pool *pool, struct zcache_transport *t,
-			 unsigned long slot)
-{
-	struct zcs_disk *disk = pool->owner;
-	struct zcache_key key;
-	int err = 0;
-
-	if (!zcache_swapmap_change(pool->map, slot, ZC_PAGE_LIVE, ZC_PAGE_BUSY))
-		return -ENOENT;
-	if (disk->writethrough)
-		goto settle;
-	zcache_swap_key(&key, slot);
-	err = t->ops->get(t, pool, 0, &key, disk->drain_page);
-	if (!err)
-		err = zcs_write_back(disk, slot) ? -EIO : 0;
-	/* Still live: the next read finds out, and deals with it. */
-	if (err) {
-		zcs_settle(disk, slot, ZC_PAGE_LIVE);
-		return err;
-	}
-settle:
-	zcs_settle(disk, slot, ZC_PAGE_STALE);
-	return 0;
-}
-
-const struct zcache_swap_front zcs_front = {
-	.take_back = zcs_take_back,
-};

@@ -148,6 +148,18 @@ struct zcache_get {
 };
 
 /**
+ * struct zcache_io - one of several pages that are stored or got together
+ * @key:	its key
+ * @page:	the page
+ * @err:	set to what &zcache_transport_ops.store or .get would return
+ */
+struct zcache_io {
+	struct zcache_key key;
+	struct page *page;
+	int err;
+};
+
+/**
  * struct zcache_transport_ops - what a transport does for the pool table
  *
  * For each (pool, object) operations take effect in the order of the calls.
@@ -181,6 +193,9 @@ struct zcache_get {
  *	Context: process, sleeps. Return: 0 or -EIO: lost.
  * @show: Prints "key value" lines about itself.
  *	Context: process.
+ * @swap_many: Persistent pool: @nr stores (ZCACHE_OP_PUT) or gets
+ *	(ZCACHE_OP_GET). All are sent before any is waited for, if there is
+ *	room. Context: process, sleeps; reclaim: allocates nothing.
  */
 struct zcache_transport_ops {
 	void (*put)(struct zcache_transport *t, struct zcache_pool *pool,
@@ -200,6 +215,8 @@ struct zcache_transport_ops {
 		       struct zcache_result *res);
 	int (*quiesce)(struct zcache_transport *t);
 	void (*show)(struct zcache_transport *t, struct seq_file *m);
+	void (*swap_many)(struct zcache_transport *t, struct zcache_pool *pool,
+			  u16 opcode, struct zcache_io *io, unsigned int nr);
 };
 
 /**

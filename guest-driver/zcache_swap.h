@@ -65,17 +65,29 @@ unsigned long zcache_swap_object_end(unsigned long offset);
 
 /* pools.c */
 
+/* Pages that a drain asks the device for at a time. */
+#define ZCACHE_TAKE_BATCH	32
+
 /**
  * struct zcache_swap_front - how a swap front-end gets its pages back
- * @take_back:	brings one page back from the device, which is about to leave.
- *		Context: process, zcache_mutex held, sleeps, does not wait for
- *		memory.
- *		Return: 0; -ENOENT: the slot is not live any more; -EIO: no page
- *		can be brought back now; another error for this page only.
+ * @copied:	it has every page elsewhere, too: none is lost with the device
+ * @take:	gives the page to fill with what the device has in a live slot.
+ *		Return: a page; ERR_PTR(-ENOENT): there is nothing to bring back;
+ *		another error: no page can be brought back now.
+ * @taken:	called for each page that @take gave: it is filled, or @err says
+ *		why not, as of &zcache_transport_ops.get. May leave the rest to
+ *		something asynchronous.
+ * @finish:	waits for that; may be NULL.
+ *
+ * Context of all: process, zcache_mutex held; sleep. Those that keep slots from
+ * being written meanwhile don't wait for memory.
  */
 struct zcache_swap_front {
-	int (*take_back)(struct zcache_pool *pool, struct zcache_transport *t,
-			 unsigned long offset);
+	bool copied;
+	struct page *(*take)(struct zcache_pool *pool, unsigned long offset);
+	void (*taken)(struct zcache_pool *pool, unsigned long offset,
+		      struct page *page, int err);
+	void (*finish)(struct zcache_pool *pool);
 };
 
 struct zcache_pool *zcache_swap_pool_add(unsigned long slots,

@@ -262,6 +262,8 @@ struct zcv_slot *zcv_call(struct zcv_call *call);
 void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot);
 
 /* gets.c */
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page);
 int zcv_get(struct zcache_transport *t, struct zcache_pool *pool, u16 flags,
 	    const struct zcache_key *key, struct page *page);
 void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
@@ -272,10 +274,15 @@ void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
 struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
 			       const struct zcache_key *key);
 void zcv_bad_status(struct zcv_queue *q, u16 status);
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
 extern const struct zcache_transport_ops zcv_transport_ops;
 union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
 			     const struct zcache_key *key, u64 count);
 void zcv_backlog_send(struct zcv_queue *q);
 void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
+
+/* swaps.c */
+void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
+		   u16 opcode, struct zcache_io *io, unsigned int nr);
 
 #endif /* _ZCACHE_VIRTIO_H */

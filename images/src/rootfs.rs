@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "btrfs-progs",
     "busybox-static",
     "coreutils",
+    "dash",
     "diffutils",
     "dmsetup",
     "e2fsprogs",

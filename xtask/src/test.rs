@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::Result;
-use zcache_tests::{Artefacts, Kernel};
+use zcache_tests::{Artefacts, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
 use crate::{dependencies, driver};
@@ -30,6 +30,10 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         for kernel in kernels(arguments) {
             Artefacts::get(kernel)?;
         }
+        // Drivers that the controls of the coherence tests boot.
+        for sabotage in [Sabotage::Invalidate, Sabotage::Content] {
+            Artefacts::with(Kernel::Debian13, Some(sabotage))?;
+        }
         Ok(())
     })?;
     step("daemon", || build::daemon().map(drop))?;
@@ -40,6 +44,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     step("licences and duplicates of dependencies", dependencies::check)?;
     step("guest driver's style", driver::check)?;
+    step("guest's tool", driver::check_tool)?;
     println!("== tests");
     test(arguments)
 }

@@ -19,8 +19,13 @@ crate::on_each_kernel! {
     fn files_stay_coherent;
 }
 
+#[test]
+fn long_files_stay_coherent_under_kasan_and_lockdep() {
+    files_stay_coherent(Kernel::Debian13Debug);
+}
+
 fn files_stay_coherent(kernel: Kernel) {
-    crate::with_kernel("coherence", kernel, Duration::from_secs(400), |s| {
+    crate::with_kernel("coherence", kernel, Duration::from_secs(600), |s| {
         let vm = boot(s, kernel, None)?;
         let volumes = mount_all(&vm)?;
         vm.attach()?;

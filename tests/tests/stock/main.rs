@@ -37,7 +37,7 @@ fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&S
     scenario(&format!("stock_{name}_{kernel}"), limit * guest(kernel).patience(), body);
 }
 
-/// One test of a name for each stock kernel and the debug kernel, all with the same body.
+/// One test of a name for each stock kernel, all with the same body.
 macro_rules! on_each_kernel {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
         $(#[$doc])*
@@ -48,8 +48,6 @@ macro_rules! on_each_kernel {
             fn on_debian_13() { super::$body(zcache_tests::Kernel::Debian13) }
             #[test]
             fn on_debian_13_backports() { super::$body(zcache_tests::Kernel::Debian13Backports) }
-            #[test]
-            fn long_under_kasan_and_lockdep() { super::$body(zcache_tests::Kernel::Debian13Debug) }
         }
     )*};
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::{DROP_CACHES, coherence};
-use zcache_tests::{DaemonOptions, Kernel, Vm};
+use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
 
 use crate::volume::Volume;
 
@@ -41,6 +41,28 @@ fn files_outlive_the_device(kernel: Kernel) {
         vm.guest().await_driver_state("attached", Duration::from_secs(30))?;
         await_hits(&vm, &volume)?;
         volume.verify()
+    });
+}
+
+/// With put=read pages enter the pool as they are read, and stay there.
+#[test]
+fn put_at_read_serves_the_next_reads() {
+    scenario("stock_put_read", Duration::from_secs(120), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
+        vm.attach()?;
+        let guest = vm.guest();
+        guest.sh(&format!(
+            "zcachesetup open --put read /dev/vdb files; mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt
+             head -c 8M /dev/urandom >/mnt/file; sync; {DROP_CACHES}; md5sum </mnt/file >/tmp/sum"
+        ))?;
+        for _ in 0..2 {
+            let before = vm.disk_io()?["vdb"].read_bytes;
+            guest.sh(&format!("{DROP_CACHES}; md5sum </mnt/file | cmp - /tmp/sum"))?;
+            let read = vm.disk_io()?["vdb"].read_bytes - before;
+            ensure!(read < 1 << 20, "{read} bytes of 8 MiB came from the disk again");
+        }
+        Ok(())
     });
 }
 

@@ -21,6 +21,11 @@ crate::on_each_kernel! {
     fn swap_moves_with_the_device;
 }
 
+#[test]
+fn long_swap_moves_with_the_device_under_kasan_and_lockdep() {
+    swap_moves_with_the_device(Kernel::Debian13Debug);
+}
+
 fn swap_moves_with_the_device(kernel: Kernel) {
     crate::with_kernel("swap", kernel, Duration::from_secs(400), |s| {
         let (vm, daemon) = guest(s, kernel, "wait", None)?;
@@ -108,6 +113,33 @@ fn lost_pages_are_waited_for() {
         };
         let text = format!("{error:#}");
         ensure!(!text.contains("swaphog: pages="), "The hog found wrong pages instead of waiting: {text}");
+        Ok(())
+    });
+}
+
+/// A hundred times the device comes, and leaves or dies, under a hog that outlives it all.
+#[test]
+fn extra_a_hundred_devices() {
+    scenario("stock_swap_hundred", Duration::from_secs(1800), |s| {
+        let (vm, daemon) = guest(s, Kernel::Debian13, "wait", None)?;
+        swap_on(&vm, "--backing /dev/vdb --writethrough")?;
+        let hog = vm.guest().spawn(&format!("while [ ! -e /tmp/stop ]; do {}; done", hog(&vm, 20)))?;
+        for cycle in 0..100 {
+            vm.attach().with_context(|| format!("In cycle {cycle}"))?;
+            vm.guest().sh("sleep 1")?;
+            if cycle % 4 == 3 {
+                daemon.kill()?;
+                vm.guest().await_driver_state("lost", Duration::from_secs(60))?;
+                vm.detach()?;
+                daemon.restart()?;
+            } else {
+                vm.detach()?;
+            }
+        }
+        vm.guest().sh("touch /tmp/stop")?;
+        hog.success(LIMIT).context("A page changed within a hundred cycles")?;
+        let stats = vm.guest().driver_stats()?;
+        ensure!(stats.count("losses")? == 25, "{} of 25 losses were noticed", stats.count("losses")?);
         Ok(())
     });
 }

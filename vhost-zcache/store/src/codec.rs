@@ -8,7 +8,7 @@ use crate::key::{PAGE_SIZE, Page};
 
 /// Compressed pages above this size are stored raw: they save too little to pay for the
 /// decompression of every get.
-const RAW_ABOVE: usize = 3072;
+pub(crate) const RAW_ABOVE: usize = 3072;
 /// zstd's level for cold pages. Level 3 is 1 % smaller and a tenth slower.
 const COLD_LEVEL: i32 = 1;
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::Arena;
-use crate::arena::space::{Label, Slot};
+use crate::arena::memory::{Arena, Tail};
+use crate::arena::space::{Label, Slot, Space};
+use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
 use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
@@ -42,15 +43,24 @@ impl Common {
         Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
     }
 
-    fn shard(&self, number: usize, recoverable: bool, growing: &Arc<AtomicBool>) -> Shard {
+    fn shard(&self, number: usize, recoverable: bool, growing: &Arc<AtomicBool>, tail: &Arc<Tail>) -> Shard {
         let label = self.label(number, recoverable);
-        Shard::new(Arc::clone(&self.arena), label, Arc::clone(growing), self.faults.clone())
+        let space = Space::new(Arc::clone(&self.arena), label, Arc::clone(growing), Arc::clone(tail));
+        Shard::new(space, self.faults.clone())
     }
+}
+
+/// A shard and what may be looked at without its lock. Aligned so that no two shards are on one pair
+/// of cache lines, which processors fetch together.
+#[repr(align(128))]
+struct Locked {
+    shard: Mutex<Shard>,
+    tail: Arc<Tail>,
 }
 
 /// Shards of one guest's own pools, or of one shared pool.
 pub(crate) struct Domain {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Locked]>,
     seed: [u64; 2],
     /// A heap grew since the last look, and wants room ahead of its tail. A hint only.
     growing: Arc<AtomicBool>,
@@ -61,7 +71,10 @@ pub(crate) struct Domain {
 impl Domain {
     pub(crate) fn new(common: &Common, recoverable: bool) -> Self {
         let growing = Arc::new(AtomicBool::new(false));
-        let shard = |number| Mutex::new(common.shard(number, recoverable, &growing));
+        let shard = |number| {
+            let tail = Arc::default();
+            Locked { shard: Mutex::new(common.shard(number, recoverable, &growing, &tail)), tail }
+        };
         let shards = (0..common.shards).map(shard).collect();
         Self { shards, seed: common.seed, growing, quiet: AtomicU8::new(QUIET_ROUNDS) }
     }
@@ -69,7 +82,7 @@ impl Domain {
     /// Drops everything in all shards.
     pub(crate) fn clear(&self, common: &Common) {
         for number in 0..self.len() {
-            let empty = common.shard(number, true, &self.growing);
+            let empty = common.shard(number, true, &self.growing, &self.shards[number].tail);
             let old = std::mem::replace(&mut *self.lock(number), empty);
             drop(old);
         }
@@ -105,19 +118,26 @@ impl Domain {
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room resident ahead of heaps that grow; returns whether there were any.
+    /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory
+    /// the kernel has just cleared is in no cache of this processor, and the shard's lock could not be
+    /// released before it has come. What a smaller page leaves of it is there for the next.
+    pub(crate) fn prefetch_tail(&self, shard: usize) {
+        self.shards[shard].tail.prefetch(RAW_ABOVE / size_of::<u64>());
+    }
+
+    /// Makes room resident ahead of heaps that grow; returns whether any grew lately. They do so in
+    /// bursts, and the next one must not wait for this to be called again.
     pub(crate) fn populate_ahead(&self) -> bool {
-        if !self.growing.swap(false, Relaxed) {
-            return false;
+        if self.growing.swap(false, Relaxed) {
+            self.quiet.store(0, Relaxed);
+            for shard in 0..self.len() {
+                while self.lock(shard).space.populate_ahead() {}
+            }
         }
-        self.quiet.store(0, Relaxed);
-        for shard in 0..self.len() {
-            while self.lock(shard).space.populate_ahead() {}
-        }
-        true
+        self.quiet.load(Relaxed) < QUIET_ROUNDS
     }
 
     /// Called once a round: gives the room back when the heaps have stopped growing.

@@ -208,6 +208,9 @@ impl Engine {
         key: &Key,
         page: &Page,
     ) -> Result<(), PutError> {
+        let spot = guest.spot(key)?;
+        // Encoding takes longer than the memory to come.
+        spot.prefetch();
         let (codec, bytes) = scratch.encode(page);
         let sum = PayloadSum::new(bytes);
         let epoch = self.epoch.load(Relaxed);
@@ -216,7 +219,7 @@ impl Engine {
         loop {
             attempt += 1;
             let last = attempt == ATTEMPTS;
-            let outcome = guest.at_page(key, |shard, heap, key| {
+            let outcome = guest.at_spot(&spot, |shard, heap, key| {
                 new.may_evict = last || self.may_evict(guest, shard, heap);
                 let outcome = shard.put(heap, key, &mut new);
                 let counters = &mut shard.pool_mut(key.pool).counters;

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 const RECORDS_PER_STEP: usize = 24;
 /// One round of the thread: what there is to do, then rest.
 const ROUND: Duration = Duration::from_millis(20);
-/// How often it looks at heaps that grow. A sequential writer fills a stripe in half a
+/// How often it looks at heaps that grow or grew lately. A sequential writer fills a stripe in half a
 /// millisecond and comes back to the shard after all others.
 const GROWTH_ROUND: Duration = Duration::from_millis(1);
 
@@ -30,11 +30,11 @@ impl Engine {
         });
     }
 
-    /// Makes room ahead of heaps that grow; returns whether there were any.
+    /// Makes room ahead of heaps that grow; returns whether there are any.
     pub(crate) fn populate_ahead(&self) -> bool {
-        let mut grew = false;
-        self.each_domain(|domain| grew |= domain.populate_ahead());
-        grew
+        let mut growing = false;
+        self.each_domain(|domain| growing |= domain.populate_ahead());
+        growing
     }
 
     /// Recompresses pages that are cold at `now`, for at most `budget`.
@@ -84,10 +84,10 @@ pub(crate) fn start(engine: Weak<Engine>) -> std::io::Result<()> {
                 }
                 next_round = Instant::now() + ROUND;
             }
-            let grew = engine.populate_ahead();
+            let growing = engine.populate_ahead();
             drop(engine);
             let rest = next_round.saturating_duration_since(Instant::now());
-            thread::sleep(if grew { rest.min(GROWTH_ROUND) } else { rest });
+            thread::sleep(if growing { rest.min(GROWTH_ROUND) } else { rest });
         }
     })?;
     Ok(())

@@ -3,14 +3,12 @@
 //! segments, its own queues; nothing in it refers to another shard.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::Arena;
 use crate::arena::record::{
     Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
 };
-use crate::arena::space::{self, Label, Space};
+use crate::arena::space::{self, Space};
 use crate::codec::Codec;
 use crate::compact::Compaction;
 use crate::domain::Shared;
@@ -94,9 +92,9 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>, faults: Faults) -> Self {
+    pub(crate) fn new(space: Space, faults: Faults) -> Self {
         Self {
-            space: Space::new(arena, label, growing),
+            space,
             nodes: Nodes::new(faults),
             pools: Vec::new(),
             names: Vec::new(),

@@ -32,6 +32,21 @@ pub(crate) struct Pools {
     pub(crate) base: Charge,
 }
 
+/// A guest's key and where in the guest's own domain it belongs.
+pub(crate) struct Spot<'a> {
+    key: &'a Key,
+    domain: &'a Domain,
+    hash: u64,
+    shard: usize,
+}
+
+impl Spot<'_> {
+    /// Asks for the memory that a new page will be written to.
+    pub(crate) fn prefetch(&self) {
+        self.domain.prefetch_tail(self.shard);
+    }
+}
+
 pub(crate) struct GuestState {
     pub(crate) number: u32,
     pub(crate) name: String,
@@ -62,15 +77,29 @@ impl GuestState {
         pools.entries.values().filter_map(shared).collect()
     }
 
+    pub(crate) fn spot<'a>(&'a self, key: &'a Key) -> Result<Spot<'a>, NoPool> {
+        let domain = self.domain()?;
+        let hash = domain.hash(key.pool.0, &key.object);
+        Ok(Spot { key, domain, hash, shard: domain.shard_of(hash, key.index) })
+    }
+
     /// Does something with the shard, heap and key a guest's key stands for.
     pub(crate) fn at_page<R>(
         &self,
         key: &Key,
         work: impl FnOnce(&mut Shard, usize, &PageKey) -> R,
     ) -> Result<R, NoPool> {
-        let domain = self.domain()?;
-        let hash = domain.hash(key.pool.0, &key.object);
-        let mut shard = domain.lock(domain.shard_of(hash, key.index));
+        self.at_spot(&self.spot(key)?, work)
+    }
+
+    /// `at_page`, for those who looked for the spot before.
+    pub(crate) fn at_spot<R>(
+        &self,
+        spot: &Spot,
+        work: impl FnOnce(&mut Shard, usize, &PageKey) -> R,
+    ) -> Result<R, NoPool> {
+        let Spot { key, domain, hash, shard } = *spot;
+        let mut shard = domain.lock(shard);
         let (shared, heap) = match shard.resolve(key.pool).ok_or(NoPool)? {
             PoolRef::Own { pool, heap } => {
                 let (pool, heap) = (*pool, *heap);

@@ -71,6 +71,26 @@ fn discarded_pages_give_their_memory_back() {
 }
 
 #[test]
+fn pages_overwritten_by_ones_as_long_take_their_places() {
+    for kind in [PoolKind::Persistent, PoolKind::Ephemeral] {
+        let store = store(1 << 30);
+        let guest = guest(&store, kind);
+        let mut scratch = Scratch::new();
+        for n in 0..2_000 {
+            guest.put(&mut scratch, &key(n), &text(n)).expect("there is room");
+        }
+        let before = store.stats().physical_bytes;
+        let mut random = Numbers::new(1);
+        for _ in 0..6_000 {
+            let n = random.below(2_000);
+            guest.put(&mut scratch, &key(n), &text(n)).expect("there is room");
+        }
+        store.check().expect("the store is consistent");
+        assert_eq!(store.stats().physical_bytes, before, "{kind:?} pages went elsewhere");
+    }
+}
+
+#[test]
 fn room_made_ahead_of_a_growing_heap_is_given_back_when_it_stops() {
     let store = store(1 << 30);
     let guest = guest(&store, PoolKind::Persistent);

@@ -2,7 +2,7 @@
 //! `cargo xtask bench store`: every figure the store is held to, in one run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
@@ -27,9 +27,20 @@ pub(crate) struct Arguments {
     /// memory allows.
     #[arg(long, value_name = "N", default_value_t = 524_288)]
     pages: u64,
+    /// Measures only puts and gets against the bare codec, and two threads against one.
+    #[arg(long)]
+    speed: bool,
     /// Writes all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// The figures of `--speed`.
+#[derive(Serialize)]
+struct SpeedReport {
+    conditions: Conditions,
+    speed: Vec<Speed>,
+    scale: Scale,
 }
 
 /// The figures, the worst of all corpora and shapes where there are several.
@@ -87,19 +98,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         optimised: !cfg!(debug_assertions),
     };
-    let report = measure(&corpora, arguments.pages, growth_pages, conditions)?;
-    print(&report);
-    if let Some(path) = &arguments.json {
-        fs::write(path, serde_json::to_string_pretty(&report)?)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+    let (speed, scale) = measure_speed(&corpora)?;
+    if arguments.speed {
+        let report = SpeedReport { conditions, speed, scale };
+        print_conditions(&report.conditions);
+        print_speed(&report.speed, &report.scale);
+        return write(arguments.json.as_deref(), &report);
     }
-    Ok(())
+    let report = measure(&corpora, arguments.pages, growth_pages, conditions, speed, scale)?;
+    print(&report);
+    write(arguments.json.as_deref(), &report)
 }
 
-fn measure(corpora: &[Corpus], pages: u64, growth_pages: u64, conditions: Conditions) -> Result<Report> {
+fn write(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    fs::write(path, serde_json::to_string_pretty(report)?)
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn measure_speed(corpora: &[Corpus]) -> Result<(Vec<Speed>, Scale)> {
     let first = corpora.first().context("there is no corpus")?;
-    let speed: Vec<Speed> = corpora.iter().map(speed::measure).collect::<Result<_>>()?;
-    let scale = speed::scale(first)?;
+    Ok((corpora.iter().map(speed::measure).collect::<Result<_>>()?, speed::scale(first)?))
+}
+
+fn measure(
+    corpora: &[Corpus],
+    pages: u64,
+    growth_pages: u64,
+    conditions: Conditions,
+    speed: Vec<Speed>,
+    scale: Scale,
+) -> Result<Report> {
+    let first = corpora.first().context("there is no corpus")?;
     let shapes = [Shape::Swap, Shape::Files, Shape::Scattered, Shape::Tiny];
     let index: Vec<Index> = shapes.iter().map(|shape| tiers::index(*shape, pages)).collect::<Result<_>>()?;
     let mut density = Vec::new();
@@ -144,8 +174,7 @@ fn measure(corpora: &[Corpus], pages: u64, growth_pages: u64, conditions: Condit
     })
 }
 
-fn print(report: &Report) {
-    let conditions = &report.conditions;
+fn print_conditions(conditions: &Conditions) {
     for (name, pages) in &conditions.corpora {
         println!("corpus {name}: {pages} pages");
     }
@@ -158,20 +187,11 @@ fn print(report: &Report) {
         conditions.kernel,
         if conditions.optimised { "" } else { ", NOT OPTIMISED: times mean nothing" },
     );
-    println!("\nresident bytes / compressed bytes      fill   steady  80 % discarded (settled after)");
-    for run in &report.density {
-        let settled = run.discard80_settled_s.map_or("not in 5 s".to_owned(), |s| format!("{s:.1} s"));
-        println!(
-            "{:<32} {:<6} {:.4}  {:.4}  {:.4} ({settled})",
-            run.corpus, run.shape, run.fill.ratio, run.steady.ratio, run.discard80.ratio
-        );
-    }
-    println!("\nindex               bytes/page   flush ns/page");
-    for run in &report.index {
-        println!("{:<18} {:>10.1} {:>14.0}", run.shape, run.bytes_per_page, run.flush_ns_per_page);
-    }
+}
+
+fn print_speed(speed: &[Speed], scale: &Scale) {
     println!("\nns per page                       codec    put  overwrite   codec   get   put/codec get/codec");
-    for run in &report.speed {
+    for run in speed {
         println!(
             "{:<32} {:>6.0} {:>6.0} {:>9.0}  {:>6.0} {:>6.0}  {:>8.2} {:>8.2}",
             run.corpus,
@@ -184,7 +204,24 @@ fn print(report: &Report) {
             run.get_vs_codec
         );
     }
-    println!("\ntwo threads: x{:.2} (the codec alone: x{:.2})", report.scale.store, report.scale.codec);
+    println!("\ntwo threads: x{:.2} (the codec alone: x{:.2})", scale.store, scale.codec);
+}
+
+fn print(report: &Report) {
+    print_conditions(&report.conditions);
+    println!("\nresident bytes / compressed bytes      fill   steady  80 % discarded (settled after)");
+    for run in &report.density {
+        let settled = run.discard80_settled_s.map_or("not in 5 s".to_owned(), |s| format!("{s:.1} s"));
+        println!(
+            "{:<32} {:<6} {:.4}  {:.4}  {:.4} ({settled})",
+            run.corpus, run.shape, run.fill.ratio, run.steady.ratio, run.discard80.ratio
+        );
+    }
+    println!("\nindex               bytes/page   flush ns/page");
+    for run in &report.index {
+        println!("{:<18} {:>10.1} {:>14.0}", run.shape, run.bytes_per_page, run.flush_ns_per_page);
+    }
+    print_speed(&report.speed, &report.scale);
     let growth = &report.growth;
     for at in [growth.small, growth.large] {
         println!(

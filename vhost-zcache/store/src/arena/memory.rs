@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backing;
@@ -23,6 +23,8 @@ pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
 /// The host's page size, the unit in which memory becomes resident and is charged.
 pub(crate) const HOST_PAGE: usize = 4096;
+/// Words on a line of the processor's caches.
+const LINE_WORDS: usize = 8;
 /// Words on a host page.
 pub(crate) const PAGE_WORDS: usize = HOST_PAGE / 8;
 
@@ -206,6 +208,29 @@ impl Drop for Segment {
     }
 }
 
+/// Where the next record is likely to be written, for those who do not hold the lock (yet). A hint:
+/// it may point to what was given back long ago.
+///
+/// Aligned to a pair of cache lines, which processors fetch together: it changes with each record.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Tail(AtomicPtr<u64>);
+
+impl Tail {
+    /// Notes that the next record will be written at that word of a segment.
+    pub(crate) fn set(&self, segment: &Segment, word: usize) {
+        self.0.store(segment.start().as_ptr().wrapping_add(word), Ordering::Relaxed);
+    }
+
+    /// Asks for the first `words` words there, to be written soon.
+    pub(crate) fn prefetch(&self, words: usize) {
+        let start = self.0.load(Ordering::Relaxed);
+        for word in (0..words).step_by(LINE_WORDS) {
+            prefetch_to_write(start.wrapping_add(word));
+        }
+    }
+}
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn prefetch(address: *const u64) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -213,9 +238,24 @@ fn prefetch(address: *const u64) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
+/// Takes a line away from other processors' caches as well, which `prefetch` leaves to the first store.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn prefetch_to_write(address: *const u64) {
+    // By name, because the intrinsic only prefetches for reading unless all of the program requires
+    // the instruction. Processors that lack it take it for a no-op.
+    // SAFETY: a prefetch changes nothing that the program could see, and never faults.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
 /// Other machines have to do without.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn prefetch(_: *const u64) {}
+
+/// Other machines have to do without.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn prefetch_to_write(_: *const u64) {}
 
 /// Pages in a [`PageRun`].
 pub(crate) const RUN_PAGES: usize = 64;

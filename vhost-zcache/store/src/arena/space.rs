@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
-use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
+use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
 use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
@@ -119,13 +119,15 @@ pub(crate) struct Space {
     label: Label,
     /// Set when a heap has less resident room ahead of its tail than it should.
     growing: Arc<AtomicBool>,
+    /// Where the heap that grew last grows next.
+    tail: Arc<Tail>,
     pub(crate) slots: Vec<Option<Slot>>,
     pub(crate) heaps: Vec<Option<Heap>>,
 }
 
 impl Space {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>) -> Self {
-        Self { arena, label, growing, slots: Vec::new(), heaps: Vec::new() }
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>, tail: Arc<Tail>) -> Self {
+        Self { arena, label, growing, tail, slots: Vec::new(), heaps: Vec::new() }
     }
 
     /// Adds a heap and returns its number.
@@ -254,10 +256,17 @@ impl Space {
 
     /// Finds room for a record in a hole.
     pub(crate) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<u32> {
-        let at = self.heap(heap).bins.fitting(words)?;
+        let at = self.same_sized_hole(heap, words).or_else(|| self.heap(heap).bins.fitting(words))?;
         self.split_hole(heap, at, words);
         self.add_live(heap, at, words);
         Some(at)
+    }
+
+    /// The hole that was freed last in the bin of that size, if it has just the size: what a record
+    /// leaves that is overwritten by one as long. `Bins::fitting` misses it if the size is odd.
+    fn same_sized_hole(&self, heap: usize, words: u32) -> Option<u32> {
+        let at = self.heap(heap).bins.head(Bins::bin_of(words)?);
+        (at != NIL && self.word(at) == hole(words)).then_some(at)
     }
 
     fn add_live(&mut self, heap: usize, at: u32, words: u32) {
@@ -284,7 +293,9 @@ impl Space {
         };
         let tail = self.slot(open).tail;
         self.populate(open, (tail + words) as usize)?;
-        self.slot_mut(open).tail = tail + words;
+        let slot = self.slots[open].as_mut().expect("the open segment is in use");
+        slot.tail = tail + words;
+        self.tail.set(&slot.segment, slot.tail as usize);
         self.heap_mut(heap).total += u64::from(words);
         if !self.growing.load(Relaxed) && self.lacks_room_ahead(heap, open) {
             self.growing.store(true, Relaxed);
