@@ -9,7 +9,7 @@ use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
 
 use crate::volume::Volume;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(240);
 const MEMORY_MIB: u32 = 224;
 
 /// Two and a half times the guest's memory.
@@ -36,7 +36,7 @@ fn btrfs_on_debian_13_backports_is_read_from_the_device() {
 }
 
 fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
-    scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(480), |s| {
+    scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
         let mut daemon = DaemonOptions::usual()?;
         daemon.memory_limit = Some("1G".to_owned());
         let daemon = s.daemon(daemon)?;

@@ -74,11 +74,9 @@ crate::on_each_kernel! {
 fn a_target_that_is_gone_is_not_replayed(kernel: Kernel) {
     crate::with_kernel("gone", kernel, Duration::from_secs(120), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(64).disk_mib(64))?;
+        let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(64).disk_mib(64).disk_mib(64))?;
         vm.guest().sh("zcachesetup open /dev/vdb gone; zcachesetup open /dev/vdc kept
-             n=$(cat /sys/class/zcswap-control/hot_add); echo 16M >/sys/block/zcswap$n/disksize
-             mkswap -q /dev/zcswap$n; swapon /dev/zcswap$n; swapoff /dev/zcswap$n
-             echo $n >/sys/class/zcswap-control/hot_remove
+             swap=$(zcachesetup swap on --backing /dev/vdd); zcachesetup swap off $swap
              zcachesetup close gone")?;
         vm.attach()?;
         let pools = daemon.guest_stats(0)?.pools;
