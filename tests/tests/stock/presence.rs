@@ -40,7 +40,7 @@ fn files_outlive_the_device(kernel: Kernel) {
         vm.guest().sh("zhost restart-daemon; zhost attach")?;
         vm.guest().await_driver_state("attached", Duration::from_secs(30))?;
         await_hits(&vm, &volume)?;
-        volume.verify()
+        volume.verify_and_close()
     });
 }
 
