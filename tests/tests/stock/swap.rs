@@ -60,14 +60,11 @@ fn swap_moves_with_the_device(kernel: Kernel) {
     });
 }
 
-crate::on_each_kernel! {
-    /// Every page is on the backing device as well, so nothing is lost with the daemon.
-    fn written_through_pages_survive_the_daemon;
-}
-
-fn written_through_pages_survive_the_daemon(kernel: Kernel) {
-    crate::with_kernel("swap_writethrough", kernel, Duration::from_secs(300), |s| {
-        let (vm, daemon) = guest(s, kernel, "wait", None)?;
+/// Every page is on the backing device as well, so nothing is lost with the daemon.
+#[test]
+fn written_through_pages_survive_the_daemon() {
+    scenario("stock_swap_writethrough", Duration::from_secs(300), |s| {
+        let (vm, daemon) = guest(s, Kernel::Debian13Backports, "wait", None)?;
         swap_on(&vm, "--backing /dev/vdb --writethrough")?;
         vm.attach()?;
         let hog = vm.guest().spawn(&hog(&vm, 12))?;
