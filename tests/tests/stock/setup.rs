@@ -61,7 +61,7 @@ fn the_table_is_set_up_and_taken_down() {
         )?;
         vm.attach()?;
         let status = guest.sh("zcachesetup status; zcachesetup swap status; cat /proc/swaps")?;
-        for word in ["data", "/dev/vdb", "attached", "zcswap0"] {
+        for word in ["data", "attached", "zcswap0", "/dev/vdc"] {
             ensure!(status.contains(word), "The status does not name '{word}':\n{status}");
         }
         ensure!(daemon.guest_stats(0)?.pools.len() == 2, "Both lines of the table should have a pool on the device");
