@@ -17,6 +17,7 @@
  */
 #include <linux/kprobes.h>
 #include <linux/mm.h>
+#include <linux/preempt.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/tracepoint.h>
@@ -76,13 +77,20 @@ static void dmz_on_add(void *data, struct folio *folio)
 	dmz_forget_folio(folio);
 }
 
-/* At the entry of folio_migrate_flags(to, from); both folios are locked. */
+/*
+ * At the entry of folio_migrate_flags(to, from); both folios are locked. Where
+ * the probe is a breakpoint and no call by ftrace, which is how kernels are
+ * built that distributions ship, this runs as in an NMI and may take no lock:
+ * the entry then stays behind, and is forgotten with the next use of its frame.
+ */
 static int dmz_on_migrate(struct kprobe *probe, struct pt_regs *regs)
 {
 	struct folio *to = (void *)regs_get_kernel_argument(regs, 0);
 	struct folio *from = (void *)regs_get_kernel_argument(regs, 1);
 	unsigned long i;
 
+	if (in_nmi())
+		return 0;
 	for (i = 0; i < folio_nr_pages(from); i++)
 		dmz_frame_move(folio_pfn(to) + i, folio_pfn(from) + i);
 	return 0;
