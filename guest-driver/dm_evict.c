@@ -17,9 +17,9 @@
  */
 #include <linux/kprobes.h>
 #include <linux/mm.h>
-#include <linux/preempt.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
+#include <linux/preempt.h>
 #include <linux/tracepoint.h>
 #include "dm_zcache.h"
 
@@ -78,10 +78,10 @@ static void dmz_on_add(void *data, struct folio *folio)
 }
 
 /*
- * At the entry of folio_migrate_flags(to, from); both folios are locked. Where
- * the probe is a breakpoint and no call by ftrace, which is how kernels are
- * built that distributions ship, this runs as in an NMI and may take no lock:
- * the entry then stays behind, and is forgotten with the next use of its frame.
+ * At the entry of folio_migrate_flags(to, from); both folios are locked. On
+ * kernels that distributions ship ftrace calls it. Where the probe is a
+ * breakpoint it runs as in an NMI and may take no lock: the entry then stays
+ * behind, and is forgotten with the next use of its frame.
  */
 static int dmz_on_migrate(struct kprobe *probe, struct pt_regs *regs)
 {
