@@ -15,10 +15,10 @@ use crate::{dependencies, driver};
 /// Fetches and builds what they need first; a second run needs no network.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave out the long tests, whose names begin with 'long_', and the debug kernel they need
+    /// Leave out the long tests, whose names begin with 'long_'
     #[arg(long, conflicts_with = "all")]
     quick: bool,
-    /// Also run what else there is, which needs a second debug kernel
+    /// Also run the tests whose names begin with 'extra_', and build the debug kernels they need
     #[arg(long)]
     all: bool,
     /// Run only the tests whose name contains one of these
@@ -51,14 +51,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What the chosen tests boot.
 fn kernels(arguments: &Arguments) -> Vec<Kernel> {
-    let mut kernels = [Kernel::STOCK, &[Kernel::Classic]].concat();
-    if !arguments.quick {
-        kernels.push(Kernel::Debian13Debug);
-    }
-    if arguments.all {
-        kernels.push(Kernel::ClassicDebug);
-    }
-    kernels
+    if arguments.all { Kernel::ALL.to_vec() } else { [Kernel::STOCK, &[Kernel::Classic]].concat() }
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -20,7 +20,7 @@ crate::on_each_kernel! {
 }
 
 #[test]
-fn long_files_stay_coherent_under_kasan_and_lockdep() {
+fn extra_files_stay_coherent_under_kasan_and_lockdep() {
     files_stay_coherent(Kernel::Debian13Debug);
 }
 

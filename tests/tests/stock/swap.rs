@@ -10,6 +10,13 @@ use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Scenario, Vm, VmOptio
 
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// Ends [`hog_until_told`] after its next check of all pages.
+const STOP: &str = "touch /tmp/stop";
+
+fn hog_until_told(vm: &Vm) -> String {
+    format!("while [ ! -e /tmp/stop ]; do {}; done", hog(vm, 10))
+}
+
 /// More than a guest has.
 fn hog(vm: &Vm, seconds: u32) -> String {
     swaphog(vm.options().memory_mib - 16, seconds)
@@ -22,7 +29,7 @@ crate::on_each_kernel! {
 }
 
 #[test]
-fn long_swap_moves_with_the_device_under_kasan_and_lockdep() {
+fn extra_swap_moves_with_the_device_under_kasan_and_lockdep() {
     swap_moves_with_the_device(Kernel::Debian13Debug);
 }
 
@@ -31,7 +38,7 @@ fn swap_moves_with_the_device(kernel: Kernel) {
         let (vm, daemon) = guest(s, kernel, "wait", None)?;
         swap_on(&vm, "--backing /dev/vdb")?;
         let guest = vm.guest();
-        let hog = guest.spawn(&hog(&vm, 25))?;
+        let hog = guest.spawn(&hog_until_told(&vm))?;
         await_counter(&vm, "backing_writes", 2000).context("Without a device no page went to the backing device")?;
         ensure!(guest.driver_stats()?.count("stores")? == 0, "Pages were stored before there was a device");
         for _ in 0..3 {
@@ -46,6 +53,8 @@ fn swap_moves_with_the_device(kernel: Kernel) {
             );
         }
         vm.attach()?;
+        await_stored(&vm)?;
+        guest.sh(STOP)?;
         hog.success(LIMIT * vm.options().patience()).context("A page changed while the device came and went")?;
         let stats = guest.driver_stats()?;
         ensure!(stats.count("losses")? == 0, "A device that left in good order counts as lost");
@@ -121,7 +130,7 @@ fn extra_a_hundred_devices() {
     scenario("stock_swap_hundred", Duration::from_secs(1800), |s| {
         let (vm, daemon) = guest(s, Kernel::Debian13, "wait", None)?;
         swap_on(&vm, "--backing /dev/vdb --writethrough")?;
-        let hog = vm.guest().spawn(&format!("while [ ! -e /tmp/stop ]; do {}; done", hog(&vm, 20)))?;
+        let hog = vm.guest().spawn(&hog_until_told(&vm))?;
         for cycle in 0..100 {
             vm.attach().with_context(|| format!("In cycle {cycle}"))?;
             vm.guest().sh("sleep 1")?;
@@ -134,7 +143,7 @@ fn extra_a_hundred_devices() {
                 vm.detach()?;
             }
         }
-        vm.guest().sh("touch /tmp/stop")?;
+        vm.guest().sh(STOP)?;
         hog.success(LIMIT).context("A page changed within a hundred cycles")?;
         let stats = vm.guest().driver_stats()?;
         ensure!(stats.count("losses")? == 25, "{} of 25 losses were noticed", stats.count("losses")?);
@@ -177,6 +186,9 @@ fn await_counter(vm: &Vm, counter: &str, least: u32) -> Result<()> {
 
 fn await_number(vm: &Vm, command: &str, least: u32) -> Result<()> {
     vm.guest()
-        .sh_within(&format!("until [ $({command}) -gt {least} ]; do sleep 0.1; done"), Duration::from_secs(90))
+        .sh_within(
+            &format!("until [ $({command}) -gt {least} ]; do sleep 0.1; done"),
+            Duration::from_secs(90) * vm.options().patience(),
+        )
         .map(drop)
 }
