@@ -108,9 +108,8 @@ fn refused_pages_go_to_the_backing_device() {
 fn lost_pages_are_waited_for() {
     scenario("stock_swap_lost", Duration::from_secs(300), |s| {
         let (vm, daemon) = guest(s, Kernel::Debian13, "wait", None)?;
-        // There is nowhere else for its pages.
+        swap_on(&vm, "--backing /dev/vdb")?;
         vm.attach()?;
-        swap_on(&vm, "--size 512M")?;
         let hog = vm.guest().spawn(&hog(&vm, 60))?;
         await_stored(&vm)?;
         daemon.kill()?;
