@@ -4,7 +4,7 @@
 /// Beginnings of the kernel's own reports: oops and warning headers, the sanitizers,
 /// lockdep, the hung-task and lockup detectors, the list and slab checkers, the OOM killer,
 /// and the file systems' and block layer's words for lost data.
-const MARKS: [&str; 26] = [
+const MARKS: [&str; 25] = [
     "BUG:",
     "WARNING:",
     "KASAN:",
@@ -30,8 +30,18 @@ const MARKS: [&str; 26] = [
     "list_del corruption",
     "refcount_t:",
     "Out of memory: Killed",
-    "page allocation failure",
 ];
+
+/// An allocation that failed. Reclaim of a kernel short of memory has such of its own, that it
+/// copes with and reports all the same (the swap tables of 7.3, allocated in kswapd), so this
+/// is a complaint only if one of the driver's functions is in the trace that follows.
+const ALLOCATION_MARK: &str = "page allocation failure";
+
+/// The line behind the trace of a failed allocation.
+const TRACE_END: &str = "Mem-Info:";
+
+/// How a trace names functions of the driver's modules.
+const DRIVER_MARKS: [&str; 2] = ["[zcache", "[dm_zcache"];
 
 /// Marks of data that came back wrong.
 const DATA_MARKS: [&str; 6] =
@@ -39,10 +49,20 @@ const DATA_MARKS: [&str; 6] =
 
 /// The lines of a kernel log that are complaints.
 pub(crate) fn in_log(log: &str) -> Vec<String> {
-    log.lines()
-        .filter(|line| MARKS.iter().chain(&DATA_MARKS).any(|mark| line.contains(mark)))
-        .map(str::to_owned)
-        .collect()
+    let lines: Vec<&str> = log.lines().collect();
+    let complains = |(number, line): &(usize, &&str)| {
+        MARKS.iter().chain(&DATA_MARKS).any(|mark| line.contains(mark))
+            || (line.contains(ALLOCATION_MARK) && driver_in_trace(&lines[number + 1..]))
+    };
+    lines.iter().enumerate().filter(complains).map(|(_, line)| (*line).to_owned()).collect()
+}
+
+/// Whether the trace at the beginning of these lines has a function of the driver.
+fn driver_in_trace(lines: &[&str]) -> bool {
+    lines
+        .iter()
+        .take_while(|line| !line.contains(TRACE_END))
+        .any(|line| DRIVER_MARKS.iter().any(|mark| line.contains(mark)))
 }
 
 #[cfg(test)]
@@ -60,5 +80,18 @@ mod tests {
         let found = in_log(log);
         assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found.iter().all(|line| !line.contains("ordered data mode")));
+    }
+
+    #[test]
+    fn only_allocations_of_the_driver_are_complaints() {
+        let log = "[    6.1] kswapd0: page allocation failure: order:0, mode:0xc0de0(GFP_KERNEL)\n\
+                   [    6.1]  swap_cluster_alloc_table+0x40/0x90\n\
+                   [    6.1] Mem-Info:\n\
+                   [    7.0] swaphog: page allocation failure: order:0, mode:0x800(GFP_NOIO)\n\
+                   [    7.0]  zcs_write+0x80/0x300 [zcache_swap]\n\
+                   [    7.0] Mem-Info:\n";
+        let found = in_log(log);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains("swaphog"), "{found:#?}");
     }
 }
