@@ -130,14 +130,26 @@ impl Domain {
 
     /// Makes room resident ahead of heaps that grow; returns whether any grew lately. They do so in
     /// bursts, and the next one must not wait for this to be called again.
-    pub(crate) fn populate_ahead(&self) -> bool {
+    pub(crate) fn populate_ahead(&self, arena: &Arena) -> bool {
         if self.growing.swap(false, Relaxed) {
             self.quiet.store(0, Relaxed);
-            for shard in 0..self.len() {
-                while self.lock(shard).space.populate_ahead() {}
-            }
+            while (0..self.len()).fold(false, |more, shard| self.populate_shard(arena, shard) | more) {}
         }
         self.quiet.load(Relaxed) < QUIET_ROUNDS
+    }
+
+    /// Makes a little room in a shard, without its lock; returns whether there may be more to do.
+    fn populate_shard(&self, arena: &Arena, shard: usize) -> bool {
+        let mut guard = self.lock(shard);
+        let Some(pages) = arena.keep_pages() else { return false };
+        let Some(room) = guard.space.plan_room() else { return false };
+        drop(guard);
+        let populated = pages.populate(&room.ahead);
+        drop(pages);
+        if populated.is_ok() {
+            self.lock(shard).space.adopt_room(room);
+        }
+        populated.is_ok()
     }
 
     /// Called once a round: gives the room back when the heaps have stopped growing.

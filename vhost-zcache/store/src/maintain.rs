@@ -33,7 +33,7 @@ impl Engine {
     /// Makes room ahead of heaps that grow; returns whether there are any.
     pub(crate) fn populate_ahead(&self) -> bool {
         let mut growing = false;
-        self.each_domain(|domain| growing |= domain.populate_ahead());
+        self.each_domain(|domain| growing |= domain.populate_ahead(&self.common.arena));
         growing
     }
 

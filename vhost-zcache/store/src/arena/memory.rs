@@ -11,7 +11,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use super::backing;
 use super::record::count;
@@ -36,6 +36,10 @@ pub(crate) struct NoMemory;
 pub(crate) struct Arena {
     mapping: backing::Shared,
     free: Mutex<Free>,
+    /// Read by who gives pages back, written by who makes some resident that it does not hold. Taken
+    /// inside the locks of segments' holders, and nothing is waited for with it.
+    giving: RwLock<()>,
+    stamps: AtomicU64,
     faults: Faults,
 }
 
@@ -52,7 +56,7 @@ impl Arena {
     pub(crate) fn new(segments: u32, faults: Faults) -> io::Result<Self> {
         let mapping = backing::Shared::new(segments as usize * SEGMENT_BYTES)?;
         let free = Mutex::new(Free { fresh: 0, returned: Vec::new(), unadopted: false });
-        Ok(Self { mapping, free, faults })
+        Ok(Self { mapping, free, giving: RwLock::default(), stamps: AtomicU64::new(0), faults })
     }
 
     /// Maps the memory file of an earlier arena. No segment can be taken before
@@ -61,7 +65,7 @@ impl Arena {
         let mapping = backing::Shared::reopen(file, SEGMENT_BYTES)?;
         let segments = u32::try_from(mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX);
         let free = Mutex::new(Free { fresh: segments, returned: Vec::new(), unadopted: true });
-        Ok(Self { mapping, free, faults })
+        Ok(Self { mapping, free, giving: RwLock::default(), stamps: AtomicU64::new(0), faults })
     }
 
     /// The memory file, which keeps the pages alive beyond this process.
@@ -90,7 +94,29 @@ impl Arena {
             }
             None => return Err(NoMemory),
         };
-        Ok(Segment { arena: Arc::clone(self), number, populated: 0 })
+        Ok(self.segment(number, 0))
+    }
+
+    fn segment(self: &Arc<Self>, number: u32, populated: u32) -> Segment {
+        Segment { arena: Arc::clone(self), number, populated, reach: populated, stamp: self.stamp() }
+    }
+
+    fn stamp(&self) -> u64 {
+        self.stamps.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn giving(&self) -> RwLockReadGuard<'_, ()> {
+        self.giving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has everybody wait who would give pages back; `None` if somebody does so just now. To be taken
+    /// while the holder of the segment in question is locked, who can be unlocked then.
+    pub(crate) fn keep_pages(&self) -> Option<KeptPages<'_>> {
+        match self.giving.try_write() {
+            Ok(guard) => Some(KeptPages { arena: self, _guard: guard }),
+            Err(TryLockError::Poisoned(guard)) => Some(KeptPages { arena: self, _guard: guard.into_inner() }),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Takes over all segments of a reopened arena in which an earlier process wrote. Only the
@@ -112,11 +138,36 @@ impl Arena {
             let start = number as usize * SEGMENT_BYTES;
             let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
             let populated = count(bytes / 8);
-            adopted.push(Segment { arena: Arc::clone(self), number, populated });
+            adopted.push(self.segment(number, populated));
             from = start + SEGMENT_BYTES;
         }
         adopted
     }
+}
+
+/// As long as this lives no page of the arena is given back.
+pub(crate) struct KeptPages<'a> {
+    arena: &'a Arena,
+    _guard: RwLockWriteGuard<'a, ()>,
+}
+
+impl KeptPages<'_> {
+    /// Makes pages resident of a segment that others may use meanwhile.
+    pub(crate) fn populate(&self, ahead: &Ahead) -> Result<(), NoMemory> {
+        self.arena.faults.check()?;
+        let start = ahead.number as usize * SEGMENT_BYTES;
+        let (from, to) = (ahead.from as usize * 8, ahead.to as usize * 8);
+        self.arena.mapping.populate(start + from, to - from)
+    }
+}
+
+/// Words of a segment that are made resident while others use it.
+pub(crate) struct Ahead {
+    number: u32,
+    /// Of the segment, to find out whether it gave them back meanwhile.
+    stamp: u64,
+    from: u32,
+    to: u32,
 }
 
 /// Exclusive access to one segment.
@@ -126,6 +177,10 @@ pub(crate) struct Segment {
     /// Words from the start that are resident; the others must not be touched, because the host
     /// could then only kill us if it has no memory.
     populated: u32,
+    /// Words from the start that may be resident: somebody may be at it just now.
+    reach: u32,
+    /// Another one for each holder, and whenever pages are given back.
+    stamp: u64,
 }
 
 impl Segment {
@@ -178,28 +233,58 @@ impl Segment {
         self.arena.faults.check()?;
         let start = self.number as usize * SEGMENT_BYTES;
         self.arena.mapping.populate(start + old * 8, (words - old) * 8)?;
-        self.populated = u32::try_from(words).map_err(|_| NoMemory)?;
+        self.populated = count(words);
+        self.reach = self.reach.max(self.populated);
         Ok(())
+    }
+
+    /// The next words (up to `words`, a multiple of a page) to be made resident by somebody who does
+    /// not hold the segment.
+    pub(crate) fn plan_ahead(&mut self, words: usize) -> Ahead {
+        let to = count(words.min(SEGMENT_WORDS)).max(self.populated);
+        self.reach = self.reach.max(to);
+        Ahead { number: self.number, stamp: self.stamp, from: self.populated, to }
+    }
+
+    /// Whether `ahead` is of this segment, which has given back nothing since.
+    pub(crate) fn planned(&self, ahead: &Ahead) -> bool {
+        self.stamp == ahead.stamp
+    }
+
+    /// Takes over what was made resident; returns how many words more there are now.
+    pub(crate) fn adopt_ahead(&mut self, ahead: &Ahead) -> usize {
+        let old = self.populated;
+        if self.planned(ahead) {
+            self.populated = old.max(ahead.to);
+        }
+        (self.populated - old) as usize
     }
 
     /// Gives back the pages behind the first `words` words; returns how many words that were. They
     /// read as zeroes when they are populated again.
     pub(crate) fn trim(&mut self, words: usize) -> usize {
-        let (keep, old) = (words.next_multiple_of(PAGE_WORDS), self.populated());
+        let (keep, old, reach) = (words.next_multiple_of(PAGE_WORDS), self.populated(), self.reach as usize);
         let start = self.number as usize * SEGMENT_BYTES;
-        if keep >= old || self.arena.mapping.punch(start + keep * 8, (old - keep) * 8).is_err() {
+        let giving = self.arena.giving();
+        if keep >= reach || self.arena.mapping.punch(start + keep * 8, (reach - keep) * 8).is_err() {
             return 0;
         }
-        self.populated = count(keep);
-        old - keep
+        drop(giving);
+        self.populated = count(keep.min(old));
+        self.reach = self.populated;
+        self.stamp = self.arena.stamp();
+        old - self.populated()
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.populated > 0 {
+        if self.reach > 0 {
             let start = self.number as usize * SEGMENT_BYTES;
-            if self.arena.mapping.punch(start, SEGMENT_BYTES).is_err() {
+            let giving = self.arena.giving();
+            let punched = self.arena.mapping.punch(start, SEGMENT_BYTES);
+            drop(giving);
+            if punched.is_err() {
                 // The host keeps the memory, but nobody may see what was in it.
                 self.words_mut().fill(0);
             }
@@ -335,6 +420,40 @@ mod tests {
         assert_eq!(segment.trim(PAGE_WORDS * 2), 0, "nothing is left to trim");
         segment.populate(PAGE_WORDS * 3).expect("there is memory");
         assert_eq!(segment.words()[PAGE_WORDS * 2 - 1..=PAGE_WORDS * 2], [7, 0]);
+    }
+
+    #[test]
+    fn what_was_made_ready_by_another_is_taken_over() {
+        let arena = arena(1);
+        let mut segment = arena.take().expect("a segment is free");
+        segment.populate(PAGE_WORDS).expect("there is memory");
+        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
+        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
+        assert_eq!(segment.populated(), PAGE_WORDS, "it grew by itself");
+        segment.populate(PAGE_WORDS * 2).expect("there is memory");
+        segment.words_mut().fill(7);
+        assert_eq!(segment.adopt_ahead(&ahead), PAGE_WORDS);
+        assert_eq!(segment.words()[PAGE_WORDS * 2 - 1..=PAGE_WORDS * 2], [7, 0]);
+        assert_eq!(segment.adopt_ahead(&ahead), 0, "the same pages count twice");
+    }
+
+    #[test]
+    fn what_was_given_back_meanwhile_is_not_taken_over() {
+        let arena = arena(1);
+        let mut segment = arena.take().expect("a segment is free");
+        segment.populate(PAGE_WORDS).expect("there is memory");
+        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
+        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
+        assert_eq!(segment.trim(PAGE_WORDS), 0, "no page of its own was given back");
+        assert_eq!(arena.mapping.resident_prefix(0, SEGMENT_BYTES), PAGE_WORDS * 8, "pages are left behind");
+        assert_eq!(segment.adopt_ahead(&ahead), 0);
+
+        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
+        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
+        drop(segment);
+        assert_eq!(arena.mapping.next_data(0), None, "pages of nobody are resident");
+        let mut next = arena.take().expect("a segment is free");
+        assert_eq!(next.adopt_ahead(&ahead), 0, "the next holder takes over what is not there");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
-use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
+use super::memory::{Ahead, Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
 use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
@@ -33,7 +33,7 @@ const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
-/// Words that the background makes resident at a time, with the shard locked: 4 pages, 12 us.
+/// Words that the background makes resident at a time: 4 pages.
 const AHEAD_STEP: usize = 4 * PAGE_WORDS;
 /// Most words it keeps resident ahead of the tail of a heap that grows. One stripe of an object, which
 /// is what a sequential writer puts into a shard before it goes on to the next, fits if it compresses.
@@ -66,6 +66,15 @@ pub(crate) struct Slot {
     pub(crate) live: u32,
     /// Being emptied: its holes are in no bin.
     pub(crate) draining: bool,
+}
+
+/// Room ahead of a heap's tail that is made resident while others use the shard.
+pub(crate) struct Room {
+    heap: usize,
+    /// Whose segment it is in; `None`: the spare one.
+    slot: Option<usize>,
+    pub(crate) ahead: Ahead,
+    charge: Charge,
 }
 
 /// A segment that will be opened next.
@@ -412,32 +421,57 @@ impl Space {
         self.slot(slot).segment.populated() + spare + AHEAD_STEP <= self.wanted_ahead(heap, slot)
     }
 
-    /// Makes a little room resident ahead of the heaps' tails, so that the puts to come need not
-    /// wait for the kernel, which takes 3 us for each page. Returns whether there is more to do.
-    pub(crate) fn populate_ahead(&mut self) -> bool {
-        let mut more = false;
-        for heap in 0..self.heaps.len() {
-            let Some(open) = self.heaps[heap].as_ref().and_then(|heap| heap.open) else { continue };
-            if self.lacks_room_ahead(heap, open) {
-                // Without memory the next put finds out, and says so.
-                more |= self.populate_step(heap, open).is_ok();
-            }
-        }
-        more
+    /// Chooses a little room ahead of a heap's tail, to be made resident so that the puts to come need
+    /// not wait for the kernel. That takes 3 us for each page, or four times that in a virtual machine
+    /// whose host has to find the page first; so it is done without the shard.
+    pub(crate) fn plan_room(&mut self) -> Option<Room> {
+        let heap = (0..self.heaps.len()).find(|heap| {
+            let open = self.heaps[*heap].as_ref().and_then(|heap| heap.open);
+            open.is_some_and(|open| self.lacks_room_ahead(*heap, open))
+        })?;
+        // Without memory the next put finds out, and says so.
+        self.plan_heap_room(heap).ok()
     }
 
-    fn populate_step(&mut self, heap: usize, open: usize) -> Result<(), Refusal> {
-        let Slot { segment, charge, .. } = self.slot_mut(open);
-        let populated = segment.populated();
-        if populated < SEGMENT_WORDS {
-            return grow(segment, charge, (populated + AHEAD_STEP).min(SEGMENT_WORDS));
-        }
-        if self.heap(heap).spare.is_none() {
+    fn plan_heap_room(&mut self, heap: usize) -> Result<Room, Refusal> {
+        let owner = self.heap(heap);
+        let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
+        charge.grow((AHEAD_STEP * 8) as u64)?;
+        let open = owner.open.filter(|open| self.slot(*open).segment.populated() < SEGMENT_WORDS);
+        if open.is_none() && owner.spare.is_none() {
             let spare = self.new_spare(heap)?;
             self.heap_mut(heap).spare = Some(spare);
         }
-        let Some(Spare { segment, charge }) = &mut self.heap_mut(heap).spare else { return Ok(()) };
-        grow(segment, charge, segment.populated() + AHEAD_STEP)
+        let segment = match (open, &mut self.heaps[heap]) {
+            (Some(open), _) => &mut self.slot_mut(open).segment,
+            (None, Some(Heap { spare: Some(spare), .. })) => &mut spare.segment,
+            _ => return Err(Refusal::NoMemory),
+        };
+        let ahead = segment.plan_ahead(segment.populated() + AHEAD_STEP);
+        Ok(Room { heap, slot: open, ahead, charge })
+    }
+
+    /// Takes over room that was made resident, if it still continues what it was meant to.
+    pub(crate) fn adopt_room(&mut self, room: Room) {
+        let Room { heap, slot, ahead, charge: paid } = room;
+        let Some(Some(owner)) = self.heaps.get_mut(heap) else { return };
+        // The spare segment may have been opened, and the open one closed.
+        let slots = [slot, owner.open];
+        let spare = owner.spare.as_mut().map(|spare| (&mut spare.segment, &mut spare.charge));
+        let planned = |segment: &Segment| segment.planned(&ahead);
+        let target = match spare.filter(|(segment, _)| planned(segment)) {
+            Some(spare) => Some(spare),
+            None => slots
+                .into_iter()
+                .flatten()
+                .find(|slot| self.slots.get(*slot).and_then(Option::as_ref).is_some_and(|slot| planned(&slot.segment)))
+                .and_then(|slot| self.slots[slot].as_mut())
+                .map(|slot| (&mut slot.segment, &mut slot.charge)),
+        };
+        if let Some((segment, charge)) = target {
+            let words = segment.adopt_ahead(&ahead);
+            charge.take_from(paid, (words * 8) as u64);
+        }
     }
 
     /// Gives back what is resident ahead of the heaps' tails; returns whether that was anything.
