@@ -93,9 +93,8 @@ static void dmz_invalidate_range(struct dmz_target *t,
 }
 
 /*
- * Records the pages of a bio, and in a write their content too. Not without a
- * device, for that takes time: what is in memory when one is attached is put
- * only after it was read again.
+ * Records the pages of a bio, and in a write their content too. Without a
+ * device as well: what is in memory when one is attached can be put then.
  */
 static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 {
@@ -104,7 +103,7 @@ static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 	unsigned long pfn;
 	u64 block;
 
-	if (!READ_ONCE(t->pool->active))
+	if (!t->on_evict && !READ_ONCE(t->pool->active))
 		return;
 	bio_for_each_segment(bv, bio, iter) {
 		if (!dmz_aligned(iter.bi_sector) ||

@@ -65,8 +65,9 @@ static void dmz_forget_folio(struct folio *folio)
 
 static void dmz_on_delete(void *data, struct folio *folio)
 {
-	if (!folio_ref_count(folio) && folio_test_uptodate(folio) &&
-	    !folio_test_dirty(folio) && !folio_test_writeback(folio))
+	if (zcache_stores_wanted() && !folio_ref_count(folio) &&
+	    folio_test_uptodate(folio) && !folio_test_dirty(folio) &&
+	    !folio_test_writeback(folio))
 		dmz_put_folio(folio);
 	else
 		dmz_forget_folio(folio);

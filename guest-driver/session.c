@@ -87,9 +87,9 @@ enum zcache_state zcache_get_state(void)
 }
 
 /**
- * zcache_stores_wanted - whether swap pages may be stored on the device
+ * zcache_stores_wanted - whether the device is there to take pages
  *
- * Context: Any, within zcache_srcu: a drain then waits for the store.
+ * Context: Any. Within zcache_srcu a drain waits for the store of a swap page.
  * Return: false if there is no device, or it is about to leave.
  */
 bool zcache_stores_wanted(void)
@@ -134,6 +134,27 @@ bool zcache_wait_attach(unsigned long seq, unsigned int seconds)
 				       seconds * HZ);
 }
 EXPORT_SYMBOL_GPL(zcache_wait_attach);
+
+/**
+ * zcache_wait_attach_killable - as zcache_wait_attach(), until the task is killed
+ * @seq:	zcache_attach_seq() from before the failed attempt
+ * @seconds:	how long
+ *
+ * Context: Process context; sleeps.
+ * Return: 0: there was an attach; -ETIME: there was none; -EINTR: the task is
+ *	   to die.
+ */
+int zcache_wait_attach_killable(unsigned long seq, unsigned int seconds)
+{
+	long left = wait_event_killable_timeout(zcache_attach_wait,
+						zcache_attach_seq() != seq,
+						seconds * HZ);
+
+	if (left < 0)
+		return -EINTR;
+	return left ? 0 : -ETIME;
+}
+EXPORT_SYMBOL_GPL(zcache_wait_attach_killable);
 
 /*
  * Takes the device out of the data path's sight, which falls back to the

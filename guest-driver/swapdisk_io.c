@@ -361,6 +361,9 @@ static int zcs_read_one(struct zcs_disk *disk, struct page *page,
  * Goes on with a page whose first try did not say where it is. While its device
  * is away it is waited for, as long as that may come back with it: an attach
  * that resumes the session has it, another makes the page lost.
+ *
+ * A task that is killed, or about to end, waits no more: where memory is short it
+ * is what the OOM killer has chosen. Its page is in error then for who shares it.
  */
 static int zcs_read_patiently(struct zcs_disk *disk, struct page *page,
 			      unsigned long slot)
@@ -382,7 +385,13 @@ static int zcs_read_patiently(struct zcs_disk *disk, struct page *page,
 		if (!counted)
 			zcache_count(disk->pool, ZC_LOAD_WAITED);
 		counted = true;
-		if (!zcache_wait_attach(seq, WAIT_SECONDS))
+		/* It has taken note of its signal, and looks at its memory. */
+		if (current->flags & PF_EXITING)
+			return -EIO;
+		err = zcache_wait_attach_killable(seq, WAIT_SECONDS);
+		if (err == -EINTR)
+			return -EIO;
+		if (err == -ETIME)
 			pr_err_ratelimited("%s[%d] waits for slot %lu of %s: its device is away\n",
 					   current->comm, task_pid_nr(current),
 					   slot, disk->gendisk->disk_name);

@@ -30,10 +30,10 @@ MODULE_PARM_DESC(spin_us, "How long a task spins for an answer before it sleeps 
 
 static unsigned int bounce_pages;
 module_param(bounce_pages, uint, 0444);
-MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (default: 1/128 of memory, at least 64 for each queue)");
+MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (default: 1/1024 of memory, at least 64 for each queue)");
 
 /* Default bound of memory for bounce pages, and least number for each queue. */
-#define BOUNCE_PART	128
+#define BOUNCE_PART	1024
 #define BOUNCE_MIN	64
 
 #define MIN_TIMEOUT_MS	100

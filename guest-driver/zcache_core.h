@@ -247,6 +247,7 @@ extern struct srcu_struct zcache_srcu;
 struct zcache_pool *zcache_pool_add(u16 flags, const u8 *uuid, int swap_type);
 void zcache_pool_remove(u32 id);
 struct zcache_pool *zcache_pool_find(u32 id);
+bool zcache_stores_wanted(void);
 struct zcache_transport *zcache_transport_of(struct zcache_pool *pool,
 					     enum zcache_counter unattached,
 					     enum zcache_counter inactive);

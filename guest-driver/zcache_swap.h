@@ -95,10 +95,10 @@ struct zcache_pool *zcache_swap_pool_add(unsigned long slots,
 					 void *owner);
 
 /* session.c */
-bool zcache_stores_wanted(void);
 bool zcache_waits_for_lost(void);
 unsigned long zcache_attach_seq(void);
 bool zcache_wait_attach(unsigned long seq, unsigned int seconds);
+int zcache_wait_attach_killable(unsigned long seq, unsigned int seconds);
 
 /* heal.c */
 void zcache_heal_schedule(void);

@@ -103,7 +103,8 @@ fn refused_pages_go_to_the_backing_device() {
     });
 }
 
-/// A page that only the dead daemon had is waited for; nobody gets anything else in its place.
+/// A page that only the dead daemon had is waited for; nobody gets anything else in its place. Who
+/// waits can be killed.
 #[test]
 fn lost_pages_are_waited_for() {
     scenario("stock_swap_lost", Duration::from_secs(300), |s| {
@@ -119,6 +120,12 @@ fn lost_pages_are_waited_for() {
         };
         let text = format!("{error:#}");
         ensure!(!text.contains("swaphog: pages="), "The hog found wrong pages instead of waiting: {text}");
+        ensure!(vm.guest().driver_stats()?.count("load_waited")? > 0, "The hog did not wait for a page");
+        // It was killed when its time was up.
+        let gone = "for i in $(seq 100); do pgrep swaphog >/dev/null || exit 0; sleep 0.1; done; exit 1";
+        vm.guest().sh(gone).context("A process that waits for a lost page cannot be killed")?;
+        // Its reads have ended in errors, as they should.
+        vm.guest().sh("dmesg --clear")?;
         Ok(())
     });
 }
