@@ -7,10 +7,12 @@
 //! | `volume` | a filesystem on a target, and what can be said of it |
 //! | `coherence` | no wrong byte on any filesystem, whatever is done; the controls that show it would be seen |
 //! | `hits` | what was evicted is served again |
+//! | `changes` | blocks that change without being written are not served |
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `swap` | the same under swap |
 //! | `setup` | `zcachesetup` |
 
+mod changes;
 mod coherence;
 mod hits;
 mod presence;

@@ -44,6 +44,25 @@ fn files_outlive_the_device(kernel: Kernel) {
     });
 }
 
+/// What is in memory when the device comes is what is evicted first.
+#[test]
+fn pages_read_before_the_device_came_are_served() {
+    scenario("stock_read_before", Duration::from_secs(120), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13Backports).daemon(&daemon, 0).disk_mib(64))?;
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        let folder = volume.folder();
+        vm.guest().sh(&format!(
+            "head -c 16M /dev/urandom >{folder}/file; sync; {DROP_CACHES}; md5sum <{folder}/file >/tmp/sum"
+        ))?;
+        vm.attach()?;
+        vm.guest().sh(&format!("{DROP_CACHES}; md5sum <{folder}/file | cmp - /tmp/sum"))?;
+        let (hits, pages) = (volume.count("hits")?, 16 * 256);
+        ensure!(hits * 10 > pages * 9, "Only {hits} of {pages} pages came from the device: {:?}", volume.counters()?);
+        volume.verify_and_close()
+    });
+}
+
 /// With put=read pages enter the pool as they are read, and stay there.
 #[test]
 fn put_at_read_serves_the_next_reads() {

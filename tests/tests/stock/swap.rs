@@ -103,6 +103,25 @@ fn refused_pages_go_to_the_backing_device() {
     });
 }
 
+/// What the backing device cannot take stays in memory.
+#[test]
+fn bad_blocks_of_the_backing_device_lose_nothing() {
+    scenario("stock_swap_bad", Duration::from_secs(300), |s| {
+        let (vm, _daemon) = guest(s, Kernel::Debian12, "wait", None)?;
+        // Of each 2 MiB of the first 64 the second half is bad.
+        vm.guest().sh("modprobe dm-mod || true
+             { for i in $(seq 0 31); do
+                   echo $((i * 4096)) 2048 linear /dev/vdb $((i * 4096)); echo $((i * 4096 + 2048)) 2048 error
+               done; echo 131072 $(($(blockdev --getsz /dev/vdb) - 131072)) linear /dev/vdb 131072
+             } | dmsetup create --noudevsync bad")?;
+        swap_on(&vm, "--backing /dev/mapper/bad")?;
+        vm.guest().sh_within(&hog(&vm, 10), LIMIT).context("A page changed that a bad block had not taken")?;
+        let errors = vm.guest().sh("awk '$1 == \"backing_errors\" { print $2 }' /sys/block/zcswap0/zc_stat")?;
+        ensure!(errors.trim() != "0", "No page was offered to a bad block");
+        vm.guest().sh("zcachesetup swap off /dev/zcswap0").map(drop)
+    });
+}
+
 /// A page that only the dead daemon had is waited for; nobody gets anything else in its place. Who
 /// waits can be killed.
 #[test]
