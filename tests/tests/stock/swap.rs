@@ -113,8 +113,10 @@ fn bad_blocks_of_the_backing_device_lose_nothing() {
              { for i in $(seq 0 31); do
                    echo $((i * 4096)) 2048 linear /dev/vdb $((i * 4096)); echo $((i * 4096 + 2048)) 2048 error
                done; echo 131072 $(($(blockdev --getsz /dev/vdb) - 131072)) linear /dev/vdb 131072
-             } | dmsetup create --noudevsync bad")?;
+             } | DM_DISABLE_UDEV=1 dmsetup create --noudevsync bad")?;
         swap_on(&vm, "--backing /dev/mapper/bad")?;
+        // Who looks for a filesystem there has found a bad block.
+        vm.guest().sh("dmesg --clear")?;
         vm.guest().sh_within(&hog(&vm, 10), LIMIT).context("A page changed that a bad block had not taken")?;
         let errors = vm.guest().sh("awk '$1 == \"backing_errors\" { print $2 }' /sys/block/zcswap0/zc_stat")?;
         ensure!(errors.trim() != "0", "No page was offered to a bad block");

@@ -39,7 +39,7 @@ const MEMORY_MIB: u32 = 512;
 const LAYERS: [&str; 3] = ["disk", "linear", "zcache"];
 
 const PREPARE: &str = "
-    dmsetup create linear --noudevsync --table \"0 $(blockdev --getsz /dev/vdc) linear /dev/vdc 0\"
+    DM_DISABLE_UDEV=1 dmsetup create linear --noudevsync --table \"0 $(blockdev --getsz /dev/vdc) linear /dev/vdc 0\"
     zcachesetup open /dev/vdd zcache
     for layer in disk:/dev/vdb linear:/dev/mapper/linear zcache:/dev/mapper/zcache; do
         mkdir -p /mnt/${layer%:*}; mkfs.ext4 -q -F ${layer#*:}; mount -o noatime ${layer#*:} /mnt/${layer%:*}
