@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         to_linear[0],
         to_linear[to_linear.len() - 1]
     );
-    println!("  memory of the target        {:.2} % of MemTotal", memory * 100.0);
+    println!("  memory of the driver        {:.2} % of the guest's", memory * 100.0);
     if let Some(path) = &arguments.json {
         let figures = json!({
             "kernel": arguments.kernel.name(),
@@ -133,14 +133,13 @@ fn job(layer: &str, what: &str) -> String {
     format!("--filename=/mnt/{layer}/file --size={FILE_MIB}M {what}")
 }
 
-/// What the target's tables take, of what the guest has.
+/// What the target's tables and the transport's pages take, of the guest's memory.
 fn memory_share(vm: &Vm) -> Result<f64> {
-    let figures = vm.guest().sh(
-        "dmsetup status zcache | tr ' ' '\\n' | sed -n 's/^memory=//p'; awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo",
-    )?;
-    let figures: Vec<f64> = figures.lines().map(str::parse).collect::<Result<_, _>>()?;
-    let [table, total] = figures[..] else { anyhow::bail!("The target does not say how much memory it takes") };
-    Ok(table / total)
+    let figures = vm.guest().sh("dmsetup status zcache | tr ' ' '\\n' | sed -n 's/^memory=//p'
+         awk '/^queue[0-9]+_slot_pages/ { pages += $2 } END { print pages * 4096 }' /sys/kernel/debug/zcache/stats")?;
+    let bytes: Vec<f64> = figures.lines().map(str::parse).collect::<Result<_, _>>()?;
+    let [tables, transport] = bytes[..] else { anyhow::bail!("The driver does not say how much memory it takes") };
+    Ok((tables + transport) / (f64::from(MEMORY_MIB) * f64::from(1 << 20)))
 }
 
 /// The quotients of each round, sorted.
