@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use zcache_tests::load::DROP_CACHES;
 use zcache_tests::{Artefacts, Daemon, DaemonOptions, Kernel, SocketOptions, Vm, VmOptions, fresh_folder};
 
 use self::report::Figures;
@@ -134,8 +133,6 @@ fn perform(vm: &Vm, daemon: &Daemon, started: Instant, accel: &'static str) -> R
     let before = measured(vm, &set)?;
 
     say("Attaching the device.");
-    // What was read before is not put when it is evicted (guest-driver/dm.md).
-    vm.guest().sh(DROP_CACHES)?;
     vm.attach()?;
     let replayed = daemon.guest_stats(0)?.pools;
     if replayed.len() != POOLS {
