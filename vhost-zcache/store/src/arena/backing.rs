@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::ptr::{NonNull, null_mut};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::memory::{HOST_PAGE, NoMemory};
@@ -91,8 +91,12 @@ impl Shared {
         Ok(File::from(self.file.try_clone()?))
     }
 
-    /// Allocates and maps a range, so that touching it later cannot fail.
+    /// Allocates and maps a range, so that touching it later cannot fail. In two steps, because page
+    /// faults that find their page allocated are a quarter cheaper in sum than those that allocate it
+    /// (Linux 6.18, from 16 pages at a time).
     pub(super) fn populate(&self, start: usize, bytes: usize) -> Result<(), NoMemory> {
+        let allocate = || fallocate(&self.file, FallocateFlags::KEEP_SIZE, start as u64, bytes as u64);
+        retry_on_intr(allocate).map_err(|_| NoMemory)?;
         populate(&self.mapping, start, bytes)
     }
 

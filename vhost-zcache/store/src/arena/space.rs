@@ -33,8 +33,10 @@ const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
-/// Words that the background makes resident at a time: 4 pages.
-const AHEAD_STEP: usize = 4 * PAGE_WORDS;
+/// Least words that the background makes resident at a time.
+const MIN_STEP: usize = 4 * PAGE_WORDS;
+/// Most.
+const MAX_STEP: usize = 16 * PAGE_WORDS;
 /// Most words it keeps resident ahead of the tail of a heap that grows. One stripe of an object, which
 /// is what a sequential writer puts into a shard before it goes on to the next, fits if it compresses.
 const MAX_AHEAD: u64 = 24 * 1024;
@@ -415,28 +417,34 @@ impl Space {
         self.slot(slot).tail as usize + usize::try_from(ahead).unwrap_or(0)
     }
 
-    /// Whether there should be more; the spare segment continues the open one.
-    fn lacks_room_ahead(&self, heap: usize, slot: usize) -> bool {
+    /// Words that there should be more, in whole pages; the spare segment continues the open one.
+    fn lacking_ahead(&self, heap: usize, slot: usize) -> usize {
         let spare = self.heap(heap).spare.as_ref().map_or(0, |spare| spare.segment.populated());
-        self.slot(slot).segment.populated() + spare + AHEAD_STEP <= self.wanted_ahead(heap, slot)
+        let has = self.slot(slot).segment.populated() + spare;
+        self.wanted_ahead(heap, slot).saturating_sub(has) / PAGE_WORDS * PAGE_WORDS
+    }
+
+    /// Whether it is worth a step.
+    fn lacks_room_ahead(&self, heap: usize, slot: usize) -> bool {
+        self.lacking_ahead(heap, slot) >= MIN_STEP
     }
 
     /// Chooses a little room ahead of a heap's tail, to be made resident so that the puts to come need
     /// not wait for the kernel. That takes 3 us for each page, or four times that in a virtual machine
     /// whose host has to find the page first; so it is done without the shard.
     pub(crate) fn plan_room(&mut self) -> Option<Room> {
-        let heap = (0..self.heaps.len()).find(|heap| {
-            let open = self.heaps[*heap].as_ref().and_then(|heap| heap.open);
-            open.is_some_and(|open| self.lacks_room_ahead(*heap, open))
+        let (heap, lacking) = (0..self.heaps.len()).find_map(|heap| {
+            let open = self.heaps[heap].as_ref()?.open?;
+            Some((heap, self.lacking_ahead(heap, open))).filter(|(_, lacking)| *lacking >= MIN_STEP)
         })?;
         // Without memory the next put finds out, and says so.
-        self.plan_heap_room(heap).ok()
+        self.plan_heap_room(heap, lacking.min(MAX_STEP)).ok()
     }
 
-    fn plan_heap_room(&mut self, heap: usize) -> Result<Room, Refusal> {
+    fn plan_heap_room(&mut self, heap: usize, words: usize) -> Result<Room, Refusal> {
         let owner = self.heap(heap);
         let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
-        charge.grow((AHEAD_STEP * 8) as u64)?;
+        charge.grow((words * 8) as u64)?;
         let open = owner.open.filter(|open| self.slot(*open).segment.populated() < SEGMENT_WORDS);
         if open.is_none() && owner.spare.is_none() {
             let spare = self.new_spare(heap)?;
@@ -447,7 +455,7 @@ impl Space {
             (None, Some(Heap { spare: Some(spare), .. })) => &mut spare.segment,
             _ => return Err(Refusal::NoMemory),
         };
-        let ahead = segment.plan_ahead(segment.populated() + AHEAD_STEP);
+        let ahead = segment.plan_ahead(segment.populated() + words);
         Ok(Room { heap, slot: open, ahead, charge })
     }
 
