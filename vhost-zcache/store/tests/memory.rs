@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +34,19 @@ fn guest(store: &Store, kind: PoolKind) -> Guest {
 /// Pages of the seeds that compress to a few hundred bytes.
 fn text(n: u64) -> zcache_store::Page {
     page(u32::try_from(n * 3 + 1).expect("a small number"))
+}
+
+#[test]
+fn huge_pages_of_the_host_stay_out() {
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        println!("skipped: this kernel has no huge pages");
+        return;
+    }
+    let _store = store(1 << 30);
+    let maps = fs::read_to_string("/proc/self/smaps").expect("/proc is mounted");
+    let ours = maps.lines().skip_while(|line| !line.contains("memfd:zcache-store"));
+    let flags = ours.into_iter().find(|line| line.starts_with("VmFlags:")).expect("the arena is mapped");
+    assert!(flags.split_whitespace().any(|flag| flag == "nh"), "no MADV_NOHUGEPAGE: {flags}");
 }
 
 #[test]
