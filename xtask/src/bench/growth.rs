@@ -18,6 +18,9 @@ const SMALL: u64 = 65_536;
 /// Operations of each kind that a percentile is taken of.
 const SAMPLES: usize = 40_000;
 
+/// How often they are taken.
+const PASSES: u64 = 15;
+
 /// Latencies at one size.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
@@ -31,13 +34,13 @@ pub(super) struct Latency {
 /// Growth from 64 thousand pages.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Growth {
+    /// Medians of the passes.
     pub(super) small: Latency,
-    /// The first pass over the grown store. In a virtual machine it meets the hypervisor's own page
-    /// faults, one for each of its pages (2 MiB at best) that it had not mapped yet or mapped anew:
-    /// they fade within the pass, while the thread counts neither a fault nor a wait.
-    pub(super) large_first: Latency,
-    /// The second, of other keys.
+    /// Medians of the passes.
     pub(super) large: Latency,
+    /// Each pass over the grown store. In a virtual machine one may meet the hypervisor's own page faults,
+    /// where it maps memory anew: 10 to 20 us each, of which the thread counts neither a fault nor a wait.
+    pub(super) large_passes: Vec<Latency>,
     /// The longest operation during which the thread had its CPU all the time.
     pub(super) longest_op_ms: f64,
     /// The longest of all, waiting for a CPU included.
@@ -113,6 +116,11 @@ impl Run<'_> {
         self.watch.time(|| Ok(guest.get(scratch, &Shape::Files.key(key), GetMode::Plain, &mut out)?))
     }
 
+    /// Measures `PASSES` times, other keys each time.
+    fn passes(&mut self, pages: u64) -> Result<Vec<Latency>> {
+        (0..PASSES).map(|pass| self.latency(pages, pass)).collect()
+    }
+
     fn latency(&mut self, pages: u64, seed: u64) -> Result<Latency> {
         let mut random = Random::new(seed);
         let mut puts = Vec::with_capacity(SAMPLES);
@@ -136,6 +144,22 @@ impl Run<'_> {
     }
 }
 
+/// The median of each figure.
+fn median(passes: &[Latency]) -> Latency {
+    let of = |figure: fn(&Latency) -> u64| {
+        let mut values: Vec<u64> = passes.iter().map(figure).collect();
+        values.sort_unstable();
+        values[values.len() / 2]
+    };
+    Latency {
+        pages: of(|pass| pass.pages),
+        put_p50_ns: of(|pass| pass.put_p50_ns),
+        put_p99_ns: of(|pass| pass.put_p99_ns),
+        get_p50_ns: of(|pass| pass.get_p50_ns),
+        get_p99_ns: of(|pass| pass.get_p99_ns),
+    }
+}
+
 /// Grows a store to `pages` pages, or as far as memory goes.
 pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
@@ -145,7 +169,7 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     for key in 0..SMALL {
         run.put(key, usize::try_from(key)?)?;
     }
-    let small = run.latency(SMALL, 1)?;
+    let small = median(&run.passes(SMALL)?);
     // An eighth of the memory stays free: a machine that begins to swap measures nothing.
     let enough = memory::available()? / 8;
     let mut reached = SMALL;
@@ -153,12 +177,11 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
         run.put(reached, usize::try_from(reached)?)?;
         reached += 1;
     }
-    let large_first = run.latency(reached, 2)?;
-    let large = run.latency(reached, 3)?;
+    let large_passes = run.passes(reached)?;
     Ok(Growth {
         small,
-        large_first,
-        large,
+        large: median(&large_passes),
+        large_passes,
         longest_op_ms: run.watch.longest.as_secs_f64() * 1e3,
         longest_wall_ms: run.watch.longest_wall.as_secs_f64() * 1e3,
         preempted: run.watch.preempted,

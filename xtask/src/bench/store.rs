@@ -224,7 +224,7 @@ fn print(report: &Report) {
     }
     print_speed(&report.speed, &report.scale);
     let growth = &report.growth;
-    for at in [growth.small, growth.large_first, growth.large] {
+    for at in [growth.small, growth.large] {
         println!(
             "{:>9} pages: put p50 {} p99 {} ns, get p50 {} p99 {} ns",
             at.pages, at.put_p50_ns, at.put_p99_ns, at.get_p50_ns, at.get_p99_ns
@@ -240,6 +240,8 @@ fn print(report: &Report) {
         growth.longest_wall_ms,
         growth.preempted
     );
+    let p99s: Vec<_> = growth.large_passes.iter().map(|pass| pass.get_p99_ns.to_string()).collect();
+    println!("get p99 of each pass at that size: {} ns", p99s.join(" "));
     for run in &report.cold {
         println!(
             "cold tier, {}: x{:.3} of the bytes, {:.1} us to recompress, {:.0} ns to get",
