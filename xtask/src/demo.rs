@@ -52,7 +52,7 @@ const PREPARE: &str = "
 const PREPARE_CLASSIC: &str = "
     mkfs.ext4 -q -F -b 4096 -E lazy_itable_init=1 /dev/vdb
     mkfs.btrfs -q -f /dev/vdc
-    mkfs.ocfs2 -q -F -M local -N 1 -J size=8M -U UUID /dev/vdd >/dev/null
+    mkfs.ocfs2 -q -F -M local -N 1 -b 4096 -J size=8M -U UUID /dev/vdd >/dev/null
     mkswap /dev/vde >/dev/null
     mkdir -p /mnt/ext4 /mnt/btrfs /mnt/ocfs2
     mount -o noatime,noinit_itable /dev/vdb /mnt/ext4
