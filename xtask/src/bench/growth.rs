@@ -2,11 +2,12 @@
 //! Whether operations stay as fast while the store grows, and the longest of all.
 
 use std::fs;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use zcache_store::{GetMode, GuestConfig, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig};
+use zcache_store::{GetMode, GuestConfig, PAGE_SIZE, Page, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
 use super::memory;
@@ -18,6 +19,8 @@ const SMALL: u64 = 65_536;
 /// Operations of each kind that a percentile is taken of.
 const SAMPLES: usize = 40_000;
 
+/// Most pages of bare memory beside the store.
+const RAW: u64 = 1 << 20;
 /// How often they are taken.
 const PASSES: u64 = 15;
 
@@ -29,6 +32,9 @@ pub(super) struct Latency {
     pub(super) put_p99_ns: u64,
     pub(super) get_p50_ns: u64,
     pub(super) get_p99_ns: u64,
+    /// Copying a page out of bare memory, of which as many pages are used, but no more than fit beside the store.
+    pub(super) raw_p50_ns: u64,
+    pub(super) raw_p99_ns: u64,
 }
 
 /// Growth from 64 thousand pages.
@@ -38,8 +44,9 @@ pub(super) struct Growth {
     pub(super) small: Latency,
     /// Medians of the passes.
     pub(super) large: Latency,
-    /// Each pass over the grown store. In a virtual machine one may meet the hypervisor's own page faults,
-    /// where it maps memory anew: 10 to 20 us each, of which the thread counts neither a fault nor a wait.
+    /// Each pass over the grown store. In a virtual machine it meets the hypervisor's own page faults, where
+    /// that maps memory anew: 10 us and more each, of which the thread counts neither a fault nor a wait.
+    /// Then copies from bare memory take as long, now and then.
     pub(super) large_passes: Vec<Latency>,
     /// The longest operation during which the thread had its CPU all the time.
     pub(super) longest_op_ms: f64,
@@ -99,6 +106,7 @@ impl Watch {
 struct Run<'a> {
     guest: &'a zcache_store::Guest,
     corpus: &'a Corpus,
+    raw: &'a [Page],
     scratch: Scratch,
     watch: Watch,
 }
@@ -125,21 +133,31 @@ impl Run<'_> {
         let mut random = Random::new(seed);
         let mut puts = Vec::with_capacity(SAMPLES);
         let mut gets = Vec::with_capacity(SAMPLES);
+        let mut raws = Vec::with_capacity(SAMPLES);
+        let mut out = [0; PAGE_SIZE];
         for sample in 0..SAMPLES {
             let key = |random: &mut Random| random.next() % pages;
             let put = key(&mut random);
             puts.push(self.put(put, sample)?);
             let get = key(&mut random);
             gets.push(self.get(get)?);
+            let raw = usize::try_from(key(&mut random))? % self.raw.len();
+            let started = Instant::now();
+            out.copy_from_slice(&self.raw[raw]);
+            black_box(&out);
+            raws.push(u64::try_from(started.elapsed().as_nanos())?);
         }
         puts.sort_unstable();
         gets.sort_unstable();
+        raws.sort_unstable();
         Ok(Latency {
             pages,
             put_p50_ns: puts[SAMPLES / 2],
             put_p99_ns: puts[SAMPLES * 99 / 100],
             get_p50_ns: gets[SAMPLES / 2],
             get_p99_ns: gets[SAMPLES * 99 / 100],
+            raw_p50_ns: raws[SAMPLES / 2],
+            raw_p99_ns: raws[SAMPLES * 99 / 100],
         })
     }
 }
@@ -157,6 +175,8 @@ fn median(passes: &[Latency]) -> Latency {
         put_p99_ns: of(|pass| pass.put_p99_ns),
         get_p50_ns: of(|pass| pass.get_p50_ns),
         get_p99_ns: of(|pass| pass.get_p99_ns),
+        raw_p50_ns: of(|pass| pass.raw_p50_ns),
+        raw_p99_ns: of(|pass| pass.raw_p99_ns),
     }
 }
 
@@ -165,7 +185,9 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
-    let mut run = Run { guest: &guest, corpus, scratch: Scratch::new(), watch: Watch::new()? };
+    let raw_pages = usize::try_from(RAW.min(memory::available()? / 6 / PAGE_SIZE as u64))?;
+    let raw: Vec<Page> = corpus.pages.iter().cycle().take(raw_pages).copied().collect();
+    let mut run = Run { guest: &guest, corpus, raw: &raw, scratch: Scratch::new(), watch: Watch::new()? };
     for key in 0..SMALL {
         run.put(key, usize::try_from(key)?)?;
     }
