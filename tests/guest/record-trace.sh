@@ -56,7 +56,7 @@ for round in {1..2000}; do
         done
     fi
 done
-# Until the recorder has printed everything.
-sleep 10
+# The recorder ends when it has read what there is.
+echo 0 > /sys/kernel/tracing/tracing_on
+wait
 grep -h '^overrun' /sys/kernel/tracing/per_cpu/cpu*/stats >&2
-kill %1

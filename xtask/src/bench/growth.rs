@@ -10,6 +10,7 @@ use serde::Serialize;
 use zcache_store::{GetMode, GuestConfig, PAGE_SIZE, Page, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
+use super::median::median;
 use super::memory;
 use super::random::Random;
 use super::shape::{POOL, Shape};
@@ -18,11 +19,10 @@ use super::shape::{POOL, Shape};
 const SMALL: u64 = 65_536;
 /// Operations of each kind that a percentile is taken of.
 const SAMPLES: usize = 40_000;
-
-/// Most pages of bare memory beside the store.
-const RAW: u64 = 1 << 20;
-/// How often they are taken.
+/// How often the percentiles are taken.
 const PASSES: u64 = 15;
+/// Most pages of bare memory beside the store.
+const RAW: u64 = 1 << 19;
 
 /// Latencies at one size.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -163,12 +163,8 @@ impl Run<'_> {
 }
 
 /// The median of each figure.
-fn median(passes: &[Latency]) -> Latency {
-    let of = |figure: fn(&Latency) -> u64| {
-        let mut values: Vec<u64> = passes.iter().map(figure).collect();
-        values.sort_unstable();
-        values[values.len() / 2]
-    };
+fn medians(passes: &[Latency]) -> Latency {
+    let of = |figure: fn(&Latency) -> u64| median(passes.iter().map(figure));
     Latency {
         pages: of(|pass| pass.pages),
         put_p50_ns: of(|pass| pass.put_p50_ns),
@@ -185,13 +181,13 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
-    let raw_pages = usize::try_from(RAW.min(memory::available()? / 6 / PAGE_SIZE as u64))?;
+    let raw_pages = usize::try_from(RAW.min(memory::available()? / 12 / PAGE_SIZE as u64))?;
     let raw: Vec<Page> = corpus.pages.iter().cycle().take(raw_pages).copied().collect();
     let mut run = Run { guest: &guest, corpus, raw: &raw, scratch: Scratch::new(), watch: Watch::new()? };
     for key in 0..SMALL {
         run.put(key, usize::try_from(key)?)?;
     }
-    let small = median(&run.passes(SMALL)?);
+    let small = medians(&run.passes(SMALL)?);
     // An eighth of the memory stays free: a machine that begins to swap measures nothing.
     let enough = memory::available()? / 8;
     let mut reached = SMALL;
@@ -202,7 +198,7 @@ pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let large_passes = run.passes(reached)?;
     Ok(Growth {
         small,
-        large: median(&large_passes),
+        large: medians(&large_passes),
         large_passes,
         longest_op_ms: run.watch.longest.as_secs_f64() * 1e3,
         longest_wall_ms: run.watch.longest_wall.as_secs_f64() * 1e3,

@@ -5,6 +5,7 @@ mod corpus;
 mod density;
 mod evict;
 mod growth;
+mod median;
 mod memory;
 mod policies;
 mod random;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use zcache_store::{GetMode, Guest, GuestConfig, Key, PAGE_SIZE, Page, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
+use super::median::median;
 use super::shape::{POOL, Shape};
 
 /// Pages per turn.
@@ -72,11 +73,6 @@ fn decode(encoded: &Encoded, page: &mut Page) -> Result<()> {
         Encoded::Raw(bytes) => *page = **bytes,
     }
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn per_page(elapsed: Duration) -> f64 {
@@ -161,7 +157,7 @@ pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
         }
         get.push(per_page(started.elapsed()));
     }
-    let ratios = |codec: &[f64], own: &[f64]| median(codec.iter().zip(own).map(|(c, o)| c / o).collect());
+    let ratios = |codec: &[f64], own: &[f64]| median(codec.iter().zip(own).map(|(c, o)| c / o));
     Ok(Speed {
         corpus: corpus.name.clone(),
         put_vs_codec: ratios(&codec_put, &put),
@@ -205,7 +201,7 @@ pub(super) fn scale(corpus: &Corpus) -> Result<Scale> {
             rounds.push([2.0 * alone / both, 2.0 * codec_alone / codec_both]);
         }
     }
-    let of = |which: usize| median(rounds.iter().map(|round| round[which]).collect());
+    let of = |which: usize| median(rounds.iter().map(|round| round[which]));
     Ok(Scale { store: of(0), codec: of(1), rounds })
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use zcache_tests::load::DROP_CACHES;
 use zcache_tests::{Artefacts, Daemon, DaemonOptions, Kernel, SocketOptions, Vm, VmOptions, fresh_folder};
 
+use super::median::median;
 use crate::{build, fio};
 
 /// Cost of the device-mapper target where nothing is cached and memory is not short.
@@ -77,17 +78,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         arguments.rounds
     );
     for (layer, rates) in LAYERS.iter().zip(&rates) {
-        println!("  {layer:8} {:>8.0}", median(rates));
+        println!("  {layer:8} {:>8.0}", median(rates.iter().copied()));
     }
     println!(
         "  target against the disk     {:.3}  ({:.3} to {:.3})",
-        median(&to_disk),
+        median(to_disk.iter().copied()),
         to_disk[0],
         to_disk[to_disk.len() - 1]
     );
     println!(
         "  target against dm-linear    {:.3}  ({:.3} to {:.3})",
-        median(&to_linear),
+        median(to_linear.iter().copied()),
         to_linear[0],
         to_linear[to_linear.len() - 1]
     );
@@ -97,8 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "kernel": arguments.kernel.name(),
             "accel": artefacts.accel(),
             "iops": { "disk": rates[0], "linear": rates[1], "zcache": rates[2] },
-            "zcache_vs_disk": median(&to_disk),
-            "zcache_vs_linear": median(&to_linear),
+            "zcache_vs_disk": median(to_disk.iter().copied()),
+            "zcache_vs_linear": median(to_linear.iter().copied()),
             "memory_share": memory,
         });
         fs::write(path, figures.to_string() + "\n").with_context(|| format!("Cannot write {}", path.display()))?;
@@ -147,10 +148,4 @@ fn ratios(one: &[f64], other: &[f64]) -> Vec<f64> {
     let mut ratios: Vec<f64> = one.iter().zip(other).map(|(one, other)| one / other).collect();
     ratios.sort_by(f64::total_cmp);
     ratios
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

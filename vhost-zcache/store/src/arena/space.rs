@@ -308,7 +308,7 @@ impl Space {
         slot.tail = tail + words;
         self.tail.set(&slot.segment, slot.tail as usize);
         self.heap_mut(heap).total += u64::from(words);
-        if !self.growing.load(Relaxed) && self.lacks_room_ahead(heap, open) {
+        if !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
             self.growing.store(true, Relaxed);
         }
         let at = location(open, tail);
@@ -417,28 +417,25 @@ impl Space {
         self.slot(slot).tail as usize + usize::try_from(ahead).unwrap_or(0)
     }
 
-    /// Words that there should be more, in whole pages; the spare segment continues the open one.
-    fn lacking_ahead(&self, heap: usize, slot: usize) -> usize {
+    /// Words, in whole pages, by which a step would bring it closer to that, if it is worth one; the spare
+    /// segment continues the open one.
+    fn step_ahead(&self, heap: usize, slot: usize) -> Option<usize> {
         let spare = self.heap(heap).spare.as_ref().map_or(0, |spare| spare.segment.populated());
         let has = self.slot(slot).segment.populated() + spare;
-        self.wanted_ahead(heap, slot).saturating_sub(has) / PAGE_WORDS * PAGE_WORDS
-    }
-
-    /// Whether it is worth a step.
-    fn lacks_room_ahead(&self, heap: usize, slot: usize) -> bool {
-        self.lacking_ahead(heap, slot) >= MIN_STEP
+        let lacking = self.wanted_ahead(heap, slot).saturating_sub(has);
+        (lacking >= MIN_STEP).then(|| (lacking / PAGE_WORDS * PAGE_WORDS).min(MAX_STEP))
     }
 
     /// Chooses a little room ahead of a heap's tail, to be made resident so that the puts to come need
     /// not wait for the kernel. That takes 3 us for each page, or four times that in a virtual machine
     /// whose host has to find the page first; so it is done without the shard.
     pub(crate) fn plan_room(&mut self) -> Option<Room> {
-        let (heap, lacking) = (0..self.heaps.len()).find_map(|heap| {
+        let (heap, words) = (0..self.heaps.len()).find_map(|heap| {
             let open = self.heaps[heap].as_ref()?.open?;
-            Some((heap, self.lacking_ahead(heap, open))).filter(|(_, lacking)| *lacking >= MIN_STEP)
+            Some((heap, self.step_ahead(heap, open)?))
         })?;
         // Without memory the next put finds out, and says so.
-        self.plan_heap_room(heap, lacking.min(MAX_STEP)).ok()
+        self.plan_heap_room(heap, words).ok()
     }
 
     fn plan_heap_room(&mut self, heap: usize, words: usize) -> Result<Room, Refusal> {
