@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::arena::bins::{Bins, NIL};
-use crate::arena::record::{Head, OBJECT_WORDS, PageName, check_object, split};
-use crate::arena::space::{FIRST, HEADER_WORDS, location};
+use crate::arena::record::{Head, MIN_HOLE, OBJECT_WORDS, PageName, check_object, split};
+use crate::arena::space::{FIRST, HEADER_WORDS, Lane, location};
 use crate::engine::Engine;
 use crate::index::objects::Object;
 use crate::shard::Shard;
@@ -42,8 +42,8 @@ struct Found {
     pages: BTreeMap<u32, PageName>,
     /// Object records by location, with the object's number.
     objects: BTreeMap<u32, u32>,
-    /// Holes that must be in a bin, by heap and location.
-    holes: HashMap<(usize, u32), u32>,
+    /// Holes that must be in a bin, by location, with heap, lane and size.
+    holes: HashMap<u32, (usize, Lane, u32)>,
 }
 
 impl Shard {
@@ -79,8 +79,8 @@ impl Shard {
                         live += OBJECT_WORDS;
                     }
                     Head::Hole(words) => {
-                        if !slot.draining && Bins::bin_of(words).is_some() {
-                            found.holes.insert((slot.heap, at), words);
+                        if !slot.draining && words >= MIN_HOLE {
+                            found.holes.insert(at, (slot.heap, slot.lane, words));
                         }
                     }
                     Head::End | Head::Unknown => return Err(format!("no record at {at:#x}")),
@@ -117,21 +117,36 @@ impl Shard {
         let mut binned = HashSet::new();
         for (number, heap) in self.space.heaps.iter().enumerate() {
             let Some(heap) = heap else { continue };
-            for bin in 0..=Bins::bin_of(u32::MAX).unwrap_or(0) {
-                let mut before = NIL;
-                let mut at = heap.bins.head(bin);
-                while at != NIL {
-                    let size = found.holes.get(&(number, at));
-                    let right = size.is_some_and(|size| Bins::bin_of(*size) == Some(bin));
-                    ensure!(right, "bin {bin} of heap {number} has {at:#x}, which is {size:?}");
-                    ensure!(binned.insert(at), "hole {at:#x} is in two places");
-                    let (next, previous) = split(self.space.word(at + 1));
-                    ensure!(previous == before, "hole {at:#x} points back to {previous:#x}");
-                    (before, at) = (at, next);
-                }
+            for lane in Lane::ALL {
+                self.check_lane(number, lane, &heap.free(lane).bins, found, &mut binned)?;
             }
         }
         ensure!(binned.len() == found.holes.len(), "holes are in no bin");
+        Ok(())
+    }
+
+    fn check_lane(
+        &self,
+        heap: usize,
+        lane: Lane,
+        bins: &Bins,
+        found: &Found,
+        binned: &mut HashSet<u32>,
+    ) -> Result<(), String> {
+        for (bin, head) in bins.heads() {
+            let mut before = NIL;
+            let mut at = head;
+            while at != NIL {
+                let hole = found.holes.get(&at);
+                let right =
+                    hole.is_some_and(|(h, l, size)| (*h, *l) == (heap, lane) && bins.bin_of(*size) == Some(bin));
+                ensure!(right, "bin {bin} of heap {heap}, {lane:?}, has {at:#x}, which is {hole:?}");
+                ensure!(binned.insert(at), "hole {at:#x} is in two places");
+                let (next, previous) = split(self.space.word(at + 1));
+                ensure!(previous == before, "hole {at:#x} points back to {previous:#x}");
+                (before, at) = (at, next);
+            }
+        }
         Ok(())
     }
 

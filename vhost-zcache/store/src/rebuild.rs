@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::accounting::Use;
 use crate::arena::memory::Segment;
 use crate::arena::record::{Head, OBJECT_WORDS, PageHead, PageName, PayloadSum, check_object, id_of, pair, split};
-use crate::arena::space::{FIRST, HEADER_WORDS, Label, location};
+use crate::arena::space::{FIRST, HEADER_WORDS, Label, Lane, location};
 use crate::index::objects::{OBJECT_CLASS, Object};
 use crate::index::tree::Tree;
 use crate::key::{ObjectId, PAGE_SIZE};
@@ -17,11 +17,12 @@ use crate::stats::Contents;
 /// First word of a segment in use: "zcacheS" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x01");
 
-/// The words a segment of a heap starts with: magic; guest and shard; purpose and number of
+/// The words a segment of a heap starts with: magic; guest and shard; purpose, lane and number of
 /// shards; the seed of the hash; a checksum.
-pub(crate) fn header(label: Label, guest: u32, purpose: Use) -> [u64; HEADER_WORDS] {
+pub(crate) fn header(label: Label, guest: u32, purpose: Use, lane: Lane) -> [u64; HEADER_WORDS] {
     let evictable = u32::from(purpose == Use::Evictable);
-    let flags = evictable | u32::from(label.recoverable) << 1;
+    let names = u32::from(lane == Lane::Names);
+    let flags = evictable | u32::from(label.recoverable) << 1 | names << 2;
     let mut words = [
         MAGIC,
         pair(guest, u32::from(label.shard)),
@@ -46,6 +47,7 @@ fn sum(words: &[u64; HEADER_WORDS]) -> u64 {
 pub(crate) struct Origin {
     pub(crate) guest: u32,
     pub(crate) purpose: Use,
+    pub(crate) lane: Lane,
     pub(crate) label: Label,
 }
 
@@ -63,8 +65,9 @@ impl Origin {
         let recoverable = flags >> 1 & 1 == 1;
         let valid = recoverable && shards.is_power_of_two() && shard < shards;
         let purpose = if flags & 1 == 1 { Use::Evictable } else { Use::Kept };
+        let lane = if flags >> 2 & 1 == 1 { Lane::Names } else { Lane::Pages };
         let label = Label { shard, shards, seed: [words[3], words[4]], recoverable };
-        valid.then_some(Self { guest, purpose, label })
+        valid.then_some(Self { guest, purpose, lane, label })
     }
 }
 
@@ -86,7 +89,7 @@ impl Shard {
     /// many records were dropped.
     pub(crate) fn recover(
         &mut self,
-        segments: Vec<(usize, Segment)>,
+        segments: Vec<(usize, Lane, Segment)>,
         hash: &dyn Fn(u32, &ObjectId) -> u64,
         pools: &mut FoundPools,
     ) -> Result<u64, Refusal> {
@@ -97,10 +100,10 @@ impl Shard {
 }
 
 impl Recovery<'_> {
-    fn run(&mut self, segments: Vec<(usize, Segment)>) -> Result<(), Refusal> {
+    fn run(&mut self, segments: Vec<(usize, Lane, Segment)>) -> Result<(), Refusal> {
         let mut slots = Vec::new();
-        for (heap, segment) in segments {
-            slots.push(self.shard.space.adopt(heap, segment)?);
+        for (heap, lane, segment) in segments {
+            slots.push(self.shard.space.adopt(heap, lane, segment)?);
         }
         let objects = self.claim_objects(&slots)?;
         self.enter_pages(&slots, &objects)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::accounting::Use;
 use crate::arena::memory::Segment;
+use crate::arena::space::Lane;
 use crate::engine::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::guest::GuestConfig;
 use crate::key::{ObjectId, PoolId};
@@ -48,10 +49,10 @@ impl Engine {
     fn recover_guest(&self, guest: &GuestState, segments: Vec<(Origin, Segment)>) -> Result<u64, Refusal> {
         guest.pools().base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
         let domain = guest.domain.get_or_init(|| self.own_domain(guest));
-        let mut by_shard: BTreeMap<usize, Vec<(usize, Segment)>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<usize, Vec<(usize, Lane, Segment)>> = BTreeMap::new();
         for (origin, segment) in segments {
             let heap = if origin.purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
-            by_shard.entry(usize::from(origin.label.shard)).or_default().push((heap, segment));
+            by_shard.entry(usize::from(origin.label.shard)).or_default().push((heap, origin.lane, segment));
         }
         let mut pools = FoundPools::new();
         let mut dropped = 0;

@@ -165,13 +165,8 @@ impl Shard {
 
     fn create_object(&mut self, heap: usize, key: &PageKey, may_evict: bool) -> Result<u32, Refusal> {
         let number = self.nodes.alloc(OBJECT_CLASS, heap)?;
-        let record = match self.alloc(heap, OBJECT_WORDS, may_evict) {
-            Ok(record) => record,
-            Err(refusal) => {
-                self.nodes.free(number);
-                return Err(refusal);
-            }
-        };
+        let record = self.space.alloc_name(heap).map_or_else(|| self.alloc(heap, OBJECT_WORDS, may_evict), Ok);
+        let record = record.inspect_err(|_| self.nodes.free(number))?;
         let pool = self.pool_mut(key.pool).id;
         let words = object_words(number, pool, key.object);
         self.space.words_mut(record, OBJECT_WORDS)[1..].copy_from_slice(&words[1..]);
@@ -415,7 +410,8 @@ impl Shard {
     /// Moves a record to another place, in heap `to`.
     pub(crate) fn relocate(&mut self, at: u32, head: Head, to: usize) -> Result<(), Refusal> {
         let words = head.words();
-        let new = self.space.alloc(to, words)?;
+        let apart = if head == Head::Object { self.space.alloc_name(to) } else { None };
+        let new = apart.map_or_else(|| self.space.alloc(to, words), Ok)?;
         self.space.copy(at, new, words);
         match head {
             Head::Page(page) => {

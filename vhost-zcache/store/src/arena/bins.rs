@@ -4,26 +4,39 @@
 use super::record::{MAX_WORDS, MIN_HOLE};
 
 /// Bins are two words wide; holes of the largest record's size and above share the last.
-const BINS: usize = (MAX_WORDS as usize).div_ceil(2) + 1;
-const MAP_WORDS: usize = BINS.div_ceil(64);
+const fn bins_for(largest: u32) -> usize {
+    (largest as usize).div_ceil(2) + 1
+}
+const MAP_WORDS: usize = bins_for(MAX_WORDS).div_ceil(64);
 
 /// No hole: location 0 is a segment's header.
 pub(crate) const NIL: u32 = 0;
 
-/// List heads of one heap's holes, with a bit for each list that is not empty.
+/// List heads of one lane's holes, with a bit for each list that is not empty.
 pub(crate) struct Bins {
-    heads: [u32; BINS],
+    heads: Box<[u32]>,
     map: [u64; MAP_WORDS],
 }
 
 impl Bins {
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self { heads: [NIL; BINS], map: [0; MAP_WORDS] })
+    /// For records of up to `largest` words, at most `MAX_WORDS`.
+    pub(crate) fn new(largest: u32) -> Self {
+        Self { heads: vec![NIL; bins_for(largest)].into(), map: [0; MAP_WORDS] }
+    }
+
+    fn last(&self) -> usize {
+        self.heads.len() - 1
     }
 
     /// The bin a hole of that size belongs in.
-    pub(crate) fn bin_of(words: u32) -> Option<usize> {
-        (words >= MIN_HOLE).then(|| (words as usize / 2).min(BINS - 1))
+    pub(crate) fn bin_of(&self, words: u32) -> Option<usize> {
+        (words >= MIN_HOLE).then(|| (words as usize / 2).min(self.last()))
+    }
+
+    /// First holes of all bins.
+    #[cfg(feature = "check")]
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.heads.iter().copied().enumerate()
     }
 
     pub(crate) fn head(&self, bin: usize) -> u32 {
@@ -42,7 +55,7 @@ impl Bins {
 
     /// The first hole that surely has room for `words` words: the smallest class that fits.
     pub(crate) fn fitting(&self, words: u32) -> Option<u32> {
-        let from = (words as usize).div_ceil(2).min(BINS - 1);
+        let from = (words as usize).div_ceil(2).min(self.last());
         let mut at = from / 64;
         let mut bits = self.map[at] & (u64::MAX << (from % 64));
         while bits == 0 {

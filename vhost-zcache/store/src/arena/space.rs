@@ -6,6 +6,9 @@
 //! hole, joined with the hole behind it. Since a record's trailing rest is joined again when
 //! the record is freed, overwriting at random keeps few percent of holes and moves nothing.
 //! What discarding leaves is [`crate::compact`]'s work.
+//!
+//! Every operation reads the name of its object. So names of large heaps lie together: scattered
+//! among the pages, each would be on a page of memory of its own, of which no cache knows anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,7 +17,7 @@ use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
 use super::memory::{Ahead, Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
-use super::record::{Head, MAX_WORDS, PageHead, PageName, count, hole, low, pair, split};
+use super::record::{Head, MAX_WORDS, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
 use crate::evict::queue::Queues;
 use crate::key::{PAGE_SIZE, Page};
@@ -41,6 +44,23 @@ const MAX_STEP: usize = 16 * PAGE_WORDS;
 /// is what a sequential writer puts into a shard before it goes on to the next, fits if it compresses.
 const MAX_AHEAD: u64 = 24 * 1024;
 
+/// Words from which on a heap keeps its names in segments of their own; below, those would take more
+/// memory than they save time. Tests use small stores.
+const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { SEGMENT_WORDS as u64 };
+
+/// What is put into a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Pages, and names if the heap is small or there is no room for them elsewhere.
+    Pages = 0,
+    /// Names of objects.
+    Names = 1,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 2] = [Self::Pages, Self::Names];
+}
+
 /// Where a record is: slot and word.
 pub(crate) fn location(slot: usize, word: u32) -> u32 {
     low((slot as u64) << OFFSET_BITS) | word
@@ -62,6 +82,7 @@ pub(crate) struct Slot {
     pub(crate) segment: Segment,
     pub(crate) charge: Charge,
     pub(crate) heap: usize,
+    pub(crate) lane: Lane,
     /// First word never written.
     pub(crate) tail: u32,
     /// Words of records.
@@ -86,14 +107,20 @@ pub(crate) struct Spare {
     pub(crate) charge: Charge,
 }
 
+/// Where a lane of a heap has room.
+pub(crate) struct Free {
+    pub(crate) bins: Bins,
+    pub(crate) open: Option<usize>,
+}
+
 /// The segments of one guest in this shard that are evictable, or those that are not.
 pub(crate) struct Heap {
     pub(crate) account: Arc<Account>,
     pub(crate) purpose: Use,
     /// Number of the guest, written into segments.
     pub(crate) guest: u32,
-    pub(crate) bins: Box<Bins>,
-    pub(crate) open: Option<usize>,
+    /// By lane.
+    pub(crate) free: [Free; 2],
     /// Made ready while the open segment comes to its end and the heap grows.
     pub(crate) spare: Option<Spare>,
     /// Words below the tails of its segments.
@@ -105,6 +132,18 @@ pub(crate) struct Heap {
 }
 
 impl Heap {
+    pub(crate) fn free(&self, lane: Lane) -> &Free {
+        &self.free[lane as usize]
+    }
+
+    fn free_mut(&mut self, lane: Lane) -> &mut Free {
+        &mut self.free[lane as usize]
+    }
+
+    fn close(&mut self, lane: Lane, slot: usize) {
+        self.free_mut(lane).open.take_if(|open| *open == slot);
+    }
+
     /// Words of holes.
     pub(crate) fn dead(&self) -> u64 {
         self.total - self.live
@@ -147,8 +186,7 @@ impl Space {
             account,
             purpose,
             guest,
-            bins: Bins::new(),
-            open: None,
+            free: [MAX_WORDS, OBJECT_WORDS].map(|largest| Free { bins: Bins::new(largest), open: None }),
             spare: None,
             total: 0,
             live: 0,
@@ -260,14 +298,34 @@ impl Space {
         if let Some(at) = self.alloc_hole(heap, words) {
             return Ok(at);
         }
-        let at = self.extend(heap, words)?;
+        let at = self.extend(heap, Lane::Pages, words)?;
         self.add_live(heap, at, words);
         Ok(at)
     }
 
     /// Finds room for a record in a hole.
     pub(crate) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<u32> {
-        let at = self.same_sized_hole(heap, words).or_else(|| self.heap(heap).bins.fitting(words))?;
+        self.alloc_hole_in(heap, Lane::Pages, words)
+    }
+
+    /// Finds room for the name of an object where the heap keeps names; it takes no new memory for that
+    /// while memory is short.
+    pub(crate) fn alloc_name(&mut self, heap: usize) -> Option<u32> {
+        if let Some(at) = self.alloc_hole_in(heap, Lane::Names, OBJECT_WORDS) {
+            return Some(at);
+        }
+        let owner = self.heap(heap);
+        if owner.total < NAMES_APART || owner.account.is_tight() {
+            return None;
+        }
+        let at = self.extend(heap, Lane::Names, OBJECT_WORDS).ok()?;
+        self.add_live(heap, at, OBJECT_WORDS);
+        Some(at)
+    }
+
+    fn alloc_hole_in(&mut self, heap: usize, lane: Lane, words: u32) -> Option<u32> {
+        let bins = &self.heap(heap).free(lane).bins;
+        let at = self.same_sized_hole(bins, words).or_else(|| bins.fitting(words))?;
         self.split_hole(heap, at, words);
         self.add_live(heap, at, words);
         Some(at)
@@ -275,8 +333,8 @@ impl Space {
 
     /// The hole that was freed last in the bin of that size, if it has just the size: what a record
     /// leaves that is overwritten by one as long. `Bins::fitting` misses it if the size is odd.
-    fn same_sized_hole(&self, heap: usize, words: u32) -> Option<u32> {
-        let at = self.heap(heap).bins.head(Bins::bin_of(words)?);
+    fn same_sized_hole(&self, bins: &Bins, words: u32) -> Option<u32> {
+        let at = bins.head(bins.bin_of(words)?);
         (at != NIL && self.word(at) == hole(words)).then_some(at)
     }
 
@@ -296,27 +354,35 @@ impl Space {
         }
     }
 
-    /// Takes room at the tail of the open segment, or of a new one.
-    fn extend(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
-        let open = match self.heap(heap).open {
+    /// Takes room at the tail of the lane's open segment, or of a new one.
+    fn extend(&mut self, heap: usize, lane: Lane, words: u32) -> Result<u32, Refusal> {
+        let open = match self.heap(heap).free(lane).open {
             Some(open) if self.slot(open).tail + words <= SEGMENT_END => open,
-            _ => self.open_segment(heap)?,
+            _ => self.open_segment(heap, lane)?,
         };
         let tail = self.slot(open).tail;
         self.populate(open, (tail + words) as usize)?;
         let slot = self.slots[open].as_mut().expect("the open segment is in use");
         slot.tail = tail + words;
-        self.tail.set(&slot.segment, slot.tail as usize);
         self.heap_mut(heap).total += u64::from(words);
-        if !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
-            self.growing.store(true, Relaxed);
+        if lane == Lane::Pages {
+            self.announce_growth(heap, open);
         }
         let at = location(open, tail);
         self.publish(at, hole(words));
         Ok(at)
     }
 
-    fn open_segment(&mut self, heap: usize) -> Result<usize, Refusal> {
+    /// Lets others know where the heap's next page goes, and that it may want room ahead of it.
+    fn announce_growth(&mut self, heap: usize, open: usize) {
+        let slot = self.slot(open);
+        self.tail.set(&slot.segment, slot.tail as usize);
+        if !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
+            self.growing.store(true, Relaxed);
+        }
+    }
+
+    fn open_segment(&mut self, heap: usize, lane: Lane) -> Result<usize, Refusal> {
         let number = match self.slots.iter().position(Option::is_none) {
             Some(number) => number,
             None if self.slots.len() < MAX_SLOTS => {
@@ -325,22 +391,22 @@ impl Space {
             }
             None => return Err(Refusal::NoMemory),
         };
-        let spare = self.heap_mut(heap).spare.take();
-        let Spare { segment, charge } = spare.map_or_else(|| self.new_spare(heap), Ok)?;
+        let ready = if lane == Lane::Pages { self.heap_mut(heap).spare.take() } else { None };
+        let Spare { segment, charge } = ready.map_or_else(|| self.new_spare(heap), Ok)?;
         let owner = self.heap(heap);
         let (guest, purpose) = (owner.guest, owner.purpose);
         let tail = FIRST;
-        self.slots[number] = Some(Slot { segment, charge, heap, tail, live: 0, draining: false });
+        self.slots[number] = Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: false });
         if let Err(refusal) = self.populate(number, HEADER_WORDS) {
             self.slots[number] = None;
             return Err(refusal);
         }
-        let header = crate::rebuild::header(self.label, guest, purpose);
+        let header = crate::rebuild::header(self.label, guest, purpose, lane);
         let words = self.slot_mut(number).segment.words_mut();
         words[1..HEADER_WORDS].copy_from_slice(&header[1..]);
         self.publish(location(number, 0), header[0]);
         let owner = self.heap_mut(heap);
-        owner.open = Some(number);
+        owner.free_mut(lane).open = Some(number);
         owner.total += HEADER_WORDS as u64;
         Ok(number)
     }
@@ -353,7 +419,7 @@ impl Space {
 
     /// Takes over a segment that an earlier process wrote. It is left draining: its holes are in
     /// no bin. What is damaged beyond reading becomes a hole.
-    pub(crate) fn adopt(&mut self, heap: usize, segment: Segment) -> Result<usize, Refusal> {
+    pub(crate) fn adopt(&mut self, heap: usize, lane: Lane, segment: Segment) -> Result<usize, Refusal> {
         let number = self.slots.len();
         if number >= MAX_SLOTS {
             return Err(Refusal::NoMemory);
@@ -363,7 +429,7 @@ impl Space {
         let words = segment.populated();
         charge.grow((words * 8) as u64)?;
         let tail = count(words);
-        self.slots.push(Some(Slot { segment, charge, heap, tail, live: 0, draining: true }));
+        self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
         let mut at = location(number, FIRST);
         let mut live = 0;
         let tail = loop {
@@ -394,7 +460,8 @@ impl Space {
         Ok(number)
     }
 
-    /// Makes the first `words` words of a slot resident, in batches that grow with the heap.
+    /// Makes the first `words` words of a slot resident, in batches that grow with the heap; of names,
+    /// a page holds a hundred.
     fn populate(&mut self, slot: usize, words: usize) -> Result<(), Refusal> {
         let has = self.slot(slot).segment.populated();
         if words <= has {
@@ -402,7 +469,10 @@ impl Space {
         }
         let needed = words.next_multiple_of(PAGE_WORDS);
         let heap_pages = self.heap(self.slot(slot).heap).total / PAGE_WORDS as u64;
-        let batch = usize::try_from(heap_pages / 64).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH);
+        let batch = match self.slot(slot).lane {
+            Lane::Pages => usize::try_from(heap_pages / 64).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH),
+            Lane::Names => 1,
+        };
         let wanted = (has + batch * PAGE_WORDS).clamp(needed, SEGMENT_WORDS.max(needed));
         let Slot { segment, charge, .. } = self.slot_mut(slot);
         let result = grow(segment, charge, wanted);
@@ -431,7 +501,7 @@ impl Space {
     /// whose host has to find the page first; so it is done without the shard.
     pub(crate) fn plan_room(&mut self) -> Option<Room> {
         let (heap, words) = (0..self.heaps.len()).find_map(|heap| {
-            let open = self.heaps[heap].as_ref()?.open?;
+            let open = self.heaps[heap].as_ref()?.free(Lane::Pages).open?;
             Some((heap, self.step_ahead(heap, open)?))
         })?;
         // Without memory the next put finds out, and says so.
@@ -442,7 +512,7 @@ impl Space {
         let owner = self.heap(heap);
         let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
         charge.grow((words * 8) as u64)?;
-        let open = owner.open.filter(|open| self.slot(*open).segment.populated() < SEGMENT_WORDS);
+        let open = owner.free(Lane::Pages).open.filter(|open| self.slot(*open).segment.populated() < SEGMENT_WORDS);
         if open.is_none() && owner.spare.is_none() {
             let spare = self.new_spare(heap)?;
             self.heap_mut(heap).spare = Some(spare);
@@ -461,7 +531,7 @@ impl Space {
         let Room { heap, slot, ahead, charge: paid } = room;
         let Some(Some(owner)) = self.heaps.get_mut(heap) else { return };
         // The spare segment may have been opened, and the open one closed.
-        let slots = [slot, owner.open];
+        let slots = [slot, owner.free(Lane::Pages).open];
         let spare = owner.spare.as_mut().map(|spare| (&mut spare.segment, &mut spare.charge));
         let planned = |segment: &Segment| segment.planned(&ahead);
         let target = match spare.filter(|(segment, _)| planned(segment)) {
@@ -485,11 +555,13 @@ impl Space {
         for heap in 0..self.heaps.len() {
             let Some(state) = &mut self.heaps[heap] else { continue };
             trimmed |= state.spare.take().is_some();
-            let Some(open) = state.open else { continue };
-            let slot = self.slot_mut(open);
-            let given_back = slot.segment.trim(slot.tail as usize);
-            slot.charge.shrink((given_back * 8) as u64);
-            trimmed |= given_back > 0;
+            let open = Lane::ALL.map(|lane| state.free(lane).open);
+            for open in open.into_iter().flatten() {
+                let slot = self.slot_mut(open);
+                let given_back = slot.segment.trim(slot.tail as usize);
+                slot.charge.shrink((given_back * 8) as u64);
+                trimmed |= given_back > 0;
+            }
         }
         trimmed
     }
@@ -518,25 +590,29 @@ impl Space {
     }
 
     fn link_hole(&mut self, heap: usize, at: u32, size: u32) {
-        let Some(bin) = Bins::bin_of(size) else { return };
-        let next = self.heap(heap).bins.head(bin);
+        let lane = self.slot(slot_of(at)).lane;
+        let bins = &self.heap(heap).free(lane).bins;
+        let Some(bin) = bins.bin_of(size) else { return };
+        let next = bins.head(bin);
         self.set_word(at + 1, pair(next, NIL));
         if next != NIL {
             let (after, _) = split(self.word(next + 1));
             self.set_word(next + 1, pair(after, at));
         }
-        self.heap_mut(heap).bins.set_head(bin, at);
+        self.heap_mut(heap).free_mut(lane).bins.set_head(bin, at);
     }
 
     fn unlink_hole(&mut self, heap: usize, at: u32, size: u32) {
-        let Some(bin) = Bins::bin_of(size) else { return };
+        let lane = self.slot(slot_of(at)).lane;
+        let bins = &mut self.heap_mut(heap).free_mut(lane).bins;
+        let Some(bin) = bins.bin_of(size) else { return };
         let (next, previous) = split(self.word(at + 1));
         if next != NIL {
             let (after, _) = split(self.word(next + 1));
             self.set_word(next + 1, pair(after, previous));
         }
         if previous == NIL {
-            self.heap_mut(heap).bins.set_head(bin, next);
+            self.heap_mut(heap).free_mut(lane).bins.set_head(bin, next);
         } else {
             let (_, before) = split(self.word(previous + 1));
             self.set_word(previous + 1, pair(next, before));
@@ -545,12 +621,10 @@ impl Space {
 
     /// Takes a slot's holes out of the bins, so that nothing new is placed in it.
     pub(crate) fn start_draining(&mut self, slot: usize) {
-        let heap = self.slot(slot).heap;
+        let Slot { heap, lane, .. } = *self.slot(slot);
         self.for_each_hole(slot, |space, at, size| space.unlink_hole(heap, at, size));
         self.slot_mut(slot).draining = true;
-        if self.heap(heap).open == Some(slot) {
-            self.heap_mut(heap).open = None;
-        }
+        self.heap_mut(heap).close(lane, slot);
     }
 
     /// Puts a slot's holes back into the bins.
@@ -601,9 +675,7 @@ impl Space {
         let released = self.slots[slot].take()?;
         let heap = self.heap_mut(released.heap);
         heap.total -= u64::from(released.tail);
-        if heap.open == Some(slot) {
-            heap.open = None;
-        }
+        heap.close(released.lane, slot);
         Some(released)
     }
 }

@@ -89,6 +89,12 @@ impl Nodes {
         &self.runs[run].cells()[from..from + cells]
     }
 
+    /// The cells from a node's first on, at least all of its own; does without looking up its class.
+    pub(crate) fn cells_from(&self, node: u32) -> &[u32] {
+        let (run, from) = place(node);
+        &self.runs[run].cells()[from..]
+    }
+
     /// Cells of a node.
     pub(crate) fn node_mut(&mut self, node: u32) -> &mut [u32] {
         let (run, from) = place(node);

@@ -42,7 +42,7 @@ pub(crate) struct Object {
 impl Object {
     /// Reads an object node.
     pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
-        let cells = nodes.node(number);
+        let cells = nodes.cells_from(number);
         Self {
             record: cells[RECORD],
             hash: cells[HASH],
@@ -86,7 +86,7 @@ impl Objects {
     }
 
     fn head(&self, nodes: &Nodes, bucket: u32) -> u32 {
-        nodes.node(self.blocks[(bucket / BLOCK) as usize])[(bucket % BLOCK) as usize]
+        nodes.cells_from(self.blocks[(bucket / BLOCK) as usize])[(bucket % BLOCK) as usize]
     }
 
     fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: u32) {
@@ -110,7 +110,7 @@ impl Objects {
             if object.hash == hash && is_it(&object) {
                 return Some((at, object));
             }
-            at = nodes.node(at)[NEXT];
+            at = nodes.cells_from(at)[NEXT];
         }
         None
     }

@@ -70,7 +70,7 @@ impl Tree {
         }
         let mut at = self.root;
         for level in (0..self.height).rev() {
-            let cells = nodes.node(at);
+            let cells = nodes.cells_from(at);
             let bits = bitmap(cells);
             let bit = digit(index, level);
             if bits >> bit & 1 == 0 {
