@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, Tail};
+use crate::arena::memory::{Arena, Tail, prefetch_all};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
@@ -20,6 +20,8 @@ use crate::stats::{Contents, Counters};
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
 /// swap device is served in parallel while a small file stays in one shard.
 const STRIPE_BITS: u32 = 6;
+/// Pages of a stripe.
+pub(crate) const STRIPE: u64 = 1 << STRIPE_BITS;
 /// Rounds of the background without growth after which the room ahead of the tails is given back.
 const QUIET_ROUNDS: u8 = 10;
 /// Pages removed before other requests get their turn.
@@ -119,6 +121,12 @@ impl Domain {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
         self.shards[shard].shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for what a shard consists of, which encoding a page pushes out of the nearest cache; behind
+    /// its lock the processor could not ask for it ahead.
+    pub(crate) fn prefetch_shard(&self, shard: usize) {
+        prefetch_all(&self.shards[shard]);
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory

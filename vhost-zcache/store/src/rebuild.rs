@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use twox_hash::XxHash3_64;
+use zerocopy::IntoBytes;
+
 use crate::accounting::Use;
 use crate::arena::memory::Segment;
 use crate::arena::record::{Head, OBJECT_WORDS, PageHead, PageName, PayloadSum, check_object, id_of, pair, split};
@@ -15,7 +18,7 @@ use crate::shard::{Shard, bucket_hash};
 use crate::stats::Contents;
 
 /// First word of a segment in use: "zcacheS" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x02");
 
 /// The words a segment of a heap starts with: magic; guest and shard; purpose, lane and number of
 /// shards; the seed of the hash; a checksum.
@@ -36,11 +39,7 @@ pub(crate) fn header(label: Label, guest: u32, purpose: Use, lane: Lane) -> [u64
 }
 
 fn sum(words: &[u64; HEADER_WORDS]) -> u64 {
-    let mut hasher = crc32fast::Hasher::new();
-    for word in &words[..HEADER_WORDS - 1] {
-        hasher.update(&word.to_le_bytes());
-    }
-    u64::from(hasher.finalize())
+    XxHash3_64::oneshot(words[..HEADER_WORDS - 1].as_bytes())
 }
 
 /// What a segment's header says, if it is one of a segment that can be made sense of.

@@ -24,6 +24,11 @@ use crate::stats::{Contents, Counters};
 /// Most pages evicted one by one to make room for one record.
 const MAX_EVICTIONS: usize = 32;
 
+/// Words of a page that are looked at when it is replaced.
+const HEAD_WORDS: u32 = 4;
+/// Words of a page that are asked for before it is read; the processor comes to ask for more by itself.
+const READ_WORDS: u32 = 192;
+
 /// What a guest's pool number stands for.
 #[derive(Clone)]
 pub(crate) enum PoolRef {
@@ -147,16 +152,17 @@ impl Shard {
     }
 
     /// An object, and where its page of the key's index is. In a large store each step is a line of
-    /// memory that no cache has, so name and page are asked for before either is looked at.
-    fn find_page(&self, key: &PageKey) -> Option<(u32, Object, Option<u32>)> {
+    /// memory that no cache has, so name and page (its first `soon` words) are asked for before either
+    /// is looked at.
+    fn find_page(&self, key: &PageKey, soon: u32) -> Option<(u32, Object, Option<u32>)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
         let mut at = None;
         let (number, object) = objects.find(&self.nodes, key.bucket_hash(), |object| {
-            self.space.prefetch(object.record);
+            self.space.prefetch(object.record, OBJECT_WORDS);
             at = object.tree.get(&self.nodes, key.index);
             if let Some(at) = at {
-                self.space.prefetch(at);
+                self.space.prefetch(at, soon);
             }
             self.is_named(object, id)
         })?;
@@ -219,7 +225,7 @@ impl Shard {
 
     /// Stores a page. On refusal the key holds nothing.
     pub(crate) fn put(&mut self, heap: usize, key: &PageKey, page: &mut NewPage) -> Result<(), Refusal> {
-        let (number, old) = match self.find_page(key) {
+        let (number, old) = match self.find_page(key, HEAD_WORDS) {
             Some((number, _, old)) => (number, old),
             None => (self.create_object(heap, key, page.may_evict)?, None),
         };
@@ -314,7 +320,7 @@ impl Shard {
         epoch: u8,
         out: &mut Page,
     ) -> Option<(PageHead, PageName)> {
-        let (number, object, at) = self.find_page(key)?;
+        let (number, object, at) = self.find_page(key, READ_WORDS)?;
         let at = at?;
         let head = self.space.page_head(at);
         let name = self.space.page_name(at);
@@ -339,7 +345,7 @@ impl Shard {
 
     /// Removes a page if it still is the one of that name.
     pub(crate) fn remove_exact(&mut self, key: &PageKey, name: PageName) {
-        let Some((number, _, Some(at))) = self.find_page(key) else { return };
+        let Some((number, _, Some(at))) = self.find_page(key, HEAD_WORDS) else { return };
         if self.space.page_name(at) == name {
             self.remove_page(number, key.index);
         }

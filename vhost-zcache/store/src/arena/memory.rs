@@ -204,9 +204,11 @@ impl Segment {
         unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
     }
 
-    /// Asks for the cache line of a word, to be read soon. Whether the word exists does not matter.
-    pub(crate) fn prefetch(&self, at: usize) {
-        prefetch(self.start().as_ptr().wrapping_add(at));
+    /// Asks for the cache lines of some words, to be read soon. Whether the words exist does not matter.
+    pub(crate) fn prefetch(&self, from: usize, words: usize) {
+        for line in (from..from + words).step_by(LINE_WORDS) {
+            prefetch(self.start().as_ptr().wrapping_add(line));
+        }
     }
 
     /// Stores a word after everything written before, as a later process would see it if this
@@ -316,8 +318,15 @@ impl Tail {
     }
 }
 
+/// Asks for all cache lines of a value, to be read soon.
+pub(crate) fn prefetch_all<T>(value: &T) {
+    for offset in (0..size_of::<T>()).step_by(LINE_WORDS * 8) {
+        prefetch((&raw const *value).wrapping_byte_add(offset));
+    }
+}
+
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-fn prefetch(address: *const u64) {
+fn prefetch<T>(address: *const T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a prefetch reads nothing that the program could see, and never faults.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
@@ -336,7 +345,7 @@ fn prefetch_to_write(address: *const u64) {
 
 /// Other machines have to do without.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch(_: *const u64) {}
+fn prefetch<T>(_: *const T) {}
 
 /// Other machines have to do without.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -371,6 +380,11 @@ impl PageRun {
     pub(crate) fn cells_mut(&mut self) -> &mut [u32] {
         // SAFETY: as in `cells`; `&mut self` excludes all other access.
         unsafe { slice::from_raw_parts_mut(self.mapping.base().cast().as_ptr(), RUN_PAGES * PAGE_CELLS) }
+    }
+
+    /// Asks for the cache line of a cell, to be read soon. Whether the cell exists does not matter.
+    pub(crate) fn prefetch(&self, cell: usize) {
+        prefetch(self.mapping.base().cast::<u32>().as_ptr().wrapping_add(cell));
     }
 
     /// Makes a page resident.

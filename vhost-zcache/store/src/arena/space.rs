@@ -19,6 +19,7 @@ use super::bins::{Bins, NIL};
 use super::memory::{Ahead, Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
 use super::record::{Head, MAX_WORDS, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
+use crate::domain::STRIPE;
 use crate::evict::queue::Queues;
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
@@ -40,9 +41,9 @@ const MAX_BATCH: usize = 16;
 const MIN_STEP: usize = 4 * PAGE_WORDS;
 /// Most.
 const MAX_STEP: usize = 16 * PAGE_WORDS;
-/// Most words it keeps resident ahead of the tail of a heap that grows. One stripe of an object, which
-/// is what a sequential writer puts into a shard before it goes on to the next, fits if it compresses.
-const MAX_AHEAD: u64 = 24 * 1024;
+/// Most words it keeps resident ahead of the tail of a heap that grows: a stripe of an object, which is
+/// what a sequential writer puts into a shard before it goes on to the next, even if nothing compresses.
+const MAX_AHEAD: u64 = MAX_WORDS as u64 * STRIPE;
 
 /// Words from which on a heap keeps its names in segments of their own; below, those would take more
 /// memory than they save time. Tests use small stores.
@@ -234,12 +235,10 @@ impl Space {
         self.slot_mut(slot_of(at)).segment.words_mut()[word_of(at)] = word;
     }
 
-    /// Asks for the start of a record, and for the page of memory it runs into, ahead of reading it.
-    pub(crate) fn prefetch(&self, at: u32) {
+    /// Asks for the first `words` words of a record, ahead of reading it.
+    pub(crate) fn prefetch(&self, at: u32, words: u32) {
         if let Some(Some(slot)) = self.slots.get(slot_of(at)) {
-            let word = word_of(at);
-            slot.segment.prefetch(word);
-            slot.segment.prefetch((word + 1).next_multiple_of(PAGE_WORDS).min(SEGMENT_WORDS - 1));
+            slot.segment.prefetch(word_of(at), words as usize);
         }
     }
 
@@ -364,22 +363,17 @@ impl Space {
         self.populate(open, (tail + words) as usize)?;
         let slot = self.slots[open].as_mut().expect("the open segment is in use");
         slot.tail = tail + words;
-        self.heap_mut(heap).total += u64::from(words);
         if lane == Lane::Pages {
-            self.announce_growth(heap, open);
+            self.tail.set(&slot.segment, slot.tail as usize);
+        }
+        self.heap_mut(heap).total += u64::from(words);
+        let new_page = tail as usize / PAGE_WORDS != (tail + words) as usize / PAGE_WORDS;
+        if lane == Lane::Pages && new_page && !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
+            self.growing.store(true, Relaxed);
         }
         let at = location(open, tail);
         self.publish(at, hole(words));
         Ok(at)
-    }
-
-    /// Lets others know where the heap's next page goes, and that it may want room ahead of it.
-    fn announce_growth(&mut self, heap: usize, open: usize) {
-        let slot = self.slot(open);
-        self.tail.set(&slot.segment, slot.tail as usize);
-        if !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
-            self.growing.store(true, Relaxed);
-        }
     }
 
     fn open_segment(&mut self, heap: usize, lane: Lane) -> Result<usize, Refusal> {
@@ -460,17 +454,19 @@ impl Space {
         Ok(number)
     }
 
-    /// Makes the first `words` words of a slot resident, in batches that grow with the heap; of names,
-    /// a page holds a hundred.
+    /// Makes the first `words` words of a slot resident, in batches that grow with the heap, as what is
+    /// left of them when it stops is given back; of names, a page holds a hundred.
     fn populate(&mut self, slot: usize, words: usize) -> Result<(), Refusal> {
         let has = self.slot(slot).segment.populated();
         if words <= has {
             return Ok(());
         }
         let needed = words.next_multiple_of(PAGE_WORDS);
-        let heap_pages = self.heap(self.slot(slot).heap).total / PAGE_WORDS as u64;
+        let heap = self.heap(self.slot(slot).heap);
+        let heap_pages = heap.total / PAGE_WORDS as u64;
         let batch = match self.slot(slot).lane {
-            Lane::Pages => usize::try_from(heap_pages / 64).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH),
+            Lane::Pages if heap.account.is_tight() => 1,
+            Lane::Pages => usize::try_from(heap_pages / 8).unwrap_or(MAX_BATCH).clamp(1, MAX_BATCH),
             Lane::Names => 1,
         };
         let wanted = (has + batch * PAGE_WORDS).clamp(needed, SEGMENT_WORDS.max(needed));

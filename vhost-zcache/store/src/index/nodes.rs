@@ -95,6 +95,12 @@ impl Nodes {
         &self.runs[run].cells()[from..]
     }
 
+    /// Asks for the cache line of a node's cell, to be read soon.
+    pub(crate) fn prefetch(&self, node: u32, cell: usize) {
+        let (run, from) = place(node);
+        self.runs[run].prefetch(from + cell);
+    }
+
     /// Cells of a node.
     pub(crate) fn node_mut(&mut self, node: u32) -> &mut [u32] {
         let (run, from) = place(node);

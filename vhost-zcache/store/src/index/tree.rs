@@ -51,8 +51,20 @@ fn height_for(index: u64) -> u32 {
     height
 }
 
+/// Class of a node for that many entries. Those above two granules come in steps of two, so that a node
+/// moves with every eighth entry only.
 fn class_for(entries: usize) -> usize {
-    (BITMAP + entries).div_ceil(GRANULE_CELLS)
+    let granules = (BITMAP + entries).div_ceil(GRANULE_CELLS);
+    if granules <= 2 { granules } else { granules.next_multiple_of(2).min(MAX_CLASS) }
+}
+
+/// Adds an entry to a node whose class has room for it.
+fn add_entry(cells: &mut [u32], bits: u64, bit: u32, entry: u32) {
+    let at = BITMAP + rank(bits, bit);
+    let end = BITMAP + bits.count_ones() as usize;
+    cells.copy_within(at..end, at + 1);
+    cells[at] = entry;
+    set_bitmap(cells, bits | 1 << bit);
 }
 
 impl Tree {
@@ -70,9 +82,12 @@ impl Tree {
         }
         let mut at = self.root;
         for level in (0..self.height).rev() {
+            let bit = digit(index, level);
+            // In a dense node the entry is there; without this its line would be asked for only when
+            // that of the bitmap has come.
+            nodes.prefetch(at, BITMAP + bit as usize);
             let cells = nodes.cells_from(at);
             let bits = bitmap(cells);
-            let bit = digit(index, level);
             if bits >> bit & 1 == 0 {
                 return None;
             }
@@ -130,8 +145,31 @@ impl Tree {
             self.root = root;
             self.height += 1;
         }
-        self.root = insert_below(nodes, owner, self.root, self.height - 1, index, location)?;
+        if !self.insert_in_leaf(nodes, index, location) {
+            self.root = insert_below(nodes, owner, self.root, self.height - 1, index, location)?;
+        }
         Ok(())
+    }
+
+    /// Adds a page to a leaf that is there and has room, as most have: then nothing above it changes.
+    fn insert_in_leaf(&self, nodes: &mut Nodes, index: u64, location: u32) -> bool {
+        let mut at = self.root;
+        for level in (1..self.height).rev() {
+            let cells = nodes.cells_from(at);
+            let bits = bitmap(cells);
+            let bit = digit(index, level);
+            if bits >> bit & 1 == 0 {
+                return false;
+            }
+            at = cells[BITMAP + rank(bits, bit)];
+        }
+        let cells = nodes.node_mut(at);
+        let bits = bitmap(cells);
+        let room = cells.len() > BITMAP + bits.count_ones() as usize;
+        if room {
+            add_entry(cells, bits, digit(index, 0), location);
+        }
+        room
     }
 
     /// Removes a page and returns its location.
@@ -235,10 +273,7 @@ fn insert_below(
     } else {
         node
     };
-    let cells = nodes.node_mut(node);
-    cells.copy_within(BITMAP + at..BITMAP + entries, BITMAP + at + 1);
-    cells[BITMAP + at] = entry;
-    set_bitmap(cells, bits | 1 << bit);
+    add_entry(nodes.node_mut(node), bits, bit, entry);
     Ok(node)
 }
 
