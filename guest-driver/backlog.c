@@ -147,7 +147,8 @@ bool zcv_backlog_flush(struct zcv_backlog *b, const struct zcv_late *flush)
  * may come from the reserve above what atomic allocations and reclaim itself have
  * for themselves, in advance for the page that is put and about to be freed. A
  * guest of 224 MB that read a file set of 560 MB dropped 2833 of 430673 puts
- * without that, and none of 434080 with it (TCG, host with twice the load).
+ * without that, and none of 434080 with it (TCG, two busy loops beside it on a
+ * host of two CPUs).
  *
  * Context: The queue's lock held.
  * Return: false if there is no room for it.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, Tail, prefetch_all};
+use crate::arena::memory::{Arena, Tail};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
@@ -121,12 +121,6 @@ impl Domain {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
         self.shards[shard].shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for what a shard consists of, which encoding a page pushes out of the nearest cache; behind
-    /// its lock the processor could not ask for it ahead.
-    pub(crate) fn prefetch_shard(&self, shard: usize) {
-        prefetch_all(&self.shards[shard]);
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory

@@ -212,7 +212,6 @@ impl Engine {
         // Encoding takes longer than the memory to come.
         spot.prefetch();
         let (codec, bytes) = scratch.encode(page);
-        spot.prefetch_shard();
         let sum = PayloadSum::new(bytes);
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };

@@ -41,11 +41,6 @@ pub(crate) struct Spot<'a> {
 }
 
 impl Spot<'_> {
-    /// Asks for what a put needs of the shard, to be used at once.
-    pub(crate) fn prefetch_shard(&self) {
-        self.domain.prefetch_shard(self.shard);
-    }
-
     /// Asks for the memory that a new page will be written to.
     pub(crate) fn prefetch(&self) {
         self.domain.prefetch_tail(self.shard);

@@ -206,7 +206,8 @@ impl Segment {
 
     /// Asks for the cache lines of some words, to be read soon. Whether the words exist does not matter.
     pub(crate) fn prefetch(&self, from: usize, words: usize) {
-        for line in (from..from + words).step_by(LINE_WORDS) {
+        // Segments begin on a line.
+        for line in (from / LINE_WORDS * LINE_WORDS..from + words).step_by(LINE_WORDS) {
             prefetch(self.start().as_ptr().wrapping_add(line));
         }
     }
@@ -318,15 +319,8 @@ impl Tail {
     }
 }
 
-/// Asks for all cache lines of a value, to be read soon.
-pub(crate) fn prefetch_all<T>(value: &T) {
-    for offset in (0..size_of::<T>()).step_by(LINE_WORDS * 8) {
-        prefetch((&raw const *value).wrapping_byte_add(offset));
-    }
-}
-
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-fn prefetch<T>(address: *const T) {
+fn prefetch(address: *const u64) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a prefetch reads nothing that the program could see, and never faults.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
@@ -345,7 +339,7 @@ fn prefetch_to_write(address: *const u64) {
 
 /// Other machines have to do without.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch<T>(_: *const T) {}
+fn prefetch(_: *const u64) {}
 
 /// Other machines have to do without.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -384,7 +378,7 @@ impl PageRun {
 
     /// Asks for the cache line of a cell, to be read soon. Whether the cell exists does not matter.
     pub(crate) fn prefetch(&self, cell: usize) {
-        prefetch(self.mapping.base().cast::<u32>().as_ptr().wrapping_add(cell));
+        prefetch(self.mapping.base().cast::<u32>().as_ptr().wrapping_add(cell).cast());
     }
 
     /// Makes a page resident.

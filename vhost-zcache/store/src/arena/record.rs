@@ -201,8 +201,8 @@ impl PageName {
     }
 }
 
-/// The XXH3 of a payload, into which head and name are mixed when they are known. On payloads of this size
-/// it takes 60 % of the time of a CRC-32 with carry-less multiplication.
+/// The XXH3 of a payload, into which head and name are mixed when they are known. Chosen for its speed on
+/// payloads of this size: every put and get computes one.
 ///
 /// Each step of the mixing is a bijection of the state, so a change of any one word changes the 64-bit
 /// state for certain, and the 32 bits that are kept but for one case in 2^32.

@@ -84,9 +84,7 @@ impl Nodes {
 
     /// Cells of a node.
     pub(crate) fn node(&self, node: u32) -> &[u32] {
-        let (run, from) = place(node);
-        let cells = usize::from(self.pages[page_of(node)].class) * GRANULE_CELLS;
-        &self.runs[run].cells()[from..from + cells]
+        &self.cells_from(node)[..self.class(node) * GRANULE_CELLS]
     }
 
     /// The cells from a node's first on, at least all of its own; does without looking up its class.

@@ -58,6 +58,16 @@ fn class_for(entries: usize) -> usize {
     if granules <= 2 { granules } else { granules.next_multiple_of(2).min(MAX_CLASS) }
 }
 
+/// A node's entry for that bit.
+fn entry(nodes: &Nodes, node: u32, bit: u32) -> Option<u32> {
+    // In a dense node the entry is there; without this its line would be asked for only when that of
+    // the bitmap has come.
+    nodes.prefetch(node, BITMAP + bit as usize);
+    let cells = nodes.cells_from(node);
+    let bits = bitmap(cells);
+    (bits >> bit & 1 == 1).then(|| cells[BITMAP + rank(bits, bit)])
+}
+
 /// Adds an entry to a node whose class has room for it.
 fn add_entry(cells: &mut [u32], bits: u64, bit: u32, entry: u32) {
     let at = BITMAP + rank(bits, bit);
@@ -77,23 +87,15 @@ impl Tree {
         if self.height == 0 {
             return (self.root != NONE && self.only == index).then_some(self.root);
         }
+        entry(nodes, self.leaf(nodes, index)?, digit(index, 0))
+    }
+
+    /// The leaf in which an index is, or would be; the tree has one level at least.
+    fn leaf(&self, nodes: &Nodes, index: u64) -> Option<u32> {
         if !self.covers(index) {
             return None;
         }
-        let mut at = self.root;
-        for level in (0..self.height).rev() {
-            let bit = digit(index, level);
-            // In a dense node the entry is there; without this its line would be asked for only when
-            // that of the bitmap has come.
-            nodes.prefetch(at, BITMAP + bit as usize);
-            let cells = nodes.cells_from(at);
-            let bits = bitmap(cells);
-            if bits >> bit & 1 == 0 {
-                return None;
-            }
-            at = cells[BITMAP + rank(bits, bit)];
-        }
-        Some(at)
+        (1..self.height).rev().try_fold(self.root, |node, level| entry(nodes, node, digit(index, level)))
     }
 
     /// Changes the location of a page that is in the tree; false if it is not.
@@ -105,25 +107,14 @@ impl Tree {
             }
             return known;
         }
-        if !self.covers(index) {
-            return false;
+        let Some(leaf) = self.leaf(nodes, index) else { return false };
+        let cells = nodes.node_mut(leaf);
+        let (bits, bit) = (bitmap(cells), digit(index, 0));
+        let known = bits >> bit & 1 == 1;
+        if known {
+            cells[BITMAP + rank(bits, bit)] = to;
         }
-        let mut at = self.root;
-        for level in (0..self.height).rev() {
-            let cells = nodes.node_mut(at);
-            let bits = bitmap(cells);
-            let bit = digit(index, level);
-            if bits >> bit & 1 == 0 {
-                return false;
-            }
-            let entry = &mut cells[BITMAP + rank(bits, bit)];
-            if level == 0 {
-                *entry = to;
-                return true;
-            }
-            at = *entry;
-        }
-        false
+        known
     }
 
     /// Adds a page that is not in the tree. On refusal nothing has changed but its height.
@@ -153,17 +144,8 @@ impl Tree {
 
     /// Adds a page to a leaf that is there and has room, as most have: then nothing above it changes.
     fn insert_in_leaf(&self, nodes: &mut Nodes, index: u64, location: u32) -> bool {
-        let mut at = self.root;
-        for level in (1..self.height).rev() {
-            let cells = nodes.cells_from(at);
-            let bits = bitmap(cells);
-            let bit = digit(index, level);
-            if bits >> bit & 1 == 0 {
-                return false;
-            }
-            at = cells[BITMAP + rank(bits, bit)];
-        }
-        let cells = nodes.node_mut(at);
+        let Some(leaf) = self.leaf(nodes, index) else { return false };
+        let cells = nodes.node_mut(leaf);
         let bits = bitmap(cells);
         let room = cells.len() > BITMAP + bits.count_ones() as usize;
         if room {
