@@ -147,16 +147,6 @@ impl Charge {
         Ok(())
     }
 
-    /// Takes over `bytes` of another charge of the same account and purpose; the rest is paid back.
-    pub(crate) fn take_from(&mut self, mut other: Self, bytes: u64) {
-        debug_assert!(Arc::ptr_eq(&self.account, &other.account) && self.purpose == other.purpose);
-        let bytes = bytes.min(other.bytes);
-        other.bytes -= bytes;
-        self.bytes += bytes;
-        // Pays the rest back.
-        drop(other);
-    }
-
     pub(crate) fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;

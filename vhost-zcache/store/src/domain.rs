@@ -2,13 +2,15 @@
 //! A set of shards and how keys are spread over them: a guest's own keys, or a shared pool's.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
 use crate::arena::memory::{Arena, Tail};
+use crate::arena::ready::{Ready, Wake};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
@@ -20,10 +22,11 @@ use crate::stats::{Contents, Counters};
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
 /// swap device is served in parallel while a small file stays in one shard.
 const STRIPE_BITS: u32 = 6;
-/// Pages of a stripe.
-pub(crate) const STRIPE: u64 = 1 << STRIPE_BITS;
 /// Rounds of the background without growth after which the room ahead of the tails is given back.
 const QUIET_ROUNDS: u8 = 10;
+/// Then, room of less than one part in this many of its heap stays: giving back a part of a huge page makes
+/// small ones of the rest.
+const QUIET_PARTS: u64 = 64;
 /// Pages removed before other requests get their turn.
 const BATCH: u64 = 512;
 
@@ -31,6 +34,7 @@ const BATCH: u64 = 512;
 #[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) arena: Arc<Arena>,
+    pub(crate) wake: Arc<Wake>,
     pub(crate) faults: Faults,
     /// Secret, because keys are chosen by guests.
     pub(crate) seed: [u64; 2],
@@ -45,9 +49,9 @@ impl Common {
         Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
     }
 
-    fn shard(&self, number: usize, recoverable: bool, growing: &Arc<AtomicBool>, tail: &Arc<Tail>) -> Shard {
+    fn shard(&self, number: usize, recoverable: bool, ready: &Arc<Ready>, tail: &Arc<Tail>) -> Shard {
         let label = self.label(number, recoverable);
-        let space = Space::new(Arc::clone(&self.arena), label, Arc::clone(growing), Arc::clone(tail));
+        let space = Space::new(Arc::clone(&self.arena), label, Arc::clone(ready), Arc::clone(tail));
         Shard::new(space, self.faults.clone())
     }
 }
@@ -64,30 +68,30 @@ struct Locked {
 pub(crate) struct Domain {
     shards: Box<[Locked]>,
     seed: [u64; 2],
-    /// A heap grew since the last look, and wants room ahead of its tail. A hint only.
-    growing: Arc<AtomicBool>,
+    ready: Arc<Ready>,
     /// Rounds since it last grew; from `QUIET_ROUNDS` on there is no room ahead.
     quiet: AtomicU8,
 }
 
 impl Domain {
     pub(crate) fn new(common: &Common, recoverable: bool) -> Self {
-        let growing = Arc::new(AtomicBool::new(false));
+        let ready = Arc::new(Ready::new(Arc::clone(&common.wake)));
         let shard = |number| {
             let tail = Arc::default();
-            Locked { shard: Mutex::new(common.shard(number, recoverable, &growing, &tail)), tail }
+            Locked { shard: Mutex::new(common.shard(number, recoverable, &ready, &tail)), tail }
         };
         let shards = (0..common.shards).map(shard).collect();
-        Self { shards, seed: common.seed, growing, quiet: AtomicU8::new(QUIET_ROUNDS) }
+        Self { shards, seed: common.seed, ready, quiet: AtomicU8::new(QUIET_ROUNDS) }
     }
 
     /// Drops everything in all shards.
     pub(crate) fn clear(&self, common: &Common) {
         for number in 0..self.len() {
-            let empty = common.shard(number, true, &self.growing, &self.shards[number].tail);
+            let empty = common.shard(number, true, &self.ready, &self.shards[number].tail);
             let old = std::mem::replace(&mut *self.lock(number), empty);
             drop(old);
         }
+        self.ready.remove(|_| true);
     }
 
     /// Hash of an object of a pool.
@@ -120,7 +124,7 @@ impl Domain {
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
-        self.shards[shard].shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].shard.lock()
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory
@@ -130,44 +134,39 @@ impl Domain {
         self.shards[shard].tail.prefetch(RAW_ABOVE / size_of::<u64>());
     }
 
-    /// Makes room resident ahead of heaps that grow; returns whether any grew lately. They do so in
-    /// bursts, and the next one must not wait for this to be called again.
-    pub(crate) fn populate_ahead(&self, arena: &Arena) -> bool {
-        if self.growing.swap(false, Relaxed) {
-            self.quiet.store(0, Relaxed);
-            while (0..self.len()).fold(false, |more, shard| self.populate_shard(arena, shard) | more) {}
-        }
-        self.quiet.load(Relaxed) < QUIET_ROUNDS
-    }
-
-    /// Makes a little room in a shard, without its lock; returns whether there may be more to do.
-    fn populate_shard(&self, arena: &Arena, shard: usize) -> bool {
-        let mut guard = self.lock(shard);
-        let Some(pages) = arena.keep_pages() else { return false };
-        let Some(room) = guard.space.plan_room() else { return false };
-        drop(guard);
-        let populated = pages.populate(&room.ahead);
-        drop(pages);
-        if populated.is_ok() {
-            self.lock(shard).space.adopt_room(room);
-        }
-        populated.is_ok()
+    /// Makes segments ready for heaps that grow.
+    pub(crate) fn make_ready(&self, arena: &Arc<Arena>) {
+        self.ready.make(arena);
     }
 
     /// Called once a round: gives the room back when the heaps have stopped growing.
     pub(crate) fn settle(&self) {
+        if self.ready.grew() {
+            self.quiet.store(0, Relaxed);
+        }
         let quiet = self.quiet.load(Relaxed);
         if quiet < QUIET_ROUNDS {
             self.quiet.store(quiet + 1, Relaxed);
             if quiet + 1 == QUIET_ROUNDS {
-                self.trim_ahead();
+                self.give_back_room(QUIET_PARTS);
             }
         }
     }
 
-    /// Gives back what is resident ahead of the tails; returns whether that was anything.
+    /// Checks what no shard knows.
+    #[cfg(feature = "check")]
+    pub(crate) fn check_ready(&self) -> Result<(), String> {
+        self.ready.check()
+    }
+
+    /// Gives back all that is resident and not used yet; returns whether that was anything.
     pub(crate) fn trim_ahead(&self) -> bool {
-        self.each().fold(false, |trimmed, mut shard| shard.space.trim_ahead() | trimmed)
+        self.give_back_room(u64::MAX)
+    }
+
+    fn give_back_room(&self, parts: u64) -> bool {
+        let trimmed = self.ready.trim();
+        self.each().fold(trimmed, |trimmed, mut shard| shard.space.trim_ahead(parts) | trimmed)
     }
 
     /// One shard after the other.
@@ -177,7 +176,9 @@ impl Domain {
 
     /// Adds a heap to all shards; it has the same number in each.
     pub(crate) fn add_heap(&self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
-        self.each().map(|mut shard| shard.add_heap(account, purpose, guest)).max().unwrap_or(0)
+        let heap = self.each().map(|mut shard| shard.add_heap(account, purpose, guest)).max().unwrap_or(0);
+        self.ready.add(heap, Arc::clone(account), purpose);
+        heap
     }
 
     /// Adds a pool to all shards under the same number.
@@ -261,7 +262,7 @@ impl Shared {
     }
 
     fn members(&self) -> MutexGuard<'_, Vec<Member>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        self.members.lock()
     }
 
     /// Lets a guest in that is not a member yet, and returns the heap of its pages.
@@ -294,6 +295,7 @@ impl Shared {
             drop(shard);
             drop(returned);
         }
+        self.domain.ready.remove(|other| other == heap);
         (pages, members.is_empty())
     }
 }

@@ -2,10 +2,12 @@
 //! What happens besides requests: memory made resident ahead of puts, compaction in steps of
 //! microseconds, and recompression of cold pages within its share of a CPU.
 
-use std::sync::Weak;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
 
 use crate::cold::{ColdConfig, ColdWorker};
 use crate::compact::{Step, Threshold};
@@ -16,9 +18,6 @@ use crate::engine::Engine;
 const RECORDS_PER_STEP: usize = 24;
 /// One round of the thread: what there is to do, then rest.
 const ROUND: Duration = Duration::from_millis(20);
-/// How often it looks at heaps that grow or grew lately. A sequential writer fills a stripe in half a
-/// millisecond and comes back to the shard after all others.
-const GROWTH_ROUND: Duration = Duration::from_millis(1);
 
 impl Engine {
     /// Compacts until no shard is worth it.
@@ -30,11 +29,11 @@ impl Engine {
         });
     }
 
-    /// Makes room ahead of heaps that grow; returns whether there are any.
-    pub(crate) fn populate_ahead(&self) -> bool {
-        let mut growing = false;
-        self.each_domain(|domain| growing |= domain.populate_ahead(&self.common.arena));
-        growing
+    /// Makes segments ready for heaps that asked for it.
+    pub(crate) fn make_ready(&self) {
+        if self.common.wake.asked() {
+            self.each_domain(|domain| domain.make_ready(&self.common.arena));
+        }
     }
 
     /// Recompresses pages that are cold at `now`, for at most `budget`.
@@ -54,7 +53,11 @@ impl Engine {
 
 fn compact_shard(domain: &Domain, shard: usize) {
     loop {
-        let step = domain.lock(shard).compact_step(Threshold::BACKGROUND, RECORDS_PER_STEP);
+        let mut locked = domain.lock(shard);
+        let step = locked.compact_step(Threshold::BACKGROUND, RECORDS_PER_STEP);
+        // To who waits, if anybody does; otherwise this thread, which is not asleep, would have it again first,
+        // for many steps.
+        MutexGuard::unlock_fair(locked);
         match step {
             Step::Idle => return,
             Step::More => {}
@@ -70,10 +73,12 @@ fn share(config: ColdConfig) -> Duration {
 }
 
 /// Starts the thread, which ends when the engine does.
-pub(crate) fn start(engine: Weak<Engine>) -> std::io::Result<()> {
+pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
     let started = Instant::now();
     let mut worker = ColdWorker::new();
-    thread::Builder::new().name("zcache-store".into()).spawn(move || {
+    let wake = Arc::clone(&engine.common.wake);
+    let engine = Arc::downgrade(engine);
+    let thread = thread::Builder::new().name("zcache-store".into()).spawn(move || {
         let mut next_round = Instant::now();
         while let Some(engine) = engine.upgrade() {
             if Instant::now() >= next_round {
@@ -84,11 +89,12 @@ pub(crate) fn start(engine: Weak<Engine>) -> std::io::Result<()> {
                 }
                 next_round = Instant::now() + ROUND;
             }
-            let growing = engine.populate_ahead();
+            engine.make_ready();
             drop(engine);
-            let rest = next_round.saturating_duration_since(Instant::now());
-            thread::sleep(if growing { rest.min(GROWTH_ROUND) } else { rest });
+            // Until then, or until a heap asks for segments.
+            thread::park_timeout(next_round.saturating_duration_since(Instant::now()));
         }
     })?;
+    wake.set_thread(thread.thread().clone());
     Ok(())
 }

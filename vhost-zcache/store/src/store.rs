@@ -20,11 +20,11 @@ use crate::maintain;
 use crate::rebuild::Origin;
 use crate::stats::StoreStats;
 
-/// Address space of the arena per byte of the limit: segments that are partly empty, and room
+/// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and room
 /// to raise the limit.
-const ADDRESS_SPACE: u64 = 4;
+const ADDRESS_SPACE: u64 = 8;
 /// Least address space of the arena.
-const LEAST_ADDRESS_SPACE: u64 = 64 << 30;
+const LEAST_ADDRESS_SPACE: u64 = 128 << 30;
 /// Most address space of the arena, well inside the 128 TiB of a process.
 const MOST_ADDRESS_SPACE: u64 = 16 << 40;
 
@@ -119,13 +119,14 @@ impl Store {
         let arena = Arena::new(segments, config.faults.clone()).map_err(StoreError::Memory)?;
         let common = Common {
             arena: Arc::new(arena),
+            wake: Arc::default(),
             faults: config.faults,
             seed: random_seed(),
             shards: shard_count(config.shards),
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
         if config.background == Background::Thread {
-            maintain::start(Arc::downgrade(&engine)).map_err(StoreError::Thread)?;
+            maintain::start(&engine).map_err(StoreError::Thread)?;
         }
         Ok(Self { engine })
     }
@@ -151,14 +152,14 @@ impl Store {
             Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
             None => (random_seed(), shard_count(config.shards)),
         };
-        let common = Common { arena, faults: config.faults, seed, shards };
+        let common = Common { arena, wake: Arc::default(), faults: config.faults, seed, shards };
         // The limit applies once everything is back.
         let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
         let (states, dropped) = engine.recover(segments, guests).map_err(|_| StoreError::Rebuild)?;
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
         if config.background == Background::Thread {
-            maintain::start(Arc::downgrade(&engine)).map_err(StoreError::Thread)?;
+            maintain::start(&engine).map_err(StoreError::Thread)?;
         }
         Ok(Rebuilt { store: Self { engine }, guests, dropped_records: dropped })
     }
@@ -188,7 +189,7 @@ impl Store {
     /// and recompresses pages that are cold at `now`, the time since some start, until that took
     /// `budget`. For [`Background::Manual`]; `now` must not go back.
     pub fn maintain(&self, now: Duration, budget: Duration) {
-        self.engine.populate_ahead();
+        self.engine.make_ready();
         self.engine.compact_all();
         self.engine.each_domain(Domain::settle);
         if let Some(mut worker) = ColdWorker::new() {

@@ -6,12 +6,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::memory::{HOST_PAGE, NoMemory};
+use super::memory::{BLOCK_BYTES, HOST_PAGE, NoMemory};
+
+/// Blocks made of small pages before another huge one is tried.
+const PAUSE: u32 = 64;
 
 /// A mapping of this process, unmapped on drop.
 struct Mapping {
@@ -26,17 +30,33 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Reserves address space that starts where a huge page can.
+    fn reserve(bytes: usize) -> io::Result<Self> {
+        let more = bytes.checked_add(BLOCK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe { mmap_anonymous(null_mut(), more, ProtFlags::empty(), flags) }?;
+        let before = start.addr().next_multiple_of(BLOCK_BYTES) - start.addr();
+        let base = start.wrapping_byte_add(before);
+        // SAFETY: this is the part of the mapping just made that is before `base`. Failure would only
+        // leave it reserved.
+        let _ = unsafe { (before > 0).then(|| munmap(start, before)) };
+        // SAFETY: this is the part behind what is asked for; as above.
+        let _ = unsafe { munmap(base.wrapping_byte_add(bytes), BLOCK_BYTES - before) };
+        Ok(Self { base: NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?, bytes })
+    }
+
     fn at(&self, offset: usize) -> *mut c_void {
         self.base.as_ptr().wrapping_byte_add(offset.min(self.bytes))
     }
 
-    /// Keeps huge pages out, which a host may use for everything (`shmem_enabled`, `enabled`): the
-    /// first touch of a page would take 2 MiB, and only the page is paid for. (Allocating a memory
-    /// file's pages by fallocate is faster, but does not ask the mapping.)
-    fn keep_small(&self) {
-        // SAFETY: the advice covers the mapping and does not change the memory. Kernels without huge
-        // pages do not know it.
-        let _ = unsafe { madvise(self.base.as_ptr(), self.bytes, Advice::LinuxNoHugepage) };
+    /// Keeps huge pages out of the first `bytes`, which a host may use for everything
+    /// (`shmem_enabled`, `enabled`): the first touch of a page would take 2 MiB, and only the page is
+    /// paid for. (Allocating a memory file's pages by fallocate is faster, but does not ask the mapping.)
+    fn keep_small(&self, bytes: usize) {
+        // SAFETY: the advice covers a part of the mapping and does not change the memory. Kernels
+        // without huge pages do not know it.
+        let _ = unsafe { madvise(self.base.as_ptr(), bytes.min(self.bytes), Advice::LinuxNoHugepage) };
     }
 }
 
@@ -48,14 +68,17 @@ impl Drop for Mapping {
     }
 }
 
-/// A mapped memory file.
+/// A mapped memory file: pages of the host's in its first part, huge pages allowed in the second.
 pub(super) struct Shared {
     mapping: Mapping,
     file: OwnedFd,
+    /// Blocks until another huge page is tried.
+    pause: AtomicU32,
 }
 
 impl Shared {
-    pub(super) fn new(bytes: usize) -> io::Result<Self> {
+    /// The first `small` bytes have small pages; all sizes are multiples of a huge page.
+    pub(super) fn new(bytes: usize, small: usize) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
         let file = memfd_create("zcache-store", flags).or_else(|error| match error {
             // Kernels before 6.3 do not know the flag.
@@ -63,30 +86,31 @@ impl Shared {
             error => Err(error),
         })?;
         ftruncate(&file, bytes as u64)?;
-        Self::map(file, bytes)
+        Self::map(file, bytes, small)
     }
 
-    pub(super) fn reopen(file: File, unit: usize) -> io::Result<Self> {
+    /// Maps an earlier arena's file, of whose size `small` makes that of its first part.
+    pub(super) fn reopen(file: File, unit: usize, small: impl Fn(usize) -> usize) -> io::Result<Self> {
         let file = OwnedFd::from(file);
         let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
         if bytes == 0 || !bytes.is_multiple_of(unit) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the memory file of a store"));
         }
-        Self::map(file, bytes)
+        Self::map(file, bytes, small(bytes))
     }
 
-    fn map(file: OwnedFd, bytes: usize) -> io::Result<Self> {
+    fn map(file: OwnedFd, bytes: usize, small: usize) -> io::Result<Self> {
+        let mapping = Mapping::reserve(bytes)?;
+        let base = mapping.base.as_ptr();
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let base = unsafe { mmap(null_mut(), bytes, prot, flags, &file, 0) }?;
-        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping { base, bytes };
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: this replaces address space that was reserved for it and that nobody else knows.
+        unsafe { mmap(base, bytes, prot, flags, &file, 0) }?;
         // SAFETY: the advice changes what core dumps contain, not the memory. It covers the
         // mapping just made.
-        unsafe { madvise(base.as_ptr(), bytes, Advice::LinuxDontDump) }?;
-        mapping.keep_small();
-        Ok(Self { mapping, file })
+        unsafe { madvise(base, bytes, Advice::LinuxDontDump) }?;
+        mapping.keep_small(small);
+        Ok(Self { mapping, file, pause: AtomicU32::new(0) })
     }
 
     pub(super) fn base(&self) -> NonNull<c_void> {
@@ -104,6 +128,25 @@ impl Shared {
     /// Allocates and maps a range, so that touching it later cannot fail.
     pub(super) fn populate(&self, start: usize, bytes: usize) -> Result<(), NoMemory> {
         populate(&self.mapping, start, bytes)
+    }
+
+    /// Allocates and maps a block of nothing, in one huge page if the host has one and allows it here.
+    ///
+    /// That takes a sixth of the time of as many small pages, and whatever the block holds is found by
+    /// one step of address translation less. `MADV_COLLAPSE` (Linux 6.1) also does it where huge pages are
+    /// off by default; it wants one page to be there.
+    pub(super) fn populate_block(&self, start: usize) -> Result<(), NoMemory> {
+        let paused = self.pause.fetch_update(Relaxed, Relaxed, |pause| pause.checked_sub(1)).is_ok();
+        if !paused {
+            self.populate(start, HOST_PAGE)?;
+            // SAFETY: collapsing leaves the contents of memory as they are.
+            if unsafe { libc::madvise(self.mapping.at(start), BLOCK_BYTES, libc::MADV_COLLAPSE) } == 0 {
+                return Ok(());
+            }
+            // The host has none free, which takes it long to find out, or does not know how.
+            self.pause.store(PAUSE, Relaxed);
+        }
+        self.populate(start, BLOCK_BYTES)
     }
 
     /// Gives a range back to the host; it reads as zeroes afterwards.
@@ -147,7 +190,7 @@ impl Private {
         // Keys of guests are in the index, so core dumps leave it out too. That is best effort.
         // SAFETY: the advice covers the mapping just made and does not change the memory.
         let _ = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
-        mapping.keep_small();
+        mapping.keep_small(bytes);
         Ok(Self(mapping))
     }
 

@@ -3,24 +3,31 @@
 //!
 //! The arena is one memory file, mapped once and cut into segments. A [`Segment`] is the only
 //! way to a segment's bytes and cannot be cloned, so everything built on it is safe code.
+//! Eight of them are a block, which one huge page can hold.
 //! A segment is all zeroes when it is taken and is punched out of the file when it is dropped:
 //! no guest ever sees what another one stored there.
 
+use std::array;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::backing;
 use super::record::count;
 use crate::fault::Faults;
 
 /// Size of a segment in bytes, the unit in which the arena is handed out and given back.
-pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
 /// Size of a segment in words.
 pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
+/// Segments of a block.
+pub(super) const BLOCK: usize = 8;
+/// Size of a block in bytes: that of a huge page.
+pub(super) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
 /// The host's page size, the unit in which memory becomes resident and is charged.
 pub(crate) const HOST_PAGE: usize = 4096;
 /// Words on a line of the processor's caches.
@@ -32,50 +39,67 @@ pub(crate) const PAGE_WORDS: usize = HOST_PAGE / 8;
 #[derive(Debug)]
 pub(crate) struct NoMemory;
 
-/// The mapped memory file.
+/// The mapped memory file. Segments of its first half are handed out one by one and grow page by page,
+/// those of its second half in blocks that are resident as a whole.
 pub(crate) struct Arena {
     mapping: backing::Shared,
+    /// Segments of the first half.
+    singles: u32,
     free: Mutex<Free>,
-    /// Read by who gives pages back, written by who makes some resident that it does not hold. Taken
-    /// inside the locks of segments' holders, and nothing is waited for with it.
-    giving: RwLock<()>,
-    stamps: AtomicU64,
     faults: Faults,
 }
 
-/// Segments nobody holds: those from `fresh` up, and `returned`.
+/// What nobody holds.
 struct Free {
+    /// Single segments: those from here up, and `returned`.
     fresh: u32,
     returned: Vec<u32>,
+    /// Blocks: those from here up, and `blocks`.
+    fresh_block: u32,
+    blocks: Vec<u32>,
+    /// Of the other blocks, how many segments are held. What is left of a block is not handed out: where
+    /// the host uses huge pages for everything, a page of it would cost one.
+    held: HashMap<u32, usize>,
     /// The file is an earlier process's, and what is in it has no owner yet.
     unadopted: bool,
+}
+
+/// Bytes of the first half of an arena.
+fn first_half(bytes: usize) -> usize {
+    (bytes / 2).next_multiple_of(BLOCK_BYTES).min(bytes)
 }
 
 impl Arena {
     /// Makes an arena of `segments` segments. They cost address space only, until populated.
     pub(crate) fn new(segments: u32, faults: Faults) -> io::Result<Self> {
-        let mapping = backing::Shared::new(segments as usize * SEGMENT_BYTES)?;
-        let free = Mutex::new(Free { fresh: 0, returned: Vec::new(), unadopted: false });
-        Ok(Self { mapping, free, giving: RwLock::default(), stamps: AtomicU64::new(0), faults })
+        let bytes = segments as usize * SEGMENT_BYTES;
+        Ok(Self::of(backing::Shared::new(bytes, first_half(bytes))?, false, faults))
     }
 
     /// Maps the memory file of an earlier arena. No segment can be taken before
     /// [`Arena::adopt_all`].
     pub(crate) fn reopen(file: File, faults: Faults) -> io::Result<Self> {
-        let mapping = backing::Shared::reopen(file, SEGMENT_BYTES)?;
-        let segments = u32::try_from(mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX);
-        let free = Mutex::new(Free { fresh: segments, returned: Vec::new(), unadopted: true });
-        Ok(Self { mapping, free, giving: RwLock::default(), stamps: AtomicU64::new(0), faults })
+        Ok(Self::of(backing::Shared::reopen(file, SEGMENT_BYTES, first_half)?, true, faults))
+    }
+
+    fn of(mapping: backing::Shared, unadopted: bool, faults: Faults) -> Self {
+        let number = |bytes: usize| u32::try_from(bytes / SEGMENT_BYTES).unwrap_or(u32::MAX);
+        let (singles, segments) = (number(first_half(mapping.bytes())), number(mapping.bytes()));
+        let (fresh, fresh_block) = if unadopted { (singles, segments) } else { (0, singles) };
+        let free = Free {
+            fresh,
+            returned: Vec::new(),
+            fresh_block: fresh_block / count(BLOCK),
+            blocks: Vec::new(),
+            held: HashMap::new(),
+            unadopted,
+        };
+        Self { mapping, singles, free: Mutex::new(free), faults }
     }
 
     /// The memory file, which keeps the pages alive beyond this process.
     pub(crate) fn file(&self) -> io::Result<File> {
         self.mapping.file()
-    }
-
-    /// Number of segments, taken or not.
-    pub(crate) fn segments(&self) -> u32 {
-        u32::try_from(self.mapping.bytes() / SEGMENT_BYTES).unwrap_or(u32::MAX)
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Free> {
@@ -88,7 +112,7 @@ impl Arena {
         let mut free = self.free();
         let number = match free.returned.pop() {
             Some(number) => number,
-            None if free.fresh < self.segments() => {
+            None if free.fresh < self.singles => {
                 free.fresh += 1;
                 free.fresh - 1
             }
@@ -97,26 +121,54 @@ impl Arena {
         Ok(self.segment(number, 0))
     }
 
-    fn segment(self: &Arc<Self>, number: u32, populated: u32) -> Segment {
-        Segment { arena: Arc::clone(self), number, populated, reach: populated, stamp: self.stamp() }
-    }
-
-    fn stamp(&self) -> u64 {
-        self.stamps.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn giving(&self) -> RwLockReadGuard<'_, ()> {
-        self.giving.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has everybody wait who would give pages back; `None` if somebody does so just now. To be taken
-    /// while the holder of the segment in question is locked, who can be unlocked then.
-    pub(crate) fn keep_pages(&self) -> Option<KeptPages<'_>> {
-        match self.giving.try_write() {
-            Ok(guard) => Some(KeptPages { arena: self, _guard: guard }),
-            Err(TryLockError::Poisoned(guard)) => Some(KeptPages { arena: self, _guard: guard.into_inner() }),
-            Err(TryLockError::WouldBlock) => None,
+    /// Takes a block of empty segments that are resident as a whole. That takes as long as hundreds of puts.
+    pub(crate) fn take_block(self: &Arc<Self>) -> Result<[Segment; BLOCK], NoMemory> {
+        self.faults.check()?;
+        let block = self.free().block(self.blocks_end())?;
+        if self.mapping.populate_block(block as usize * BLOCK_BYTES).is_err() {
+            self.give_back_block(block);
+            return Err(NoMemory);
         }
+        self.free().held.insert(block, BLOCK);
+        Ok(array::from_fn(|n| self.segment(block * count(BLOCK) + count(n), count(SEGMENT_WORDS))))
+    }
+
+    fn blocks_end(&self) -> u32 {
+        u32::try_from(self.mapping.bytes() / BLOCK_BYTES).unwrap_or(u32::MAX)
+    }
+
+    /// Asks for the cache lines of some words of a segment, to be read soon. Whether they exist does not matter.
+    pub(crate) fn prefetch(&self, number: u32, from: usize, words: usize) {
+        let start = self.mapping.base().cast::<u64>().as_ptr().wrapping_add(number as usize * SEGMENT_WORDS);
+        // Segments begin on a line.
+        for line in (from / LINE_WORDS * LINE_WORDS..from + words).step_by(LINE_WORDS) {
+            prefetch(start.wrapping_add(line));
+        }
+    }
+
+    fn segment(self: &Arc<Self>, number: u32, populated: u32) -> Segment {
+        Segment { arena: Arc::clone(self), number, populated }
+    }
+
+    /// Notes that nobody holds a segment any more, of which nothing is resident.
+    fn put_back(&self, number: u32) {
+        let mut free = self.free();
+        if number < self.singles {
+            free.returned.push(number);
+            return;
+        }
+        let block = number / count(BLOCK);
+        if free.leave(block) {
+            drop(free);
+            self.give_back_block(block);
+        }
+    }
+
+    fn give_back_block(&self, block: u32) {
+        // Its segments were given back one by one, but a kernel that could not split a huge page for that
+        // has only cleared it.
+        let _ = self.mapping.punch(block as usize * BLOCK_BYTES, BLOCK_BYTES);
+        self.free().blocks.push(block);
     }
 
     /// Takes over all segments of a reopened arena in which an earlier process wrote. Only the
@@ -127,14 +179,12 @@ impl Arena {
             return Vec::new();
         }
         free.unadopted = false;
-        free.fresh = 0;
+        (free.fresh, free.fresh_block) = (0, self.singles / count(BLOCK));
         let mut adopted = Vec::new();
         let mut from = 0;
         while let Some(data) = self.mapping.next_data(from) {
             let number = count(data / SEGMENT_BYTES);
-            let unused = free.fresh..number;
-            free.returned.extend(unused);
-            free.fresh = number + 1;
+            free.claim(number, self.singles);
             let start = number as usize * SEGMENT_BYTES;
             let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
             let populated = count(bytes / 8);
@@ -145,29 +195,42 @@ impl Arena {
     }
 }
 
-/// As long as this lives no page of the arena is given back.
-pub(crate) struct KeptPages<'a> {
-    arena: &'a Arena,
-    _guard: RwLockWriteGuard<'a, ()>,
-}
-
-impl KeptPages<'_> {
-    /// Makes pages resident of a segment that others may use meanwhile.
-    pub(crate) fn populate(&self, ahead: &Ahead) -> Result<(), NoMemory> {
-        self.arena.faults.check()?;
-        let start = ahead.number as usize * SEGMENT_BYTES;
-        let (from, to) = (ahead.from as usize * 8, ahead.to as usize * 8);
-        self.arena.mapping.populate(start + from, to - from)
+impl Free {
+    /// A block below `end` that nobody holds.
+    fn block(&mut self, end: u32) -> Result<u32, NoMemory> {
+        if let Some(block) = self.blocks.pop() {
+            return Ok(block);
+        }
+        if self.fresh_block >= end {
+            return Err(NoMemory);
+        }
+        self.fresh_block += 1;
+        Ok(self.fresh_block - 1)
     }
-}
 
-/// Words of a segment that are made resident while others use it.
-pub(crate) struct Ahead {
-    number: u32,
-    /// Of the segment, to find out whether it gave them back meanwhile.
-    stamp: u64,
-    from: u32,
-    to: u32,
+    /// Notes that one segment less of a block is held; returns whether it was the last.
+    fn leave(&mut self, block: u32) -> bool {
+        let Some(held) = self.held.get_mut(&block) else { return false };
+        *held -= 1;
+        let last = *held == 0;
+        if last {
+            self.held.remove(&block);
+        }
+        last
+    }
+
+    /// Notes that a segment is held, the next in the order of their numbers.
+    fn claim(&mut self, number: u32, singles: u32) {
+        if number < singles {
+            self.returned.extend(self.fresh..number);
+            self.fresh = number + 1;
+            return;
+        }
+        let block = number / count(BLOCK);
+        self.blocks.extend(self.fresh_block..block);
+        self.fresh_block = block + 1;
+        *self.held.entry(block).or_default() += 1;
+    }
 }
 
 /// Exclusive access to one segment.
@@ -177,17 +240,13 @@ pub(crate) struct Segment {
     /// Words from the start that are resident; the others must not be touched, because the host
     /// could then only kill us if it has no memory.
     populated: u32,
-    /// Words from the start that may be resident: somebody may be at it just now.
-    reach: u32,
-    /// Another one for each holder, and whenever pages are given back.
-    stamp: u64,
 }
 
 impl Segment {
     fn start(&self) -> NonNull<u64> {
         let offset = self.number as usize * SEGMENT_BYTES;
-        // SAFETY: `take` and `adopt` hand out numbers below `segments()` only, so the offset is
-        // within the mapping, which lives as long as `self.arena`.
+        // SAFETY: only numbers of segments within the mapping are handed out, and it lives as long as
+        // `self.arena`.
         unsafe { self.arena.mapping.base().byte_add(offset).cast() }
     }
 
@@ -204,12 +263,9 @@ impl Segment {
         unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
     }
 
-    /// Asks for the cache lines of some words, to be read soon. Whether the words exist does not matter.
-    pub(crate) fn prefetch(&self, from: usize, words: usize) {
-        // Segments begin on a line.
-        for line in (from / LINE_WORDS * LINE_WORDS..from + words).step_by(LINE_WORDS) {
-            prefetch(self.start().as_ptr().wrapping_add(line));
-        }
+    /// Its number, for [`Arena::prefetch`].
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Stores a word after everything written before, as a later process would see it if this
@@ -237,62 +293,32 @@ impl Segment {
         let start = self.number as usize * SEGMENT_BYTES;
         self.arena.mapping.populate(start + old * 8, (words - old) * 8)?;
         self.populated = count(words);
-        self.reach = self.reach.max(self.populated);
         Ok(())
-    }
-
-    /// The next words (up to `words`, a multiple of a page) to be made resident by somebody who does
-    /// not hold the segment.
-    pub(crate) fn plan_ahead(&mut self, words: usize) -> Ahead {
-        let to = count(words.min(SEGMENT_WORDS)).max(self.populated);
-        self.reach = self.reach.max(to);
-        Ahead { number: self.number, stamp: self.stamp, from: self.populated, to }
-    }
-
-    /// Whether `ahead` is of this segment, which has given back nothing since.
-    pub(crate) fn planned(&self, ahead: &Ahead) -> bool {
-        self.stamp == ahead.stamp
-    }
-
-    /// Takes over what was made resident; returns how many words more there are now.
-    pub(crate) fn adopt_ahead(&mut self, ahead: &Ahead) -> usize {
-        let old = self.populated;
-        if self.planned(ahead) {
-            self.populated = old.max(ahead.to);
-        }
-        (self.populated - old) as usize
     }
 
     /// Gives back the pages behind the first `words` words; returns how many words that were. They
     /// read as zeroes when they are populated again.
     pub(crate) fn trim(&mut self, words: usize) -> usize {
-        let (keep, old, reach) = (words.next_multiple_of(PAGE_WORDS), self.populated(), self.reach as usize);
+        let (keep, old) = (words.next_multiple_of(PAGE_WORDS), self.populated());
         let start = self.number as usize * SEGMENT_BYTES;
-        let giving = self.arena.giving();
-        if keep >= reach || self.arena.mapping.punch(start + keep * 8, (reach - keep) * 8).is_err() {
+        if keep >= old || self.arena.mapping.punch(start + keep * 8, (old - keep) * 8).is_err() {
             return 0;
         }
-        drop(giving);
-        self.populated = count(keep.min(old));
-        self.reach = self.populated;
-        self.stamp = self.arena.stamp();
-        old - self.populated()
+        self.populated = count(keep);
+        old - keep
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.reach > 0 {
+        if self.populated > 0 {
             let start = self.number as usize * SEGMENT_BYTES;
-            let giving = self.arena.giving();
-            let punched = self.arena.mapping.punch(start, SEGMENT_BYTES);
-            drop(giving);
-            if punched.is_err() {
+            if self.arena.mapping.punch(start, SEGMENT_BYTES).is_err() {
                 // The host keeps the memory, but nobody may see what was in it.
                 self.words_mut().fill(0);
             }
         }
-        self.arena.free().returned.push(self.number);
+        self.arena.put_back(self.number);
     }
 }
 
@@ -431,37 +457,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_ready_by_another_is_taken_over() {
-        let arena = arena(1);
-        let mut segment = arena.take().expect("a segment is free");
-        segment.populate(PAGE_WORDS).expect("there is memory");
-        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
-        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
-        assert_eq!(segment.populated(), PAGE_WORDS, "it grew by itself");
-        segment.populate(PAGE_WORDS * 2).expect("there is memory");
-        segment.words_mut().fill(7);
-        assert_eq!(segment.adopt_ahead(&ahead), PAGE_WORDS);
-        assert_eq!(segment.words()[PAGE_WORDS * 2 - 1..=PAGE_WORDS * 2], [7, 0]);
-        assert_eq!(segment.adopt_ahead(&ahead), 0, "the same pages count twice");
-    }
-
-    #[test]
-    fn what_was_given_back_meanwhile_is_not_taken_over() {
-        let arena = arena(1);
-        let mut segment = arena.take().expect("a segment is free");
-        segment.populate(PAGE_WORDS).expect("there is memory");
-        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
-        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
-        assert_eq!(segment.trim(PAGE_WORDS), 0, "no page of its own was given back");
-        assert_eq!(arena.mapping.resident_prefix(0, SEGMENT_BYTES), PAGE_WORDS * 8, "pages are left behind");
-        assert_eq!(segment.adopt_ahead(&ahead), 0);
-
-        let ahead = segment.plan_ahead(PAGE_WORDS * 3);
-        arena.keep_pages().expect("nobody gives pages back").populate(&ahead).expect("there is memory");
-        drop(segment);
-        assert_eq!(arena.mapping.next_data(0), None, "pages of nobody are resident");
-        let mut next = arena.take().expect("a segment is free");
-        assert_eq!(next.adopt_ahead(&ahead), 0, "the next holder takes over what is not there");
+    fn a_block_is_handed_out_again_when_nobody_holds_a_segment_of_it() {
+        let arena = arena(4 * count(BLOCK));
+        let mut first = arena.take_block().expect("there is memory");
+        for segment in &mut first {
+            assert!(segment.words().iter().all(|word| *word == 0), "a new segment has something in it");
+            segment.words_mut().fill(7);
+        }
+        let numbers = first.each_ref().map(|segment| segment.number);
+        let [kept, others @ ..] = first;
+        drop(others);
+        assert_eq!(kept.words()[SEGMENT_WORDS - 1], 7, "a segment went with the others of its block");
+        let second = arena.take_block().expect("there is another block");
+        assert!(arena.take_block().is_err(), "what is left of a block was handed out");
+        drop(kept);
+        assert_eq!(arena.mapping.next_data(0), Some(second[0].number as usize * SEGMENT_BYTES), "memory is left");
+        let again = arena.take_block().expect("a block was given back");
+        assert_eq!(again.each_ref().map(|segment| segment.number), numbers);
+        assert!(
+            again.iter().all(|segment| segment.words().iter().all(|word| *word == 0)),
+            "others' words are readable"
+        );
     }
 
     #[test]

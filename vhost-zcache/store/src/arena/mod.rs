@@ -7,5 +7,6 @@
 mod backing;
 pub(crate) mod bins;
 pub(crate) mod memory;
+pub(crate) mod ready;
 pub(crate) mod record;
 pub(crate) mod space;

@@ -11,15 +11,14 @@
 //! among the pages, each would be on a page of memory of its own, of which no cache knows anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
-use super::memory::{Ahead, Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
-use super::record::{Head, MAX_WORDS, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
+use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
+use super::ready::{Ready, Spare};
+use super::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
-use crate::domain::STRIPE;
 use crate::evict::queue::Queues;
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
@@ -27,6 +26,8 @@ use crate::stats::Contents;
 
 /// Bits of a location that count words within a segment.
 pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
+/// Segments that are looked at for the one with the most holes, as the shard is locked meanwhile.
+const MOST_CANDIDATES: usize = 1024;
 /// Most segments a shard can address.
 const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
 /// Words of a segment's header; see [`crate::rebuild`].
@@ -37,17 +38,13 @@ const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
-/// Least words that the background makes resident at a time.
-const MIN_STEP: usize = 4 * PAGE_WORDS;
-/// Most.
-const MAX_STEP: usize = 16 * PAGE_WORDS;
-/// Most words it keeps resident ahead of the tail of a heap that grows: a stripe of an object, which is
-/// what a sequential writer puts into a shard before it goes on to the next, even if nothing compresses.
-const MAX_AHEAD: u64 = MAX_WORDS as u64 * STRIPE;
+/// Words from which on a heap takes segments that are resident as a whole. Until then it is not sure that
+/// it will ever need one.
+const WHOLE_SEGMENTS: u64 = SEGMENT_WORDS as u64 / 2;
 
 /// Words from which on a heap keeps its names in segments of their own; below, those would take more
 /// memory than they save time. Tests use small stores.
-const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { SEGMENT_WORDS as u64 };
+const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { 1 << 17 };
 
 /// What is put into a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,22 +89,6 @@ pub(crate) struct Slot {
     pub(crate) draining: bool,
 }
 
-/// Room ahead of a heap's tail that is made resident while others use the shard.
-pub(crate) struct Room {
-    heap: usize,
-    /// Whose segment it is in; `None`: the spare one.
-    slot: Option<usize>,
-    pub(crate) ahead: Ahead,
-    charge: Charge,
-}
-
-/// A segment that will be opened next.
-pub(crate) struct Spare {
-    // Dropped before the charge, as in `Slot`.
-    pub(crate) segment: Segment,
-    pub(crate) charge: Charge,
-}
-
 /// Where a lane of a heap has room.
 pub(crate) struct Free {
     pub(crate) bins: Bins,
@@ -122,8 +103,6 @@ pub(crate) struct Heap {
     pub(crate) guest: u32,
     /// By lane.
     pub(crate) free: [Free; 2],
-    /// Made ready while the open segment comes to its end and the heap grows.
-    pub(crate) spare: Option<Spare>,
     /// Words below the tails of its segments.
     pub(crate) total: u64,
     /// Words of records.
@@ -168,17 +147,33 @@ pub(crate) struct Label {
 pub(crate) struct Space {
     arena: Arc<Arena>,
     label: Label,
-    /// Set when a heap has less resident room ahead of its tail than it should.
-    growing: Arc<AtomicBool>,
+    ready: Arc<Ready>,
     /// Where the heap that grew last grows next.
     tail: Arc<Tail>,
     pub(crate) slots: Vec<Option<Slot>>,
+    /// Numbers of the segments in them. A large store's slots are in no cache, these are: what is asked for ahead
+    /// is found through them.
+    numbers: Vec<u32>,
+    /// Slots that are not in use.
+    vacant: Vec<usize>,
+    /// Where the search for empty segments goes on.
+    cursor: usize,
     pub(crate) heaps: Vec<Option<Heap>>,
 }
 
 impl Space {
-    pub(crate) fn new(arena: Arc<Arena>, label: Label, growing: Arc<AtomicBool>, tail: Arc<Tail>) -> Self {
-        Self { arena, label, growing, tail, slots: Vec::new(), heaps: Vec::new() }
+    pub(crate) fn new(arena: Arc<Arena>, label: Label, ready: Arc<Ready>, tail: Arc<Tail>) -> Self {
+        Self {
+            arena,
+            label,
+            ready,
+            tail,
+            slots: Vec::new(),
+            numbers: Vec::new(),
+            vacant: Vec::new(),
+            cursor: 0,
+            heaps: Vec::new(),
+        }
     }
 
     /// Adds a heap and returns its number.
@@ -188,7 +183,6 @@ impl Space {
             purpose,
             guest,
             free: [MAX_WORDS, OBJECT_WORDS].map(|largest| Free { bins: Bins::new(largest), open: None }),
-            spare: None,
             total: 0,
             live: 0,
             queues: Queues::default(),
@@ -237,8 +231,8 @@ impl Space {
 
     /// Asks for the first `words` words of a record, ahead of reading it.
     pub(crate) fn prefetch(&self, at: u32, words: u32) {
-        if let Some(Some(slot)) = self.slots.get(slot_of(at)) {
-            slot.segment.prefetch(word_of(at), words as usize);
+        if let Some(number) = self.numbers.get(slot_of(at)) {
+            self.arena.prefetch(*number, word_of(at), words as usize);
         }
     }
 
@@ -357,7 +351,12 @@ impl Space {
     fn extend(&mut self, heap: usize, lane: Lane, words: u32) -> Result<u32, Refusal> {
         let open = match self.heap(heap).free(lane).open {
             Some(open) if self.slot(open).tail + words <= SEGMENT_END => open,
-            _ => self.open_segment(heap, lane)?,
+            full => {
+                if let Some(full) = full {
+                    self.close_segment(full);
+                }
+                self.open_segment(heap, lane)?
+            }
         };
         let tail = self.slot(open).tail;
         self.populate(open, (tail + words) as usize)?;
@@ -367,34 +366,28 @@ impl Space {
             self.tail.set(&slot.segment, slot.tail as usize);
         }
         self.heap_mut(heap).total += u64::from(words);
-        let new_page = tail as usize / PAGE_WORDS != (tail + words) as usize / PAGE_WORDS;
-        if lane == Lane::Pages && new_page && !self.growing.load(Relaxed) && self.step_ahead(heap, open).is_some() {
-            self.growing.store(true, Relaxed);
-        }
         let at = location(open, tail);
         self.publish(at, hole(words));
         Ok(at)
     }
 
     fn open_segment(&mut self, heap: usize, lane: Lane) -> Result<usize, Refusal> {
-        let number = match self.slots.iter().position(Option::is_none) {
+        let number = match self.vacant.pop() {
             Some(number) => number,
             None if self.slots.len() < MAX_SLOTS => {
                 self.slots.push(None);
+                self.numbers.push(0);
                 self.slots.len() - 1
             }
             None => return Err(Refusal::NoMemory),
         };
-        let ready = if lane == Lane::Pages { self.heap_mut(heap).spare.take() } else { None };
-        let Spare { segment, charge } = ready.map_or_else(|| self.new_spare(heap), Ok)?;
-        let owner = self.heap(heap);
-        let (guest, purpose) = (owner.guest, owner.purpose);
-        let tail = FIRST;
-        self.slots[number] = Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: false });
-        if let Err(refusal) = self.populate(number, HEADER_WORDS) {
+        if let Err(refusal) = self.occupy(number, heap, lane) {
             self.slots[number] = None;
+            self.vacant.push(number);
             return Err(refusal);
         }
+        let owner = self.heap(heap);
+        let (guest, purpose) = (owner.guest, owner.purpose);
         let header = crate::rebuild::header(self.label, guest, purpose, lane);
         let words = self.slot_mut(number).segment.words_mut();
         words[1..HEADER_WORDS].copy_from_slice(&header[1..]);
@@ -405,14 +398,50 @@ impl Space {
         Ok(number)
     }
 
-    fn new_spare(&self, heap: usize) -> Result<Spare, Refusal> {
+    /// Puts a segment that has room for its header into a slot.
+    fn occupy(&mut self, number: usize, heap: usize, lane: Lane) -> Result<(), Refusal> {
+        let Spare { segment, charge } = self.ready_segment(heap, lane).map_or_else(|| self.empty_segment(heap), Ok)?;
+        self.numbers[number] = segment.number();
+        self.slots[number] = Some(Slot { segment, charge, heap, lane, tail: FIRST, live: 0, draining: false });
+        self.populate(number, HEADER_WORDS)
+    }
+
+    /// Makes a hole of what the open segment of a heap has left.
+    fn close_segment(&mut self, number: usize) {
+        let slot = self.slot_mut(number);
+        let Slot { heap, lane, tail, .. } = *slot;
+        let end = count(slot.segment.populated());
+        if end - tail >= MIN_HOLE {
+            slot.tail = end;
+            self.heap_mut(heap).total += u64::from(end - tail);
+            self.publish(location(number, tail), hole(end - tail));
+            self.link_hole(heap, location(number, tail), end - tail);
+        }
+        self.heap_mut(heap).close(lane, number);
+    }
+
+    /// A segment that is resident already, for the pages of a heap that is not small.
+    fn ready_segment(&self, heap: usize, lane: Lane) -> Option<Spare> {
+        self.ready.note_growth();
+        let owner = self.heap(heap);
+        if lane == Lane::Names || owner.total < WHOLE_SEGMENTS || owner.account.is_tight() {
+            return None;
+        }
+        let shards = usize::from(self.label.shards);
+        // One for each shard, as those of a sequential writer fill up at the same time; less for small
+        // heaps, of which a quarter may be ready.
+        let segments = usize::try_from(owner.total / SEGMENT_WORDS as u64).unwrap_or(usize::MAX);
+        self.ready.take(heap, shards.min(shards.saturating_mul(segments) / 4).max(1))
+    }
+
+    fn empty_segment(&self, heap: usize) -> Result<Spare, Refusal> {
         let owner = self.heap(heap);
         let segment = self.arena.take().map_err(|_| Refusal::NoMemory)?;
         Ok(Spare { segment, charge: Charge::none(Arc::clone(&owner.account), owner.purpose) })
     }
 
     /// Takes over a segment that an earlier process wrote. It is left draining: its holes are in
-    /// no bin. What is damaged beyond reading becomes a hole.
+    /// no bin. What was not written yet, or is damaged beyond reading, becomes a hole.
     pub(crate) fn adopt(&mut self, heap: usize, lane: Lane, segment: Segment) -> Result<usize, Refusal> {
         let number = self.slots.len();
         if number >= MAX_SLOTS {
@@ -423,6 +452,7 @@ impl Space {
         let words = segment.populated();
         charge.grow((words * 8) as u64)?;
         let tail = count(words);
+        self.numbers.push(segment.number());
         self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
         let mut at = location(number, FIRST);
         let mut live = 0;
@@ -440,12 +470,10 @@ impl Space {
                 break end;
             }
         };
-        let rest = words - tail;
-        let ends_well = rest == 0 || Head::read(self.word(at)) == Head::End;
-        let tail = count(if ends_well { tail } else { words });
-        if !ends_well {
-            self.publish(at, hole(count(rest)));
+        if tail < words {
+            self.publish(at, hole(count(words - tail)));
         }
+        let tail = count(words);
         let slot = self.slot_mut(number);
         (slot.tail, slot.live) = (tail, live);
         let heap = self.heap_mut(heap);
@@ -461,6 +489,7 @@ impl Space {
         if words <= has {
             return Ok(());
         }
+        self.ready.note_growth();
         let needed = words.next_multiple_of(PAGE_WORDS);
         let heap = self.heap(self.slot(slot).heap);
         let heap_pages = heap.total / PAGE_WORDS as u64;
@@ -475,85 +504,19 @@ impl Space {
         if result.is_err() && wanted > needed { grow(segment, charge, needed) } else { result }
     }
 
-    /// End of what should be resident for a growing heap, from its open slot's start: less for
-    /// small heaps, and nothing where memory is short.
-    fn wanted_ahead(&self, heap: usize, slot: usize) -> usize {
-        let heap = self.heap(heap);
-        let ahead = if heap.account.is_tight() { 0 } else { (heap.total / 2).min(MAX_AHEAD) };
-        self.slot(slot).tail as usize + usize::try_from(ahead).unwrap_or(0)
-    }
-
-    /// Words, in whole pages, by which a step would bring it closer to that, if it is worth one; the spare
-    /// segment continues the open one.
-    fn step_ahead(&self, heap: usize, slot: usize) -> Option<usize> {
-        let spare = self.heap(heap).spare.as_ref().map_or(0, |spare| spare.segment.populated());
-        let has = self.slot(slot).segment.populated() + spare;
-        let lacking = self.wanted_ahead(heap, slot).saturating_sub(has);
-        (lacking >= MIN_STEP).then(|| (lacking / PAGE_WORDS * PAGE_WORDS).min(MAX_STEP))
-    }
-
-    /// Chooses a little room ahead of a heap's tail, to be made resident so that the puts to come need
-    /// not wait for the kernel. That takes 3 us for each page, or four times that in a virtual machine
-    /// whose host has to find the page first; so it is done without the shard.
-    pub(crate) fn plan_room(&mut self) -> Option<Room> {
-        let (heap, words) = (0..self.heaps.len()).find_map(|heap| {
-            let open = self.heaps[heap].as_ref()?.free(Lane::Pages).open?;
-            Some((heap, self.step_ahead(heap, open)?))
-        })?;
-        // Without memory the next put finds out, and says so.
-        self.plan_heap_room(heap, words).ok()
-    }
-
-    fn plan_heap_room(&mut self, heap: usize, words: usize) -> Result<Room, Refusal> {
-        let owner = self.heap(heap);
-        let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
-        charge.grow((words * 8) as u64)?;
-        let open = owner.free(Lane::Pages).open.filter(|open| self.slot(*open).segment.populated() < SEGMENT_WORDS);
-        if open.is_none() && owner.spare.is_none() {
-            let spare = self.new_spare(heap)?;
-            self.heap_mut(heap).spare = Some(spare);
-        }
-        let segment = match (open, &mut self.heaps[heap]) {
-            (Some(open), _) => &mut self.slot_mut(open).segment,
-            (None, Some(Heap { spare: Some(spare), .. })) => &mut spare.segment,
-            _ => return Err(Refusal::NoMemory),
-        };
-        let ahead = segment.plan_ahead(segment.populated() + words);
-        Ok(Room { heap, slot: open, ahead, charge })
-    }
-
-    /// Takes over room that was made resident, if it still continues what it was meant to.
-    pub(crate) fn adopt_room(&mut self, room: Room) {
-        let Room { heap, slot, ahead, charge: paid } = room;
-        let Some(Some(owner)) = self.heaps.get_mut(heap) else { return };
-        // The spare segment may have been opened, and the open one closed.
-        let slots = [slot, owner.free(Lane::Pages).open];
-        let spare = owner.spare.as_mut().map(|spare| (&mut spare.segment, &mut spare.charge));
-        let planned = |segment: &Segment| segment.planned(&ahead);
-        let target = match spare.filter(|(segment, _)| planned(segment)) {
-            Some(spare) => Some(spare),
-            None => slots
-                .into_iter()
-                .flatten()
-                .find(|slot| self.slots.get(*slot).and_then(Option::as_ref).is_some_and(|slot| planned(&slot.segment)))
-                .and_then(|slot| self.slots[slot].as_mut())
-                .map(|slot| (&mut slot.segment, &mut slot.charge)),
-        };
-        if let Some((segment, charge)) = target {
-            let words = segment.adopt_ahead(&ahead);
-            charge.take_from(paid, (words * 8) as u64);
-        }
-    }
-
-    /// Gives back what is resident ahead of the heaps' tails; returns whether that was anything.
-    pub(crate) fn trim_ahead(&mut self) -> bool {
+    /// Gives back what is resident ahead of the heaps' tails if it is more than one part in `parts` of the
+    /// heap; returns whether that was anything.
+    pub(crate) fn trim_ahead(&mut self, parts: u64) -> bool {
         let mut trimmed = false;
         for heap in 0..self.heaps.len() {
-            let Some(state) = &mut self.heaps[heap] else { continue };
-            trimmed |= state.spare.take().is_some();
+            let Some(state) = &self.heaps[heap] else { continue };
+            let tolerated = state.total / parts;
             let open = Lane::ALL.map(|lane| state.free(lane).open);
             for open in open.into_iter().flatten() {
                 let slot = self.slot_mut(open);
+                if (slot.segment.populated() - slot.tail as usize) as u64 <= tolerated {
+                    continue;
+                }
                 let given_back = slot.segment.trim(slot.tail as usize);
                 slot.charge.shrink((given_back * 8) as u64);
                 trimmed |= given_back > 0;
@@ -655,20 +618,30 @@ impl Space {
         (words > 0).then_some((head, at.wrapping_add(words)))
     }
 
-    /// The segment of a heap with the most holes.
-    pub(crate) fn emptiest(&self, heap: usize) -> Option<usize> {
-        let slots = self.slots.iter().enumerate();
-        slots
-            .filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
-            .filter(|(_, slot)| slot.heap == heap && !slot.draining)
-            .max_by_key(|(_, slot)| slot.tail - slot.live)
-            .map(|(number, _)| number)
+    /// The segment of a heap with the most holes, of a thousand that come next.
+    pub(crate) fn emptiest(&mut self, heap: usize) -> Option<usize> {
+        let slots = self.slots.len();
+        let mut emptiest = None;
+        let mut candidates = 0;
+        for _ in 0..slots {
+            self.cursor = (self.cursor + 1) % slots;
+            let Some(slot) = self.slots[self.cursor].as_ref().filter(|slot| slot.heap == heap && !slot.draining) else {
+                continue;
+            };
+            emptiest = emptiest.max(Some((slot.tail - slot.live, self.cursor)));
+            candidates += 1;
+            if candidates == MOST_CANDIDATES {
+                break;
+            }
+        }
+        emptiest.map(|(_, number)| number)
     }
 
     /// Removes an empty slot; dropping it gives the memory back, which is better done without
     /// the shard's lock.
     pub(crate) fn release(&mut self, slot: usize) -> Option<Slot> {
         let released = self.slots[slot].take()?;
+        self.vacant.push(slot);
         let heap = self.heap_mut(released.heap);
         heap.total -= u64::from(released.tail);
         heap.close(released.lane, slot);

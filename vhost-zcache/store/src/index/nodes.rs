@@ -21,7 +21,7 @@ const _: () = assert!(GRANULES as usize == PAGE_CELLS / GRANULE_CELLS);
 /// No node: page 0 holds none.
 pub(crate) const NONE: u32 = 0;
 /// Pages kept when they become empty, so that a few nodes more or less ask nothing of the host.
-const SPARE_PAGES: usize = 2;
+const SPARE_PAGES: usize = 4;
 
 /// What is known of a page.
 #[derive(Clone, Copy, Default)]

@@ -51,11 +51,14 @@ fn height_for(index: u64) -> u32 {
     height
 }
 
-/// Class of a node for that many entries. Those above two granules come in steps of two, so that a node
-/// moves with every eighth entry only.
+/// Classes of nodes: a node that fills up moves a few times only, and one that is not full wastes at most
+/// half of itself.
+const CLASSES: [usize; 6] = [1, 2, 4, 8, 12, MAX_CLASS];
+
+/// Class of a node for that many entries.
 fn class_for(entries: usize) -> usize {
     let granules = (BITMAP + entries).div_ceil(GRANULE_CELLS);
-    if granules <= 2 { granules } else { granules.next_multiple_of(2).min(MAX_CLASS) }
+    CLASSES.into_iter().find(|class| *class >= granules).unwrap_or(MAX_CLASS)
 }
 
 /// A node's entry for that bit.

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Segments that are resident before a heap needs them.
+//!
+//! The kernel takes microseconds to make a page resident, as long as compressing one takes. So while the
+//! heaps of a domain grow, the background makes whole blocks ready, which costs a sixth of that,
+//! and the shards take segments from here. It holds none of their locks meanwhile.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+
+use super::memory::{Arena, BLOCK, SEGMENT_BYTES, Segment};
+use crate::accounting::{Account, Charge, Use};
+use crate::op::Refusal;
+
+/// Wakes the background thread, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    thread: OnceLock<Thread>,
+    asked: AtomicBool,
+}
+
+impl Wake {
+    /// Names the thread to wake.
+    pub(crate) fn set_thread(&self, thread: Thread) {
+        let _ = self.thread.set(thread);
+    }
+
+    fn ask(&self) {
+        // What the caller wants was noted before, and is seen by who finds that it was asked.
+        if !self.asked.swap(true, Ordering::AcqRel)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Whether anybody asked since the last call.
+    pub(crate) fn asked(&self) -> bool {
+        self.asked.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// A segment that is paid for and in no heap's shard yet.
+pub(crate) struct Spare {
+    // Dropped before the charge: memory is paid for until it is returned.
+    pub(crate) segment: Segment,
+    pub(crate) charge: Charge,
+}
+
+/// What one heap has in all shards together.
+struct Supply {
+    account: Arc<Account>,
+    purpose: Use,
+    spares: Vec<Spare>,
+    /// Segments that should be ready.
+    wanted: usize,
+}
+
+/// The ready segments of one domain.
+pub(crate) struct Ready {
+    /// By number of the heap.
+    supplies: Mutex<Vec<Option<Supply>>>,
+    /// Held while a block is made that is paid for and in no supply yet. Taken before `supplies`.
+    making: Mutex<()>,
+    /// A heap of the domain grew since the last look. A hint only.
+    grew: AtomicBool,
+    wake: Arc<Wake>,
+}
+
+impl Ready {
+    pub(crate) fn new(wake: Arc<Wake>) -> Self {
+        Self { supplies: Mutex::default(), making: Mutex::default(), grew: AtomicBool::new(false), wake }
+    }
+
+    fn supplies(&self) -> MutexGuard<'_, Vec<Option<Supply>>> {
+        // Whole whenever the lock is free.
+        self.supplies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to supply a heap, which has that number in all shards.
+    pub(crate) fn add(&self, heap: usize, account: Arc<Account>, purpose: Use) {
+        let mut supplies = self.supplies();
+        let length = supplies.len().max(heap + 1);
+        supplies.resize_with(length, || None);
+        supplies[heap] = Some(Supply { account, purpose, spares: Vec::new(), wanted: 0 });
+    }
+
+    /// Ends the supply of the heaps that `which` is true of, and gives back what they did not use.
+    pub(crate) fn remove(&self, which: impl Fn(usize) -> bool) {
+        let mut supplies = self.supplies();
+        let removed: Vec<_> =
+            supplies.iter_mut().enumerate().filter_map(|(heap, supply)| supply.take_if(|_| which(heap))).collect();
+        drop(supplies);
+        drop(removed);
+        // A block that is being made finds no supply and goes.
+        drop(self.making());
+    }
+
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a heap of the domain grows.
+    pub(crate) fn note_growth(&self) {
+        self.grew.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any grew since the last call.
+    pub(crate) fn grew(&self) -> bool {
+        self.grew.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted` are.
+    pub(crate) fn take(&self, heap: usize, wanted: usize) -> Option<Spare> {
+        let mut supplies = self.supplies();
+        let supply = supplies.get_mut(heap)?.as_mut()?;
+        supply.wanted = wanted;
+        let spare = supply.spares.pop();
+        let lacking = supply.spares.len() < wanted;
+        drop(supplies);
+        if lacking {
+            self.wake.ask();
+        }
+        spare
+    }
+
+    /// Makes blocks until every heap has what it wants, or as far as memory goes.
+    pub(crate) fn make(&self, arena: &Arc<Arena>) {
+        let _making = self.making();
+        while let Some((heap, account, purpose)) = self.lacking() {
+            let made = block(arena, &account, purpose);
+            let mut supplies = self.supplies();
+            let supply = supplies.get_mut(heap).and_then(Option::as_mut);
+            match (supply.filter(|supply| Arc::ptr_eq(&supply.account, &account)), made) {
+                (Some(supply), Ok(spares)) => supply.spares.extend(spares),
+                // The next one that finds nothing asks again.
+                (Some(supply), Err(_)) => supply.wanted = 0,
+                (None, unused) => {
+                    drop(supplies);
+                    drop(unused);
+                }
+            }
+        }
+    }
+
+    /// The first heap that wants more than it has.
+    fn lacking(&self) -> Option<(usize, Arc<Account>, Use)> {
+        self.supplies().iter().enumerate().find_map(|(heap, supply)| {
+            let supply = supply.as_ref().filter(|supply| supply.spares.len() < supply.wanted)?;
+            Some((heap, Arc::clone(&supply.account), supply.purpose))
+        })
+    }
+
+    /// Gives all ready segments back; returns whether there were any.
+    pub(crate) fn trim(&self) -> bool {
+        let mut spares = Vec::new();
+        for supply in self.supplies().iter_mut().flatten() {
+            supply.wanted = 0;
+            spares.append(&mut supply.spares);
+        }
+        !spares.is_empty()
+    }
+
+    /// Checks that all is paid for.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let supplies = self.supplies();
+        let mut spares = supplies.iter().flatten().flat_map(|supply| &supply.spares);
+        let right = |spare: &Spare| spare.charge.bytes() == (spare.segment.populated() * 8) as u64;
+        if spares.all(right) { Ok(()) } else { Err("a ready segment is charged wrongly".to_owned()) }
+    }
+}
+
+/// Pays for a block and takes it, unless so little is left under a limit that it is for others.
+fn block(arena: &Arc<Arena>, account: &Arc<Account>, purpose: Use) -> Result<Vec<Spare>, Refusal> {
+    let paid = |_| {
+        let mut charge = Charge::none(Arc::clone(account), purpose);
+        charge.grow(SEGMENT_BYTES as u64).map(|()| charge)
+    };
+    let charges: Vec<Charge> = (0..BLOCK).map(paid).collect::<Result<_, _>>()?;
+    if account.is_tight() {
+        return Err(Refusal::NoMemory);
+    }
+    let segments = arena.take_block().map_err(|_| Refusal::NoMemory)?;
+    Ok(segments.into_iter().zip(charges).map(|(segment, charge)| Spare { segment, charge }).collect())
+}
