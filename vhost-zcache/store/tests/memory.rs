@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -127,6 +128,44 @@ fn room_made_ahead_of_a_growing_heap_is_given_back_when_it_stops() {
     // A little more costs a little more.
     let more = round(20_000..20_001);
     assert!(more < quiet + (1 << 20), "one page took {quiet} bytes to {more}");
+}
+
+#[test]
+fn what_is_resident_is_what_is_paid_for() {
+    let store = store(1 << 30);
+    let guest = guest(&store, PoolKind::Persistent);
+    let mut scratch = Scratch::new();
+    let file = store.memory_file().expect("a descriptor is free");
+    let check = |when: &str| {
+        store.check().expect("the store is consistent");
+        let resident = file.metadata().expect("the file is open").blocks() * 512;
+        let stats = store.stats();
+        // Besides the index, four shards pay a page each.
+        let paid = stats.physical_bytes - stats.index_bytes - 4 * 4096;
+        assert_eq!(resident, paid, "{when}: {} bytes of {paid} that are paid for are resident", resident);
+        resident
+    };
+    check("empty");
+    for round in 0..20 {
+        for n in round * 1000..(round + 1) * 1000 {
+            guest.put(&mut scratch, &key(n), &text(n)).expect("there is room");
+        }
+        check("as it grows");
+        store.maintain(Duration::ZERO, Duration::ZERO);
+        check("with segments ready for more");
+    }
+    let full = check("full");
+    for n in (0..20_000).filter(|n| n % 5 > 0) {
+        guest.flush_page(&key(n)).expect("the pool exists");
+    }
+    for _ in 0..20 {
+        store.maintain(Duration::ZERO, Duration::ZERO);
+    }
+    let left = check("after discarding most of it");
+    assert!(left < full / 3, "{left} of {full} bytes stayed resident with a fifth of the pages");
+    guest.flush_pool(POOL).expect("the pool exists");
+    store.maintain(Duration::ZERO, Duration::ZERO);
+    check("with nothing in it");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use zcache_store::{Guest, GuestConfig, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
-use super::memory::Resident;
+use super::memory;
 use super::random::Random;
 use super::shape::Shape;
 
@@ -42,7 +42,8 @@ pub(super) struct Density {
 struct Run<'a> {
     store: Store,
     guest: Guest,
-    before: Resident,
+    /// Anonymous memory before there was a store.
+    before: u64,
     corpus: &'a Corpus,
     shape: Shape,
 }
@@ -50,7 +51,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn measure(&self) -> Result<Overhead> {
         let stats = self.store.stats();
-        let resident_bytes = Resident::now()?.since(self.before);
+        let resident_bytes = memory::anonymous()?.saturating_sub(self.before) + memory::in_file(&self.store)?;
         let compressed_bytes = stats.contents.compressed_bytes;
         Ok(Overhead {
             ratio: resident_bytes as f64 / compressed_bytes as f64,
@@ -72,7 +73,7 @@ pub(super) fn measure(corpus: &Corpus, shape: Shape, pages: u64) -> Result<Densi
     let mut scratch = Scratch::new();
     let mut order: Vec<u64> = (0..pages).collect();
     let mut random = Random::new(3);
-    let before = Resident::now()?;
+    let before = memory::anonymous()?;
     let store = Store::new(StoreConfig::new(u64::MAX))?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(super::shape::POOL, PoolKind::Persistent)?;

@@ -1,44 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Resident memory of this process, as the kernel counts it.
+//! Memory of this process and of the machine, as the kernel counts it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
+use zcache_store::Store;
 
-/// Resident bytes. The arena is shared memory, the index anonymous.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Resident {
-    pub(super) anonymous: u64,
-    pub(super) shared: u64,
+/// Resident anonymous memory: the index of a store is in it, its pages are in its memory file.
+pub(super) fn anonymous() -> Result<u64> {
+    field("/proc/self/status", "RssAnon:")
 }
 
-impl Resident {
-    pub(super) fn now() -> Result<Self> {
-        let status = fs::read_to_string("/proc/self/status")?;
-        let field = |name: &str| -> Result<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|rest| rest.split_whitespace().next());
-            let kib: u64 = kib.with_context(|| format!("/proc/self/status has no {name}"))?.parse()?;
-            Ok(kib << 10)
-        };
-        Ok(Self { anonymous: field("RssAnon:")?, shared: field("RssShmem:")? })
-    }
-
-    /// Growth since an earlier moment.
-    pub(super) fn since(self, before: Self) -> u64 {
-        self.total().saturating_sub(before.total())
-    }
-
-    fn total(self) -> u64 {
-        self.anonymous + self.shared
-    }
+/// Resident bytes of a store's memory file. The process's own RSS (`RssShmem`) would be less: when a part of a
+/// huge page is given back, it leaves out the rest until that is touched again.
+pub(super) fn in_file(store: &Store) -> Result<u64> {
+    Ok(store.memory_file()?.metadata()?.blocks() * 512)
 }
 
 /// Bytes that the machine can still give.
 pub(super) fn available() -> Result<u64> {
-    let info = fs::read_to_string("/proc/meminfo")?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// A figure that the kernel gives in KiB, in bytes.
+fn field(file: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.split_whitespace().next());
-    let kib: u64 = kib.context("/proc/meminfo has no MemAvailable")?.parse()?;
+    let kib: u64 = kib.with_context(|| format!("{file} has no {name}"))?.parse()?;
     Ok(kib << 10)
 }

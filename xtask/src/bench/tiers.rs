@@ -8,7 +8,7 @@ use serde::Serialize;
 use zcache_store::{Background, GetMode, GuestConfig, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig};
 
 use super::corpus::Corpus;
-use super::memory::Resident;
+use super::memory;
 use super::shape::{POOL, Shape};
 
 /// Bytes of an object's name in the arena, where the index has it.
@@ -28,14 +28,14 @@ pub(super) struct Index {
 pub(super) fn index(shape: Shape, pages: u64) -> Result<Index> {
     let mut scratch = Scratch::new();
     let zero = [0; PAGE_SIZE];
-    let before = Resident::now()?;
+    let before = memory::anonymous()?;
     let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(u64::MAX) })?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     for page in 0..pages {
         guest.put(&mut scratch, &shape.key(page), &zero)?;
     }
-    let grown = Resident::now()?.anonymous.saturating_sub(before.anonymous);
+    let grown = memory::anonymous()?.saturating_sub(before);
     let names = if shape == Shape::Tiny { NAME_BYTES } else { 0.0 };
     let started = Instant::now();
     let flushed = guest.flush_pool(POOL)?;

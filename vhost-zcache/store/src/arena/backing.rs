@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
 use rustix::io::Errno;
@@ -178,34 +178,59 @@ impl Shared {
 }
 
 /// Private zeroed memory.
-pub(super) struct Private(Mapping);
+pub(super) struct Private {
+    mapping: Mapping,
+    /// A part of it may be on a huge page.
+    collapsed: AtomicBool,
+}
 
 impl Private {
     pub(super) fn new(bytes: usize) -> Result<Self, NoMemory> {
+        let mapping = Mapping::reserve(bytes).map_err(|_| NoMemory)?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let base = unsafe { mmap_anonymous(null_mut(), bytes, prot, flags) }.map_err(|_| NoMemory)?;
-        let mapping = Mapping { base: NonNull::new(base).ok_or(NoMemory)?, bytes };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: this replaces address space that was reserved for it and that nobody else knows.
+        unsafe { mmap_anonymous(mapping.base.as_ptr(), bytes, prot, flags) }.map_err(|_| NoMemory)?;
         // Keys of guests are in the index, so core dumps leave it out too. That is best effort.
         // SAFETY: the advice covers the mapping just made and does not change the memory.
-        let _ = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
+        let _ = unsafe { madvise(mapping.base.as_ptr(), bytes, Advice::LinuxDontDump) };
         mapping.keep_small(bytes);
-        Ok(Self(mapping))
+        Ok(Self { mapping, collapsed: AtomicBool::new(false) })
     }
 
     pub(super) fn base(&self) -> NonNull<c_void> {
-        self.0.base
+        self.mapping.base
     }
 
     pub(super) fn populate(&self, start: usize, bytes: usize) -> Result<(), NoMemory> {
-        populate(&self.0, start, bytes)
+        populate(&self.mapping, start, bytes)
     }
 
-    pub(super) fn discard(&mut self, start: usize, bytes: usize) {
-        // SAFETY: `&mut self` means that no reference into the private mapping exists; the range
-        // reads as zeroes afterwards, which is valid for the plain integers it is used for.
-        let _ = unsafe { madvise(self.0.at(start), bytes, Advice::LinuxDontNeed) };
+    /// Moves memory that is all resident to a huge page, if the host has one. What is done with it meanwhile
+    /// waits for that for less than a millisecond.
+    pub(super) fn collapse(&self) {
+        let Mapping { base, bytes } = self.mapping;
+        self.collapsed.store(true, Relaxed);
+        // The kernel would otherwise fill holes that come later, too.
+        // SAFETY: neither advice changes the memory.
+        let allowed = unsafe { madvise(base.as_ptr(), bytes, Advice::LinuxHugepage) };
+        if allowed.is_ok() {
+            // SAFETY: collapsing leaves the contents of memory as they are.
+            unsafe { libc::madvise(base.as_ptr(), bytes, libc::MADV_COLLAPSE) };
+        }
+        self.mapping.keep_small(bytes);
+    }
+
+    /// Gives a range back, of which the caller knows that nobody has a reference into it.
+    pub(super) fn discard(&self, start: usize, bytes: usize) {
+        if self.collapsed.load(Relaxed) {
+            // A part of a huge page would stay with it, but to mark it as free the kernel splits the page.
+            // SAFETY: the range reads as zeroes afterwards or keeps its contents, and both are valid for the plain
+            // integers it is used for.
+            let _ = unsafe { madvise(self.mapping.at(start), bytes, Advice::LinuxFree) };
+        }
+        // SAFETY: as above; it reads as zeroes afterwards.
+        let _ = unsafe { madvise(self.mapping.at(start), bytes, Advice::LinuxDontNeed) };
     }
 }
 

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use super::memory::{HOST_PAGE, NoMemory};
 
 /// Most bytes of an arena: Miri allocates what a mapping only reserves.
-const MOST: usize = 4 << 20;
+const MOST: usize = 8 << 20;
 
 struct Memory {
     base: NonNull<c_void>,
@@ -107,7 +107,9 @@ impl Private {
         Ok(())
     }
 
-    pub(super) fn discard(&mut self, start: usize, bytes: usize) {
+    pub(super) fn collapse(&self) {}
+
+    pub(super) fn discard(&self, start: usize, bytes: usize) {
         self.0.clear(start, bytes);
     }
 }

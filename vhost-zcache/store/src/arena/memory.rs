@@ -371,21 +371,31 @@ fn prefetch(_: *const u64) {}
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 fn prefetch_to_write(_: *const u64) {}
 
-/// Pages in a [`PageRun`].
-pub(crate) const RUN_PAGES: usize = 64;
+/// Pages in a [`PageRun`]: as many as a huge page has.
+pub(crate) const RUN_PAGES: usize = BLOCK_BYTES / HOST_PAGE;
 /// 32-bit cells on a page of a run.
 pub(crate) const PAGE_CELLS: usize = HOST_PAGE / 4;
 
 /// A run of private pages for the index, each of which can be given back on its own.
 pub(crate) struct PageRun {
-    mapping: backing::Private,
+    mapping: Arc<backing::Private>,
     faults: Faults,
+}
+
+/// A run all of whose pages are in use, for somebody who does not hold it.
+pub(crate) struct FullRun(Arc<backing::Private>);
+
+impl FullRun {
+    /// Puts the run on one huge page, if the host has one.
+    pub(crate) fn collapse(self) {
+        self.0.collapse();
+    }
 }
 
 impl PageRun {
     pub(crate) fn new(faults: Faults) -> Result<Self, NoMemory> {
         faults.check()?;
-        let mapping = backing::Private::new(RUN_PAGES * HOST_PAGE)?;
+        let mapping = Arc::new(backing::Private::new(RUN_PAGES * HOST_PAGE)?);
         Ok(Self { mapping, faults })
     }
 
@@ -413,8 +423,14 @@ impl PageRun {
         self.mapping.populate(page * HOST_PAGE, HOST_PAGE)
     }
 
+    /// To put the run on a huge page.
+    pub(crate) fn full(&self) -> FullRun {
+        FullRun(Arc::clone(&self.mapping))
+    }
+
     /// Gives a page back; it reads as zeroes afterwards.
     pub(crate) fn discard(&mut self, page: usize) {
+        // `&mut self`: nobody has a reference to its cells.
         self.mapping.discard(page * HOST_PAGE, HOST_PAGE);
     }
 }

@@ -127,8 +127,9 @@ impl Ready {
 
     /// Makes blocks until every heap has what it wants, or as far as memory goes.
     pub(crate) fn make(&self, arena: &Arc<Arena>) {
-        let _making = self.making();
-        while let Some((heap, account, purpose)) = self.lacking() {
+        loop {
+            let _making = self.making();
+            let Some((heap, account, purpose)) = self.lacking() else { return };
             let made = block(arena, &account, purpose);
             let mut supplies = self.supplies();
             let supply = supplies.get_mut(heap).and_then(Option::as_mut);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::accounting::{Account, Charge, Use};
-use crate::arena::memory::{HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
+use crate::arena::memory::{FullRun, HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
 use crate::arena::record::count;
 use crate::fault::Faults;
 use crate::op::Refusal;
@@ -22,6 +22,9 @@ const _: () = assert!(GRANULES as usize == PAGE_CELLS / GRANULE_CELLS);
 pub(crate) const NONE: u32 = 0;
 /// Pages kept when they become empty, so that a few nodes more or less ask nothing of the host.
 const SPARE_PAGES: usize = 4;
+/// Pages that the table of pages grows by; a run has a multiple of it.
+const MORE_PAGES: usize = 64;
+const _: () = assert!(RUN_PAGES.is_multiple_of(MORE_PAGES));
 
 /// What is known of a page.
 #[derive(Clone, Copy, Default)]
@@ -47,10 +50,20 @@ impl Meta {
     }
 }
 
+/// Pages side by side that one huge page can hold.
+struct Run {
+    pages: PageRun,
+    /// Those that are resident.
+    resident: usize,
+}
+
 /// The nodes of one shard.
 pub(crate) struct Nodes {
-    runs: Vec<PageRun>,
+    runs: Vec<Run>,
+    /// By number; there is no page 0, as its first node would be `NONE`.
     pages: Vec<Meta>,
+    /// The run that became resident as a whole.
+    full: Option<usize>,
     /// First page with a free node, by class.
     partial: [u32; MAX_CLASS + 1],
     /// Unused page numbers whose memory the host has back.
@@ -65,7 +78,8 @@ impl Nodes {
     pub(crate) fn new(faults: Faults) -> Self {
         Self {
             runs: Vec::new(),
-            pages: Vec::new(),
+            pages: vec![Meta::default()],
+            full: None,
             partial: [NONE; MAX_CLASS + 1],
             holes: Vec::new(),
             spare: Vec::new(),
@@ -90,20 +104,20 @@ impl Nodes {
     /// The cells from a node's first on, at least all of its own; does without looking up its class.
     pub(crate) fn cells_from(&self, node: u32) -> &[u32] {
         let (run, from) = place(node);
-        &self.runs[run].cells()[from..]
+        &self.runs[run].pages.cells()[from..]
     }
 
     /// Asks for the cache line of a node's cell, to be read soon.
     pub(crate) fn prefetch(&self, node: u32, cell: usize) {
         let (run, from) = place(node);
-        self.runs[run].prefetch(from + cell);
+        self.runs[run].pages.prefetch(from + cell);
     }
 
     /// Cells of a node.
     pub(crate) fn node_mut(&mut self, node: u32) -> &mut [u32] {
         let (run, from) = place(node);
         let cells = usize::from(self.pages[page_of(node)].class) * GRANULE_CELLS;
-        &mut self.runs[run].cells_mut()[from..from + cells]
+        &mut self.runs[run].pages.cells_mut()[from..from + cells]
     }
 
     /// Granules of a node.
@@ -175,31 +189,56 @@ impl Nodes {
             return Ok(self.spare.swap_remove(at).0);
         }
         if self.holes.is_empty() {
-            self.add_run()?;
+            self.add_pages()?;
         }
         let charge = self.charges.get_mut(owner).and_then(Option::as_mut).ok_or(Refusal::NoMemory)?;
         charge.grow(HOST_PAGE as u64)?;
         let Some(page) = self.holes.pop() else { return Err(Refusal::NoMemory) };
-        let (run, index) = (page as usize / RUN_PAGES, page as usize % RUN_PAGES);
-        if self.runs[run].populate(index).is_err() {
+        let (number, index) = page_place(page);
+        let run = &mut self.runs[number];
+        if run.pages.populate(index).is_err() {
             self.holes.push(page);
             charge.shrink(HOST_PAGE as u64);
             return Err(Refusal::NoMemory);
         }
+        run.resident += 1;
+        if run.resident == RUN_PAGES {
+            self.full = Some(number);
+        }
         Ok(page)
     }
 
-    fn add_run(&mut self) -> Result<(), Refusal> {
+    /// Adds pages, none of which is resident.
+    fn add_pages(&mut self) -> Result<(), Refusal> {
         let first = self.pages.len();
-        if first + RUN_PAGES > (u32::MAX / GRANULES) as usize {
+        if first + MORE_PAGES > (u32::MAX / GRANULES) as usize {
             return Err(Refusal::NoMemory);
         }
-        self.runs.push(PageRun::new(self.faults.clone()).map_err(|_| Refusal::NoMemory)?);
-        self.pages.resize(first + RUN_PAGES, Meta::default());
-        // Page 0 stays out: its first node would be NONE. Low numbers are handed out first.
-        let numbers = (first.max(1)..first + RUN_PAGES).rev();
-        self.holes.extend(numbers.map(count));
+        if page_place(count(first)).0 == self.runs.len() {
+            let pages = PageRun::new(self.faults.clone()).map_err(|_| Refusal::NoMemory)?;
+            self.runs.push(Run { pages, resident: 0 });
+        }
+        self.pages.resize(first + MORE_PAGES, Meta::default());
+        // Low numbers are handed out first.
+        self.holes.extend((first..first + MORE_PAGES).rev().map(count));
         Ok(())
+    }
+
+    /// The run that became resident as a whole since the last call, to be put on a huge page.
+    pub(crate) fn take_full(&mut self) -> Option<(usize, FullRun)> {
+        let number = self.full.take()?;
+        Some((number, self.runs[number].pages.full()))
+    }
+
+    /// Makes holes again of what is not in use of a run that was put on a huge page.
+    pub(crate) fn restore_holes(&mut self, number: usize) {
+        let Some(run) = self.runs.get_mut(number).filter(|run| run.resident < RUN_PAGES) else { return };
+        for hole in &self.holes {
+            let (of, index) = page_place(*hole);
+            if of == number {
+                run.pages.discard(index);
+            }
+        }
     }
 
     fn close_page(&mut self, page: u32) {
@@ -213,7 +252,9 @@ impl Nodes {
     }
 
     fn discard(&mut self, page: u32, owner: u16) {
-        self.runs[page as usize / RUN_PAGES].discard(page as usize % RUN_PAGES);
+        let (run, index) = page_place(page);
+        self.runs[run].pages.discard(index);
+        self.runs[run].resident -= 1;
         self.holes.push(page);
         if let Some(Some(charge)) = self.charges.get_mut(usize::from(owner)) {
             charge.shrink(HOST_PAGE as u64);
@@ -260,7 +301,7 @@ impl Nodes {
             return Err(Refusal::NoMemory);
         }
         while self.pages.len() <= page as usize {
-            self.add_run()?;
+            self.add_pages()?;
         }
         if self.pages[page as usize].class == 0 {
             let Some(at) = self.holes.iter().position(|hole| *hole == page) else {
@@ -360,11 +401,16 @@ fn page_of(node: u32) -> usize {
     (node / GRANULES) as usize
 }
 
+/// Run of a page, which is not page 0, and its index there.
+fn page_place(page: u32) -> (usize, usize) {
+    let index = page.wrapping_sub(1) as usize;
+    (index / RUN_PAGES, index % RUN_PAGES)
+}
+
 /// Run of a node, and its first cell there.
 fn place(node: u32) -> (usize, usize) {
-    let page = page_of(node);
-    let cell = (node % GRANULES) as usize * GRANULE_CELLS;
-    (page / RUN_PAGES, page % RUN_PAGES * PAGE_CELLS + cell)
+    let (run, index) = page_place(node / GRANULES);
+    (run, index * PAGE_CELLS + (node % GRANULES) as usize * GRANULE_CELLS)
 }
 
 /// A class, at most `MAX_CLASS`.
@@ -380,4 +426,43 @@ fn owner_number(owner: usize) -> u16 {
 /// A granule number, at most `GRANULES`.
 fn granule16(granule: u32) -> u16 {
     (granule & 0xffff) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounting::Budget;
+
+    #[test]
+    fn nodes_on_a_huge_page_are_as_before_and_its_pages_come_back_one_by_one() {
+        let account = Arc::new(Account::new(None, Arc::new(Budget::new(u64::MAX))));
+        let mut nodes = Nodes::new(Faults::default());
+        nodes.add_owner(0, account);
+        let mut made = Vec::new();
+        let (number, run) = loop {
+            let node = nodes.alloc(16, 0).expect("there is memory");
+            nodes.node_mut(node).fill(node);
+            made.push(node);
+            if let Some(full) = nodes.take_full() {
+                break full;
+            }
+        };
+        // What a page gives back meanwhile must not come back with the huge page.
+        let (first, rest) = made.split_at(16 * (SPARE_PAGES + 1));
+        first.iter().for_each(|node| nodes.free(*node));
+        run.collapse();
+        nodes.restore_holes(number);
+        for node in rest {
+            assert!(nodes.node(*node).iter().all(|cell| cell == node), "node {node:#x} changed");
+        }
+        let (freed, kept) = rest.split_at(rest.len() / 2);
+        let before = nodes.resident_bytes();
+        freed.iter().for_each(|node| nodes.free(*node));
+        assert!(nodes.resident_bytes() < before * 6 / 10, "freed nodes stay resident");
+        for node in kept {
+            assert!(nodes.node(*node).iter().all(|cell| cell == node), "node {node:#x} changed");
+        }
+        let again = nodes.alloc(16, 0).expect("there is memory");
+        assert!(nodes.node(again).iter().all(|cell| *cell == 0), "a new node is not empty");
+    }
 }
