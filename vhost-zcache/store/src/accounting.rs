@@ -132,6 +132,11 @@ impl Charge {
         Self { account, purpose, bytes: 0 }
     }
 
+    /// Nothing yet, charged to the same account for the same purpose.
+    pub(crate) fn another(&self) -> Self {
+        Self::none(Arc::clone(&self.account), self.purpose)
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }

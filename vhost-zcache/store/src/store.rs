@@ -191,7 +191,7 @@ impl Store {
     pub fn maintain(&self, now: Duration, budget: Duration) {
         self.engine.make_ready();
         self.engine.compact_all();
-        self.engine.collapse_index();
+        self.engine.move_index();
         self.engine.each_domain(Domain::settle);
         if let Some(mut worker) = ColdWorker::new() {
             self.engine.recompress(&mut worker, now, budget);

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
 use rustix::io::Errno;
@@ -180,8 +180,8 @@ impl Shared {
 /// Private zeroed memory.
 pub(super) struct Private {
     mapping: Mapping,
-    /// A part of it may be on a huge page.
-    collapsed: AtomicBool,
+    /// It may be on a huge page.
+    huge: bool,
 }
 
 impl Private {
@@ -195,7 +195,19 @@ impl Private {
         // SAFETY: the advice covers the mapping just made and does not change the memory.
         let _ = unsafe { madvise(mapping.base.as_ptr(), bytes, Advice::LinuxDontDump) };
         mapping.keep_small(bytes);
-        Ok(Self { mapping, collapsed: AtomicBool::new(false) })
+        Ok(Self { mapping, huge: false })
+    }
+
+    /// Memory that is resident as a whole, on huge pages if the host has any.
+    pub(super) fn new_huge(bytes: usize) -> Result<Self, NoMemory> {
+        let new = Self { huge: true, ..Self::new(bytes)? };
+        let base = new.mapping.base.as_ptr();
+        // SAFETY: the advice covers the mapping and does not change the memory.
+        let _ = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
+        new.populate(0, bytes)?;
+        // Pages that are given back and come again are small.
+        new.mapping.keep_small(bytes);
+        Ok(new)
     }
 
     pub(super) fn base(&self) -> NonNull<c_void> {
@@ -206,27 +218,11 @@ impl Private {
         populate(&self.mapping, start, bytes)
     }
 
-    /// Moves memory that is all resident to a huge page, if the host has one. What is done with it meanwhile
-    /// waits for that for less than a millisecond.
-    pub(super) fn collapse(&self) {
-        let Mapping { base, bytes } = self.mapping;
-        self.collapsed.store(true, Relaxed);
-        // The kernel would otherwise fill holes that come later, too.
-        // SAFETY: neither advice changes the memory.
-        let allowed = unsafe { madvise(base.as_ptr(), bytes, Advice::LinuxHugepage) };
-        if allowed.is_ok() {
-            // SAFETY: collapsing leaves the contents of memory as they are.
-            unsafe { libc::madvise(base.as_ptr(), bytes, libc::MADV_COLLAPSE) };
-        }
-        self.mapping.keep_small(bytes);
-    }
-
-    /// Gives a range back, of which the caller knows that nobody has a reference into it.
-    pub(super) fn discard(&self, start: usize, bytes: usize) {
-        if self.collapsed.load(Relaxed) {
+    pub(super) fn discard(&mut self, start: usize, bytes: usize) {
+        if self.huge {
             // A part of a huge page would stay with it, but to mark it as free the kernel splits the page.
-            // SAFETY: the range reads as zeroes afterwards or keeps its contents, and both are valid for the plain
-            // integers it is used for.
+            // SAFETY: `&mut self` means that no reference into the private mapping exists; the range reads as
+            // zeroes afterwards or as before, and both are valid for the plain integers it is used for.
             let _ = unsafe { madvise(self.mapping.at(start), bytes, Advice::LinuxFree) };
         }
         // SAFETY: as above; it reads as zeroes afterwards.

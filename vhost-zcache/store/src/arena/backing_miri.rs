@@ -99,6 +99,10 @@ impl Private {
         Memory::new(bytes).map(Self)
     }
 
+    pub(super) fn new_huge(bytes: usize) -> Result<Self, NoMemory> {
+        Self::new(bytes)
+    }
+
     pub(super) fn base(&self) -> NonNull<c_void> {
         self.0.base
     }
@@ -107,9 +111,7 @@ impl Private {
         Ok(())
     }
 
-    pub(super) fn collapse(&self) {}
-
-    pub(super) fn discard(&self, start: usize, bytes: usize) {
+    pub(super) fn discard(&mut self, start: usize, bytes: usize) {
         self.0.clear(start, bytes);
     }
 }

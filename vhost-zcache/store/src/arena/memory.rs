@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use super::backing;
 use super::record::count;
@@ -27,7 +28,9 @@ pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
 /// Segments of a block.
 pub(super) const BLOCK: usize = 8;
 /// Size of a block in bytes: that of a huge page.
-pub(super) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
+pub(crate) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
+/// Times that it is tried to give a part of a huge page back.
+const PUNCHES: usize = 8;
 /// The host's page size, the unit in which memory becomes resident and is charged.
 pub(crate) const HOST_PAGE: usize = 4096;
 /// Words on a line of the processor's caches.
@@ -148,6 +151,21 @@ impl Arena {
 
     fn segment(self: &Arc<Self>, number: u32, populated: u32) -> Segment {
         Segment { arena: Arc::clone(self), number, populated }
+    }
+
+    /// Gives a part of a block back.
+    ///
+    /// The kernel splits a huge page for that, but not while somebody else uses it, as a fault in another of the
+    /// block's segments does for an instant; then it has only cleared the memory.
+    fn punch(&self, start: usize, bytes: usize) -> io::Result<()> {
+        for _ in 0..PUNCHES {
+            self.mapping.punch(start, bytes)?;
+            if start < self.singles as usize * SEGMENT_BYTES || self.mapping.next_data(start) != Some(start) {
+                break;
+            }
+            thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Notes that nobody holds a segment any more, of which nothing is resident.
@@ -301,7 +319,7 @@ impl Segment {
     pub(crate) fn trim(&mut self, words: usize) -> usize {
         let (keep, old) = (words.next_multiple_of(PAGE_WORDS), self.populated());
         let start = self.number as usize * SEGMENT_BYTES;
-        if keep >= old || self.arena.mapping.punch(start + keep * 8, (old - keep) * 8).is_err() {
+        if keep >= old || self.arena.punch(start + keep * 8, (old - keep) * 8).is_err() {
             return 0;
         }
         self.populated = count(keep);
@@ -313,7 +331,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         if self.populated > 0 {
             let start = self.number as usize * SEGMENT_BYTES;
-            if self.arena.mapping.punch(start, SEGMENT_BYTES).is_err() {
+            if self.arena.punch(start, SEGMENT_BYTES).is_err() {
                 // The host keeps the memory, but nobody may see what was in it.
                 self.words_mut().fill(0);
             }
@@ -378,24 +396,21 @@ pub(crate) const PAGE_CELLS: usize = HOST_PAGE / 4;
 
 /// A run of private pages for the index, each of which can be given back on its own.
 pub(crate) struct PageRun {
-    mapping: Arc<backing::Private>,
+    mapping: backing::Private,
     faults: Faults,
-}
-
-/// A run all of whose pages are in use, for somebody who does not hold it.
-pub(crate) struct FullRun(Arc<backing::Private>);
-
-impl FullRun {
-    /// Puts the run on one huge page, if the host has one.
-    pub(crate) fn collapse(self) {
-        self.0.collapse();
-    }
 }
 
 impl PageRun {
     pub(crate) fn new(faults: Faults) -> Result<Self, NoMemory> {
         faults.check()?;
-        let mapping = Arc::new(backing::Private::new(RUN_PAGES * HOST_PAGE)?);
+        let mapping = backing::Private::new(RUN_PAGES * HOST_PAGE)?;
+        Ok(Self { mapping, faults })
+    }
+
+    /// A run that is resident as a whole, on one huge page if the host has one.
+    pub(crate) fn new_huge(faults: Faults) -> Result<Self, NoMemory> {
+        faults.check()?;
+        let mapping = backing::Private::new_huge(RUN_PAGES * HOST_PAGE)?;
         Ok(Self { mapping, faults })
     }
 
@@ -423,14 +438,8 @@ impl PageRun {
         self.mapping.populate(page * HOST_PAGE, HOST_PAGE)
     }
 
-    /// To put the run on a huge page.
-    pub(crate) fn full(&self) -> FullRun {
-        FullRun(Arc::clone(&self.mapping))
-    }
-
     /// Gives a page back; it reads as zeroes afterwards.
     pub(crate) fn discard(&mut self, page: usize) {
-        // `&mut self`: nobody has a reference to its cells.
         self.mapping.discard(page * HOST_PAGE, HOST_PAGE);
     }
 }

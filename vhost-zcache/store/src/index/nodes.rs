@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::accounting::{Account, Charge, Use};
-use crate::arena::memory::{FullRun, HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
+use crate::arena::memory::{HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
 use crate::arena::record::count;
 use crate::fault::Faults;
 use crate::op::Refusal;
@@ -224,21 +224,22 @@ impl Nodes {
         Ok(())
     }
 
-    /// The run that became resident as a whole since the last call, to be put on a huge page.
-    pub(crate) fn take_full(&mut self) -> Option<(usize, FullRun)> {
+    /// The run that became resident as a whole since the last call, and the beginning of a payment for another
+    /// place.
+    pub(crate) fn take_full(&mut self) -> Option<(usize, Charge)> {
         let number = self.full.take()?;
-        Some((number, self.runs[number].pages.full()))
+        let owner = self.pages[number * RUN_PAGES + 1].owner;
+        let charge = self.charges.get(usize::from(owner))?.as_ref()?;
+        Some((number, charge.another()))
     }
 
-    /// Makes holes again of what is not in use of a run that was put on a huge page.
-    pub(crate) fn restore_holes(&mut self, number: usize) {
-        let Some(run) = self.runs.get_mut(number).filter(|run| run.resident < RUN_PAGES) else { return };
-        for hole in &self.holes {
-            let (of, index) = page_place(*hole);
-            if of == number {
-                run.pages.discard(index);
-            }
+    /// Moves a run to another place if it still is resident as a whole; returns what is not needed any more.
+    pub(crate) fn move_run(&mut self, number: usize, mut to: PageRun) -> PageRun {
+        if let Some(run) = self.runs.get_mut(number).filter(|run| run.resident == RUN_PAGES) {
+            to.cells_mut().copy_from_slice(run.pages.cells());
+            std::mem::swap(&mut run.pages, &mut to);
         }
+        to
     }
 
     fn close_page(&mut self, page: u32) {
@@ -439,19 +440,16 @@ mod tests {
         let mut nodes = Nodes::new(Faults::default());
         nodes.add_owner(0, account);
         let mut made = Vec::new();
-        let (number, run) = loop {
+        let number = loop {
             let node = nodes.alloc(16, 0).expect("there is memory");
             nodes.node_mut(node).fill(node);
             made.push(node);
-            if let Some(full) = nodes.take_full() {
+            if let Some((full, _)) = nodes.take_full() {
                 break full;
             }
         };
-        // What a page gives back meanwhile must not come back with the huge page.
-        let (first, rest) = made.split_at(16 * (SPARE_PAGES + 1));
-        first.iter().for_each(|node| nodes.free(*node));
-        run.collapse();
-        nodes.restore_holes(number);
+        drop(nodes.move_run(number, PageRun::new_huge(Faults::default()).expect("there is memory")));
+        let rest = &made[..];
         for node in rest {
             assert!(nodes.node(*node).iter().all(|cell| cell == node), "node {node:#x} changed");
         }
