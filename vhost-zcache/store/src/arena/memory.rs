@@ -30,7 +30,7 @@ pub(super) const BLOCK: usize = 8;
 /// Size of a block in bytes: that of a huge page.
 pub(crate) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
 /// Times that it is tried to give a part of a huge page back.
-const PUNCHES: usize = 8;
+const PUNCHES: usize = 32;
 /// The host's page size, the unit in which memory becomes resident and is charged.
 pub(crate) const HOST_PAGE: usize = 4096;
 /// Words on a line of the processor's caches.
