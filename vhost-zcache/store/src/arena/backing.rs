@@ -50,13 +50,20 @@ impl Mapping {
         self.base.as_ptr().wrapping_byte_add(offset.min(self.bytes))
     }
 
-    /// Keeps huge pages out of the first `bytes`, which a host may use for everything
-    /// (`shmem_enabled`, `enabled`): the first touch of a page would take 2 MiB, and only the page is
-    /// paid for. (Allocating a memory file's pages by fallocate is faster, but does not ask the mapping.)
-    fn keep_small(&self, bytes: usize) {
+    /// Keeps huge pages out that nobody asked for, which a host may use for everything (`shmem_enabled`,
+    /// `enabled`): the first touch of a page would take 2 MiB, or its kernel would fill holes later, and only
+    /// what was asked for is paid for. Huge pages that are there stay. (Allocating a memory file's pages by
+    /// fallocate is faster, but does not ask the mapping.)
+    fn keep_small(&self, start: usize, bytes: usize) {
         // SAFETY: the advice covers a part of the mapping and does not change the memory. Kernels
         // without huge pages do not know it.
-        let _ = unsafe { madvise(self.base.as_ptr(), bytes.min(self.bytes), Advice::LinuxNoHugepage) };
+        let _ = unsafe { madvise(self.at(start), bytes, Advice::LinuxNoHugepage) };
+    }
+
+    /// Allows huge pages until `keep_small`; returns whether the kernel knows any.
+    fn allow_huge(&self, start: usize, bytes: usize) -> bool {
+        // SAFETY: as in `keep_small`.
+        unsafe { madvise(self.at(start), bytes, Advice::LinuxHugepage) }.is_ok()
     }
 }
 
@@ -68,7 +75,7 @@ impl Drop for Mapping {
     }
 }
 
-/// A mapped memory file: pages of the host's in its first part, huge pages allowed in the second.
+/// A mapped memory file.
 pub(super) struct Shared {
     mapping: Mapping,
     file: OwnedFd,
@@ -77,8 +84,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The first `small` bytes have small pages; all sizes are multiples of a huge page.
-    pub(super) fn new(bytes: usize, small: usize) -> io::Result<Self> {
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
         let file = memfd_create("zcache-store", flags).or_else(|error| match error {
             // Kernels before 6.3 do not know the flag.
@@ -86,20 +92,19 @@ impl Shared {
             error => Err(error),
         })?;
         ftruncate(&file, bytes as u64)?;
-        Self::map(file, bytes, small)
+        Self::map(file, bytes)
     }
 
-    /// Maps an earlier arena's file, of whose size `small` makes that of its first part.
-    pub(super) fn reopen(file: File, unit: usize, small: impl Fn(usize) -> usize) -> io::Result<Self> {
+    pub(super) fn reopen(file: File, unit: usize) -> io::Result<Self> {
         let file = OwnedFd::from(file);
         let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
         if bytes == 0 || !bytes.is_multiple_of(unit) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not the memory file of a store"));
         }
-        Self::map(file, bytes, small(bytes))
+        Self::map(file, bytes)
     }
 
-    fn map(file: OwnedFd, bytes: usize, small: usize) -> io::Result<Self> {
+    fn map(file: OwnedFd, bytes: usize) -> io::Result<Self> {
         let mapping = Mapping::reserve(bytes)?;
         let base = mapping.base.as_ptr();
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -109,7 +114,7 @@ impl Shared {
         // SAFETY: the advice changes what core dumps contain, not the memory. It covers the
         // mapping just made.
         unsafe { madvise(base, bytes, Advice::LinuxDontDump) }?;
-        mapping.keep_small(small);
+        mapping.keep_small(0, bytes);
         Ok(Self { mapping, file, pause: AtomicU32::new(0) })
     }
 
@@ -138,15 +143,21 @@ impl Shared {
     pub(super) fn populate_block(&self, start: usize) -> Result<(), NoMemory> {
         let paused = self.pause.fetch_update(Relaxed, Relaxed, |pause| pause.checked_sub(1)).is_ok();
         if !paused {
-            self.populate(start, HOST_PAGE)?;
-            // SAFETY: collapsing leaves the contents of memory as they are.
-            if unsafe { libc::madvise(self.mapping.at(start), BLOCK_BYTES, libc::MADV_COLLAPSE) } == 0 {
+            let collapsed = self.mapping.allow_huge(start, BLOCK_BYTES) && self.collapse(start);
+            self.mapping.keep_small(start, BLOCK_BYTES);
+            if collapsed {
                 return Ok(());
             }
             // The host has none free, which takes it long to find out, or does not know how.
             self.pause.store(PAUSE, Relaxed);
         }
         self.populate(start, BLOCK_BYTES)
+    }
+
+    fn collapse(&self, start: usize) -> bool {
+        // SAFETY: collapsing leaves the contents of memory as they are.
+        let collapse = || unsafe { libc::madvise(self.mapping.at(start), BLOCK_BYTES, libc::MADV_COLLAPSE) };
+        self.populate(start, HOST_PAGE).is_ok() && collapse() == 0
     }
 
     /// Gives a range back to the host; it reads as zeroes afterwards.
@@ -194,19 +205,16 @@ impl Private {
         // Keys of guests are in the index, so core dumps leave it out too. That is best effort.
         // SAFETY: the advice covers the mapping just made and does not change the memory.
         let _ = unsafe { madvise(mapping.base.as_ptr(), bytes, Advice::LinuxDontDump) };
-        mapping.keep_small(bytes);
+        mapping.keep_small(0, bytes);
         Ok(Self { mapping, huge: false })
     }
 
     /// Memory that is resident as a whole, on huge pages if the host has any.
     pub(super) fn new_huge(bytes: usize) -> Result<Self, NoMemory> {
         let new = Self { huge: true, ..Self::new(bytes)? };
-        let base = new.mapping.base.as_ptr();
-        // SAFETY: the advice covers the mapping and does not change the memory.
-        let _ = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
+        new.mapping.allow_huge(0, bytes);
         new.populate(0, bytes)?;
-        // Pages that are given back and come again are small.
-        new.mapping.keep_small(bytes);
+        new.mapping.keep_small(0, bytes);
         Ok(new)
     }
 

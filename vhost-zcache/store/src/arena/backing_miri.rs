@@ -50,11 +50,11 @@ impl Drop for Memory {
 pub(super) struct Shared(Memory);
 
 impl Shared {
-    pub(super) fn new(bytes: usize, _: usize) -> io::Result<Self> {
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
         Memory::new(bytes.min(MOST)).map(Self).map_err(|_| io::ErrorKind::OutOfMemory.into())
     }
 
-    pub(super) fn reopen(_: File, _: usize, _: impl Fn(usize) -> usize) -> io::Result<Self> {
+    pub(super) fn reopen(_: File, _: usize) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -60,8 +60,8 @@ struct Free {
     /// Blocks: those from here up, and `blocks`.
     fresh_block: u32,
     blocks: Vec<u32>,
-    /// Of the other blocks, how many segments are held. What is left of a block is not handed out: where
-    /// the host uses huge pages for everything, a page of it would cost one.
+    /// Of the other blocks, how many segments are held. What is left of a block is not handed out, so that it
+    /// becomes a block again; there are more addresses than memory.
     held: HashMap<u32, usize>,
     /// The file is an earlier process's, and what is in it has no owner yet.
     unadopted: bool,
@@ -76,13 +76,13 @@ impl Arena {
     /// Makes an arena of `segments` segments. They cost address space only, until populated.
     pub(crate) fn new(segments: u32, faults: Faults) -> io::Result<Self> {
         let bytes = segments as usize * SEGMENT_BYTES;
-        Ok(Self::of(backing::Shared::new(bytes, first_half(bytes))?, false, faults))
+        Ok(Self::of(backing::Shared::new(bytes)?, false, faults))
     }
 
     /// Maps the memory file of an earlier arena. No segment can be taken before
     /// [`Arena::adopt_all`].
     pub(crate) fn reopen(file: File, faults: Faults) -> io::Result<Self> {
-        Ok(Self::of(backing::Shared::reopen(file, SEGMENT_BYTES, first_half)?, true, faults))
+        Ok(Self::of(backing::Shared::reopen(file, SEGMENT_BYTES)?, true, faults))
     }
 
     fn of(mapping: backing::Shared, unadopted: bool, faults: Faults) -> Self {
