@@ -16,6 +16,7 @@ use std::slice;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::backing;
 use super::record::count;
@@ -31,6 +32,8 @@ pub(super) const BLOCK: usize = 8;
 pub(crate) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
 /// Times that it is tried to give a part of a huge page back.
 const PUNCHES: usize = 32;
+/// Between two of these.
+const PUNCH_REST: Duration = Duration::from_micros(50);
 /// The host's page size, the unit in which memory becomes resident and is charged.
 pub(crate) const HOST_PAGE: usize = 4096;
 /// Words on a line of the processor's caches.
@@ -155,15 +158,16 @@ impl Arena {
 
     /// Gives a part of a block back.
     ///
-    /// The kernel splits a huge page for that, but not while somebody else uses it, as a fault in another of the
-    /// block's segments does for an instant; then it has only cleared the memory.
+    /// The kernel splits a huge page for that, but not while somebody else refers to it, as a thread does that has a
+    /// fault in another of the block's segments and waits for this very call; then it has only cleared the memory.
+    /// Without a rest the call would be there again before that thread is.
     fn punch(&self, start: usize, bytes: usize) -> io::Result<()> {
         for _ in 0..PUNCHES {
             self.mapping.punch(start, bytes)?;
             if start < self.singles as usize * SEGMENT_BYTES || self.mapping.next_data(start) != Some(start) {
                 break;
             }
-            thread::yield_now();
+            thread::sleep(PUNCH_REST);
         }
         Ok(())
     }
