@@ -51,6 +51,27 @@ fn huge_pages_of_the_host_stay_out() {
 }
 
 #[test]
+fn many_guests_take_few_mappings() {
+    let store = store(1 << 30);
+    let mappings = || fs::read_to_string("/proc/self/maps").expect("/proc is mounted").lines().count();
+    let mut scratch = Scratch::new();
+    let before = mappings();
+    let guests: Vec<Guest> = (0..100)
+        .map(|_| {
+            let guest = guest(&store, PoolKind::Persistent);
+            for n in 0..32 {
+                let key = Key { pool: POOL, object: ObjectId([n; 24]), index: 0 };
+                guest.put(&mut scratch, &key, &text(u64::from(n))).expect("there is room");
+            }
+            guest
+        })
+        .collect();
+    // The kernel allows 65,530. Each guest has an index in each of four shards.
+    let more = mappings() - before;
+    assert!(more < 40, "{} guests took {more} mappings", guests.len());
+}
+
+#[test]
 fn discarded_pages_give_their_memory_back() {
     for kind in [PoolKind::Persistent, PoolKind::Ephemeral] {
         let store = store(1 << 30);

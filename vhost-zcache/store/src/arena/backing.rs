@@ -30,19 +30,21 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Reserves address space that starts where a huge page can.
+    /// Reserves address space that starts where a huge page can, at the end of what the kernel chooses: it goes
+    /// from high addresses to low ones, so mappings of one kind come to lie side by side and count as one.
     fn reserve(bytes: usize) -> io::Result<Self> {
         let more = bytes.checked_add(BLOCK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let start = unsafe { mmap_anonymous(null_mut(), more, ProtFlags::empty(), flags) }?;
-        let before = start.addr().next_multiple_of(BLOCK_BYTES) - start.addr();
+        let behind = start.addr() % BLOCK_BYTES;
+        let before = BLOCK_BYTES - behind;
         let base = start.wrapping_byte_add(before);
         // SAFETY: this is the part of the mapping just made that is before `base`. Failure would only
         // leave it reserved.
-        let _ = unsafe { (before > 0).then(|| munmap(start, before)) };
+        let _ = unsafe { munmap(start, before) };
         // SAFETY: this is the part behind what is asked for; as above.
-        let _ = unsafe { munmap(base.wrapping_byte_add(bytes), BLOCK_BYTES - before) };
+        let _ = unsafe { (behind > 0).then(|| munmap(base.wrapping_byte_add(bytes), behind)) };
         Ok(Self { base: NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?, bytes })
     }
 
