@@ -5,13 +5,19 @@
 //! heaps of a domain grow, the background makes whole blocks ready, which costs a sixth of that,
 //! and the shards take segments from here. It holds none of their locks meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use super::memory::{Arena, BLOCK, SEGMENT_BYTES, Segment};
 use crate::accounting::{Account, Charge, Use};
 use crate::op::Refusal;
+
+/// What one opened segment adds to the measure of growth, of which each round of the background takes one away: five
+/// opened in a second, at rounds of 20 ms, hold it.
+const OPENED: u32 = 10;
+/// From here on segments are made ready. A heap that grows more slowly would not use them before they go back.
+const FAST: u32 = 4 * OPENED;
 
 /// Wakes the background thread, if there is one.
 #[derive(Debug, Default)]
@@ -65,12 +71,20 @@ pub(crate) struct Ready {
     making: Mutex<()>,
     /// A heap of the domain grew since the last look. A hint only.
     grew: AtomicBool,
+    /// How fast heaps open segments.
+    pace: AtomicU32,
     wake: Arc<Wake>,
 }
 
 impl Ready {
     pub(crate) fn new(wake: Arc<Wake>) -> Self {
-        Self { supplies: Mutex::default(), making: Mutex::default(), grew: AtomicBool::new(false), wake }
+        Self {
+            supplies: Mutex::default(),
+            making: Mutex::default(),
+            grew: AtomicBool::new(false),
+            pace: AtomicU32::new(0),
+            wake,
+        }
     }
 
     fn supplies(&self) -> MutexGuard<'_, Vec<Option<Supply>>> {
@@ -106,13 +120,24 @@ impl Ready {
         self.grew.store(true, Ordering::Relaxed);
     }
 
-    /// Whether any grew since the last call.
+    /// Notes that a heap of the domain needs a segment.
+    pub(crate) fn note_opening(&self) {
+        self.note_growth();
+        let faster = |pace: u32| Some((pace + OPENED).min(2 * FAST));
+        let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, faster);
+    }
+
+    /// Whether any heap grew since the last call; to be called once a round.
     pub(crate) fn grew(&self) -> bool {
+        let slower = |pace: u32| pace.checked_sub(1);
+        let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, slower);
         self.grew.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted` are.
+    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted` are if heaps grow
+    /// fast.
     pub(crate) fn take(&self, heap: usize, wanted: usize) -> Option<Spare> {
+        let wanted = if self.pace.load(Ordering::Relaxed) < FAST { 0 } else { wanted };
         let mut supplies = self.supplies();
         let supply = supplies.get_mut(heap)?.as_mut()?;
         supply.wanted = wanted;

@@ -422,7 +422,7 @@ impl Space {
 
     /// A segment that is resident already, for the pages of a heap that is not small.
     fn ready_segment(&self, heap: usize, lane: Lane) -> Option<Spare> {
-        self.ready.note_growth();
+        self.ready.note_opening();
         let owner = self.heap(heap);
         if lane == Lane::Names || owner.total < WHOLE_SEGMENTS || owner.account.is_tight() {
             return None;
