@@ -158,9 +158,9 @@ impl Arena {
 
     /// Gives a part of a block back.
     ///
-    /// The kernel splits a huge page for that, but not while somebody else refers to it, as a thread does that has a
-    /// fault in another of the block's segments and waits for this very call; then it has only cleared the memory.
-    /// Without a rest the call would be there again before that thread is.
+    /// The kernel splits a huge page for that, but not while somebody else refers to it; then it has only cleared the
+    /// memory. That was seen for up to 32 calls in a row without a rest between them, so it is likely a thread
+    /// that has a fault in another of the block's segments and waits for this very call.
     fn punch(&self, start: usize, bytes: usize) -> io::Result<()> {
         for _ in 0..PUNCHES {
             self.mapping.punch(start, bytes)?;
