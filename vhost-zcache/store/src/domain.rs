@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, Tail};
+use crate::arena::memory::{Arena, BLOCK, Tail};
 use crate::arena::ready::{Ready, Wake};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
@@ -148,7 +148,8 @@ impl Domain {
         if quiet < QUIET_ROUNDS {
             self.quiet.store(quiet + 1, Relaxed);
             if quiet + 1 == QUIET_ROUNDS {
-                self.give_back_room(QUIET_PARTS);
+                self.ready.trim(usize::MAX);
+                self.trim_tails(QUIET_PARTS);
             }
         }
     }
@@ -159,14 +160,14 @@ impl Domain {
         self.ready.check()
     }
 
-    /// Gives back all that is resident and not used yet; returns whether that was anything.
+    /// Gives back what is resident and not used yet, for a put that waits for it: some ready segments, or the room
+    /// behind all tails if there are none. Returns whether that was anything.
     pub(crate) fn trim_ahead(&self) -> bool {
-        self.give_back_room(u64::MAX)
+        self.ready.trim(BLOCK) || self.trim_tails(u64::MAX)
     }
 
-    fn give_back_room(&self, parts: u64) -> bool {
-        let trimmed = self.ready.trim();
-        self.each().fold(trimmed, |trimmed, mut shard| shard.space.trim_ahead(parts) | trimmed)
+    fn trim_tails(&self, parts: u64) -> bool {
+        self.each().fold(false, |trimmed, mut shard| shard.space.trim_ahead(parts) | trimmed)
     }
 
     /// One shard after the other.

@@ -27,7 +27,7 @@ pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
 /// Size of a segment in words.
 pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
 /// Segments of a block.
-pub(super) const BLOCK: usize = 8;
+pub(crate) const BLOCK: usize = 8;
 /// Size of a block in bytes: that of a huge page.
 pub(crate) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
 /// Times that it is tried to give a part of a huge page back.

@@ -178,12 +178,14 @@ impl Ready {
         })
     }
 
-    /// Gives all ready segments back; returns whether there were any.
-    pub(crate) fn trim(&self) -> bool {
+    /// Gives at most `most` ready segments of each heap back, and lets nobody make more for now; returns whether there
+    /// were any.
+    pub(crate) fn trim(&self, most: usize) -> bool {
         let mut spares = Vec::new();
         for supply in self.supplies().iter_mut().flatten() {
             supply.wanted = 0;
-            spares.append(&mut supply.spares);
+            let left = supply.spares.len().saturating_sub(most);
+            spares.extend(supply.spares.drain(left..));
         }
         !spares.is_empty()
     }

@@ -456,7 +456,7 @@ impl Space {
         self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
         let mut at = location(number, FIRST);
         let mut live = 0;
-        let tail = loop {
+        let written = loop {
             let Some((head, next)) = self.walk(at) else { break word_of(at) };
             let end = word_of(at) + head.words() as usize;
             if end > words {
@@ -470,12 +470,10 @@ impl Space {
                 break end;
             }
         };
-        if tail < words {
-            self.publish(at, hole(count(words - tail)));
+        if written < words {
+            self.publish(at, hole(count(words - written)));
         }
-        let tail = count(words);
-        let slot = self.slot_mut(number);
-        (slot.tail, slot.live) = (tail, live);
+        self.slot_mut(number).live = live;
         let heap = self.heap_mut(heap);
         heap.total += u64::from(tail);
         heap.live += u64::from(live);
