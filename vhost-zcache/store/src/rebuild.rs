@@ -216,9 +216,13 @@ impl Recovery<'_> {
             self.entered(at, head, name, object.pool);
             return Ok(());
         }
+        let before = object.tree;
         object.tree.insert(&mut shard.nodes, heap, name.index, at)?;
         object.pages += 1;
         object.write(&mut shard.nodes, name.object);
+        if object.tree != before {
+            shard.guess(heap, &object);
+        }
         self.entered(at, head, name, object.pool);
         Ok(())
     }

@@ -157,6 +157,7 @@ impl Shard {
     fn find_page(&self, key: &PageKey, soon: u32) -> Option<(u32, Object, Option<u32>)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
+        objects.prefetch(&self.nodes, key.bucket_hash(), key.index);
         let mut at = None;
         let (number, object) = objects.find(&self.nodes, key.bucket_hash(), |object| {
             self.space.prefetch(object.record, OBJECT_WORDS);
@@ -187,6 +188,13 @@ impl Shard {
             return Err(refusal);
         }
         Ok(number)
+    }
+
+    /// Lets lookups guess where an object's pages are now.
+    pub(crate) fn guess(&mut self, heap: usize, object: &Object) {
+        if let Some(pool) = &mut self.pools[object.pool] {
+            pool.objects.guess(&mut self.nodes, heap, object);
+        }
     }
 
     pub(crate) fn drop_object(&mut self, number: u32) {
@@ -246,6 +254,7 @@ impl Shard {
         let room = self.alloc(heap, head.words(), page.may_evict);
         // Evictions may have changed the object's other pages.
         object = Object::read(&self.nodes, number);
+        let before = object.tree;
         let stored = room.and_then(|at| {
             if old.is_some() {
                 object.tree.relocate(&mut self.nodes, key.index, at);
@@ -266,6 +275,9 @@ impl Shard {
             object.pages -= 1;
         }
         object.write(&mut self.nodes, number);
+        if object.tree != before {
+            self.guess(heap, &object);
+        }
         match stored {
             Ok(at) => {
                 self.generation = self.generation.wrapping_add(1);
@@ -354,12 +366,16 @@ impl Shard {
     /// Removes one page of an object, and the object with its last page.
     pub(crate) fn remove_page(&mut self, number: u32, index: u64) -> bool {
         let mut object = Object::read(&self.nodes, number);
+        let before = object.tree;
         let owner = self.owner_of(&object);
         let Some(at) = object.tree.remove(&mut self.nodes, owner, index) else {
             return false;
         };
         object.pages -= 1;
         object.write(&mut self.nodes, number);
+        if object.tree != before {
+            self.guess(owner, &object);
+        }
         self.discard(object.pool, at);
         if object.pages == 0 {
             self.drop_object(number);

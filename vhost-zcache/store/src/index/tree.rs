@@ -71,6 +71,12 @@ fn entry(nodes: &Nodes, node: u32, bit: u32) -> Option<u32> {
     (bits >> bit & 1 == 1).then(|| cells[BITMAP + rank(bits, bit)])
 }
 
+/// Asks for what a leaf, if it is one, has of an index.
+pub(crate) fn prefetch(nodes: &Nodes, leaf: u32, index: u64) {
+    nodes.prefetch(leaf, 0);
+    nodes.prefetch(leaf, BITMAP + digit(index, 0) as usize);
+}
+
 /// Adds an entry to a node whose class has room for it.
 fn add_entry(cells: &mut [u32], bits: u64, bit: u32, entry: u32) {
     let at = BITMAP + rank(bits, bit);
