@@ -215,6 +215,10 @@ impl Private {
     pub(super) fn new_huge(bytes: usize) -> Result<Self, NoMemory> {
         let new = Self { huge: true, ..Self::new(bytes)? };
         new.mapping.allow_huge(0, bytes);
+        // The kernel takes milliseconds to clear a huge page, and everybody who maps memory would wait for
+        // `populate` to end. A touch locks nothing but this mapping (from Linux 6.4 on).
+        // SAFETY: the mapping was just made, is writable, and nobody else knows it.
+        unsafe { new.base().cast::<u8>().write_volatile(0) };
         new.populate(0, bytes)?;
         new.mapping.keep_small(0, bytes);
         Ok(new)
