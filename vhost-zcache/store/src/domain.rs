@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, BLOCK, Tail};
+use crate::arena::memory::{Arena, Tail};
 use crate::arena::ready::{Ready, Wake};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
@@ -149,7 +149,9 @@ impl Domain {
             self.quiet.store(quiet + 1, Relaxed);
             if quiet + 1 == QUIET_ROUNDS {
                 self.ready.trim(usize::MAX);
-                self.trim_tails(QUIET_PARTS);
+                for mut shard in self.each() {
+                    shard.space.trim_ahead(QUIET_PARTS);
+                }
             }
         }
     }
@@ -160,14 +162,10 @@ impl Domain {
         self.ready.check()
     }
 
-    /// Gives back what is resident and not used yet, for a put that waits for it: some ready segments, or the room
-    /// behind all tails if there are none. Returns whether that was anything.
+    /// Gives back some of what is resident and not used yet, for a put that waits for it: a ready segment of each heap,
+    /// or the room behind the tails of one shard. Returns whether there was any.
     pub(crate) fn trim_ahead(&self) -> bool {
-        self.ready.trim(BLOCK) || self.trim_tails(u64::MAX)
-    }
-
-    fn trim_tails(&self, parts: u64) -> bool {
-        self.each().fold(false, |trimmed, mut shard| shard.space.trim_ahead(parts) | trimmed)
+        self.ready.trim(1) || self.each().any(|mut shard| shard.space.trim_ahead(u64::MAX))
     }
 
     /// One shard after the other.

@@ -52,7 +52,7 @@ impl Engine {
         let shared = guest.shared_pools();
         let own = guest.domain.get().into_iter();
         let domains: Vec<&Domain> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
-        if domains.iter().fold(false, |trimmed, domain| domain.trim_ahead() | trimmed) {
+        if domains.iter().any(|domain| domain.trim_ahead()) {
             return true;
         }
         let mut holes = (0, None);
