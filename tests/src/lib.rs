@@ -39,7 +39,7 @@ pub use driver::{DriverPool, DriverStats};
 pub use guest::{Exit, Guest, Output, Running, Stream};
 pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};
-pub use scenario::{Scenario, fresh_folder, scenario, target_folder};
+pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Modules, Presence, Vm, VmOptions, tail};
 pub use zcache_images::{Kernel, Sabotage};

@@ -3,6 +3,7 @@
 //! limit, one teardown, and a look into every guest's kernel log at the end.
 
 use std::fs::{self, File};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +34,18 @@ struct Cast {
 /// complaint in a guest's kernel log, the test fails and its folder keeps the guests' serial
 /// logs, kernel logs and counters and the daemons' logs.
 ///
-/// Guests are slow and take all processors, so only one scenario runs at a time on a machine.
+/// Guests are slow and take all processors, so it has the machine to itself.
 pub fn scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
-    let turn = take_turn().expect("the lock that serialises the tests with guests");
+    run(File::lock, name, limit, body);
+}
+
+/// Like [`scenario`], for a test whose guest rather waits than works: others of its kind run beside it.
+pub fn light_scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
+    run(File::lock_shared, name, limit, body);
+}
+
+fn run(lock: fn(&File) -> io::Result<()>, name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
+    let turn = take_turn(lock).expect("the lock that serialises the tests with guests");
     let dir = fresh_folder(name).expect("a folder for the test's logs");
     let scenario = Arc::new(Scenario { dir: dir.clone(), cast: Mutex::default() });
     let expired = Arc::new(AtomicBool::new(false));
@@ -148,12 +158,12 @@ fn logs_folder() -> PathBuf {
     target_folder().join("zcache-tests")
 }
 
-fn take_turn() -> Result<File> {
+fn take_turn(lock: fn(&File) -> io::Result<()>) -> Result<File> {
     let folder = logs_folder();
     fs::create_dir_all(&folder)?;
-    let lock = File::create(folder.join(".turn"))?;
-    lock.lock()?;
-    Ok(lock)
+    let turn = File::create(folder.join(".turn"))?;
+    lock(&turn)?;
+    Ok(turn)
 }
 
 /// An empty folder for the logs of the test or command `name`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::{coherence, swaphog};
-use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, scenario};
+use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, light_scenario};
 
 /// Longest that draining and unplugging may take under load.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> R
 
 #[test]
 fn unplugging_under_load_drains_swap() {
-    scenario("detach_under_load", Duration::from_secs(300), |s| {
+    light_scenario("detach_under_load", Duration::from_secs(300), |s| {
         let vm = guest_with_files_and_swap(s)?;
         under_load(&vm, || vm.detach(), || vm.attach())
     });
@@ -63,7 +63,7 @@ fn unplugging_under_load_drains_swap() {
 
 #[test]
 fn removing_the_transport_under_load_drains_swap() {
-    scenario("rmmod_under_load", Duration::from_secs(300), |s| {
+    light_scenario("rmmod_under_load", Duration::from_secs(300), |s| {
         let vm = guest_with_files_and_swap(s)?;
         vm.guest().sh("rmmod zcache_virtio")?;
         vm.attach()?;

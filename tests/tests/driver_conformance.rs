@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use zcache_protocol::{Opcode, Status};
 use zcache_tests::witness::{Behaviour, Witness};
-use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, scenario};
+use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, light_scenario};
 
 /// A folder's worth of files with one checksum for all of it.
 const WRITE_FILES: &str = "mkdir -p /mnt/set && for n in $(seq 40); do \
@@ -49,7 +49,7 @@ fn no_violation(witness: &Witness) -> Result<()> {
 /// Conformance: ZC-DRV-3, ZC-DRV-4, ZC-DRV-5, ZC-DRV-6, ZC-DRV-7, ZC-DRV-9, ZC-DRV-11, ZC-DRV-16, ZC-DRV-17, ZC-DRV-18.
 #[test]
 fn a_guest_under_load_keeps_every_rule() {
-    scenario("driver_rules", Duration::from_secs(300), |s| {
+    light_scenario("driver_rules", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -90,7 +90,7 @@ fn a_guest_under_load_keeps_every_rule() {
 /// Conformance: ZC-DRV-15.
 #[test]
 fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
-    scenario("driver_flush_everywhere", Duration::from_secs(180), |s| {
+    light_scenario("driver_flush_everywhere", Duration::from_secs(180), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -N 30000 /dev/vdb && mount /dev/vdb /mnt && mkdir /mnt/set")?;
@@ -112,7 +112,7 @@ fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
 /// Conformance: ZC-DRV-1, ZC-DRV-2, ZC-DRV-8.
 #[test]
 fn identification_queues_and_instance() {
-    scenario("driver_identification", Duration::from_secs(180), |s| {
+    light_scenario("driver_identification", Duration::from_secs(180), |s| {
         let wrong_magic = Behaviour { magic: 0x6469_7276, ..Behaviour::default() };
         let (vm, witness) = guest_and_witness(s, wrong_magic, Modules::Loaded)?;
         for (what, fix) in [("magic", zcache_protocol::MAGIC), ("version", zcache_protocol::VERSION)] {
@@ -164,7 +164,7 @@ fn identification_queues_and_instance() {
 /// Conformance: ZC-DRV-10, ZC-DRV-14.
 #[test]
 fn a_page_that_was_not_accepted_comes_from_the_disk() {
-    scenario("driver_refused", Duration::from_secs(300), |s| {
+    light_scenario("driver_refused", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -192,7 +192,7 @@ fn a_page_that_was_not_accepted_comes_from_the_disk() {
 /// Conformance: ZC-DRV-13.
 #[test]
 fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
-    scenario("driver_corrupt_swap", Duration::from_secs(120), |s| {
+    light_scenario("driver_corrupt_swap", Duration::from_secs(120), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(SWAP)?;
@@ -212,7 +212,7 @@ fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
 /// Conformance: ZC-DRV-12, ZC-DRV-19, ZC-DRV-20.
 #[test]
 fn a_device_that_falls_silent_is_left_alone() {
-    scenario("driver_silent", Duration::from_secs(180), |s| {
+    light_scenario("driver_silent", Duration::from_secs(180), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;

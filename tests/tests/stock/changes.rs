@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, scenario};
+use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, light_scenario};
 
 /// Fills the target with what is not zero, and puts all of it into the device.
 const FILL: &str =
@@ -19,7 +19,7 @@ const COMPARE: &str = "cmp <(dd if=/dev/mapper/t bs=1M count=32 iflag=direct sta
 /// Small and large discards take different ways, as does zeroing.
 #[test]
 fn discarded_and_zeroed_blocks_are_not_served() {
-    scenario("stock_discard", Duration::from_secs(120), |s| {
+    light_scenario("stock_discard", Duration::from_secs(240), |s| {
         let vm = target(s, Kernel::Debian13Backports)?;
         for change in [
             "blkdiscard -o 64K -l 64K /dev/mapper/t",
@@ -40,7 +40,7 @@ fn discarded_and_zeroed_blocks_are_not_served() {
 /// Who suspends the target may change the origin.
 #[test]
 fn a_resumed_target_serves_nothing_from_before() {
-    scenario("stock_suspend", Duration::from_secs(120), |s| {
+    light_scenario("stock_suspend", Duration::from_secs(240), |s| {
         let vm = target(s, Kernel::Debian13)?;
         vm.guest().sh(FILL)?;
         let before = hits(&vm)?;

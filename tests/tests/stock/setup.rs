@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, scenario};
+use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, light_scenario};
 
 #[test]
 fn mistakes_are_one_line_and_an_exit_status() {
-    scenario("stock_setup_mistakes", Duration::from_secs(120), |s| {
+    light_scenario("stock_setup_mistakes", Duration::from_secs(240), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
         vm.guest().sh(
             "mkfs.ext4 -q /dev/vdb; mount /dev/vdb /mnt
@@ -50,7 +50,7 @@ fn refuses(vm: &Vm, command: &str, reason: &str) -> Result<()> {
 /// Filesystem and swap by name from the table, and all of it away again.
 #[test]
 fn the_table_is_set_up_and_taken_down() {
-    scenario("stock_setup_table", Duration::from_secs(180), |s| {
+    light_scenario("stock_setup_table", Duration::from_secs(180), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64).disk_mib(128))?;
         let guest = vm.guest();
