@@ -29,8 +29,8 @@ pub(crate) struct Threshold {
 
 impl Threshold {
     /// In the background. Overwriting at random settles at this share of holes; keeping it costs
-    /// a twentieth of the time of the puts. At 1/18 it costs half of that, at 1/30 a third more.
-    pub(crate) const BACKGROUND: Self = Self { slack: 8192, share: 24 };
+    /// a fifteenth of the time of the puts, 1/24 a twentieth, 1/18 a fortieth.
+    pub(crate) const BACKGROUND: Self = Self { slack: 8192, share: 30 };
     /// When a put would otherwise be refused.
     pub(crate) const AT_THE_LIMIT: Self = Self { slack: 4096, share: 64 };
 }
