@@ -33,7 +33,7 @@ fn files_outlive_the_device(kernel: Kernel) {
         vm.attach()?;
         await_hits(&vm, &volume)?;
         vm.guest().sh("zhost kill-daemon")?;
-        work.success(Duration::from_secs(240) * vm.options().patience())
+        work.success(Duration::from_secs(120) * vm.options().patience())
             .context("Wrong contents while the device came, left and died")?;
         vm.guest().await_driver_state("lost", Duration::from_secs(60))?;
 

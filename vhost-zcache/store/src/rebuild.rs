@@ -219,10 +219,7 @@ impl Recovery<'_> {
         let before = object.tree;
         object.tree.insert(&mut shard.nodes, heap, name.index, at)?;
         object.pages += 1;
-        object.write(&mut shard.nodes, name.object);
-        if object.tree != before {
-            shard.guess(heap, &object);
-        }
+        shard.write_object(heap, name.object, &object, before);
         self.entered(at, head, name, object.pool);
         Ok(())
     }

@@ -190,10 +190,13 @@ impl Shard {
         Ok(number)
     }
 
-    /// Lets lookups guess where an object's pages are now.
-    pub(crate) fn guess(&mut self, heap: usize, object: &Object) {
-        if let Some(pool) = &mut self.pools[object.pool] {
-            pool.objects.guess(&mut self.nodes, heap, object);
+    /// Writes an object whose tree was `before`, and lets lookups guess where its pages are now.
+    pub(crate) fn write_object(&mut self, owner: usize, number: u32, object: &Object, before: Tree) {
+        object.write(&mut self.nodes, number);
+        if object.tree != before
+            && let Some(pool) = &mut self.pools[object.pool]
+        {
+            pool.objects.guess(&mut self.nodes, owner, object);
         }
     }
 
@@ -274,10 +277,7 @@ impl Shard {
             }
             object.pages -= 1;
         }
-        object.write(&mut self.nodes, number);
-        if object.tree != before {
-            self.guess(heap, &object);
-        }
+        self.write_object(heap, number, &object, before);
         match stored {
             Ok(at) => {
                 self.generation = self.generation.wrapping_add(1);
@@ -372,10 +372,7 @@ impl Shard {
             return false;
         };
         object.pages -= 1;
-        object.write(&mut self.nodes, number);
-        if object.tree != before {
-            self.guess(owner, &object);
-        }
+        self.write_object(owner, number, &object, before);
         self.discard(object.pool, at);
         if object.pages == 0 {
             self.drop_object(number);

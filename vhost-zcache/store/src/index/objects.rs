@@ -297,7 +297,6 @@ mod tests {
     use crate::accounting::{Account, Budget};
     use crate::fault::Faults;
 
-    /// A node cannot be wrong about more than what shares a guess with it.
     #[test]
     fn most_trees_are_guessed_while_the_table_grows_and_shrinks() {
         let mut nodes = Nodes::new(Faults::default());
