@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # Prints what a guest asks of the device while programs read more files than its memory holds, a
-# request a line, for `cargo xtask bench evict --trace FILE` (five minutes under TCG):
+# request a line, for `cargo xtask bench evict --trace FILE` (five minutes under TCG, more than ten on a slow machine):
 #
 #   cargo xtask guest --kernel debian-13 --disk 2G --run tests/guest/record-trace.sh > FILE
 #
