@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whether operations stay as fast while the store grows, and the longest of all.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::fs::{SeekFrom, seek};
@@ -16,6 +16,7 @@ use super::median::median;
 use super::memory;
 use super::random::Random;
 use super::shape::{POOL, Shape};
+use super::watch::Watch;
 
 /// Pages at which the first figures are taken.
 const SMALL: u64 = 65_536;
@@ -46,59 +47,12 @@ pub(super) struct Growth {
     pub(super) large: Latency,
     /// Each pass, of the small and the grown store.
     pub(super) passes: Vec<[Latency; 2]>,
-    /// The longest operation during which the thread had its CPU all the time.
+    /// The longest operation, less the time that others had its CPU.
     pub(super) longest_op_ms: f64,
     /// The longest of all, waiting for a CPU included.
     pub(super) longest_wall_ms: f64,
     /// Operations above half a millisecond during which the CPU was taken away.
     pub(super) preempted: u64,
-}
-
-/// Times operations and tells long ones from those that lost their CPU.
-struct Watch {
-    losses: u64,
-    since_check: u32,
-    longest: Duration,
-    longest_wall: Duration,
-    preempted: u64,
-}
-
-/// How often this thread was preempted, plus the ticks that the hypervisor gave to others (steal time,
-/// proc(5); of all CPUs, since the thread moves).
-fn losses() -> Result<u64> {
-    let status = fs::read_to_string("/proc/thread-self/status")?;
-    let count = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
-    let switches: u64 = count.context("/proc/thread-self/status has no nonvoluntary_ctxt_switches")?.trim().parse()?;
-    let stat = fs::read_to_string("/proc/stat")?;
-    let stolen: u64 = stat.split_ascii_whitespace().nth(8).context("/proc/stat has no steal time")?.parse()?;
-    Ok(switches + stolen)
-}
-
-impl Watch {
-    fn new() -> Result<Self> {
-        let losses = losses()?;
-        let longest = Duration::ZERO;
-        Ok(Self { losses, since_check: 0, longest, longest_wall: longest, preempted: 0 })
-    }
-
-    fn time(&mut self, work: impl FnOnce() -> Result<()>) -> Result<u64> {
-        let started = Instant::now();
-        work()?;
-        let elapsed = started.elapsed();
-        self.longest_wall = self.longest_wall.max(elapsed);
-        self.since_check += 1;
-        if elapsed > Duration::from_micros(500) || self.since_check == 64 {
-            let now = losses()?;
-            if elapsed > Duration::from_micros(500) && now != self.losses {
-                self.preempted += 1;
-            } else {
-                self.longest = self.longest.max(elapsed);
-            }
-            self.losses = now;
-            self.since_check = 0;
-        }
-        Ok(u64::try_from(elapsed.as_nanos())?)
-    }
 }
 
 /// The resident pages of the store's arena, to touch them from outside.

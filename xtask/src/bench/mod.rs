@@ -15,6 +15,7 @@ mod store;
 mod target;
 mod tiers;
 mod traces;
+mod watch;
 
 use std::env;
 use std::process::{Command, ExitCode};
