@@ -238,6 +238,7 @@ fn statistics_are_for_the_owner_and_say_what_happened() {
     assert_eq!(guest["connected"], true);
     assert_eq!(guest["session"], true);
     assert_eq!(guest["memory_limit"], 8 << 20);
+    assert_eq!(guest["eviction"], "s3-fifo");
     assert_eq!(guest["queues"].as_array().map(Vec::len), Some(3));
     assert_eq!(guest["queues"][1]["chains"], 2);
     assert_eq!(guest["queues"][1]["malformed_chains"], 1);

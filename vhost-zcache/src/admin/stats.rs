@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 use uuid::Uuid;
 use zcache_protocol::{Opcode, Status};
-use zcache_store::{Contents, Counters, PoolKind, PoolStats, Store, StoreStats};
+use zcache_store::{Contents, Counters, EvictionPolicy, PoolKind, PoolStats, Store, StoreStats};
 
 use crate::device::counters::QueueCounters;
 use crate::frontend::guest::GuestSocket;
@@ -36,6 +36,7 @@ struct GuestReport {
     session: bool,
     physical_bytes: u64,
     memory_limit: Option<u64>,
+    eviction: EvictionPolicy,
     #[serde(flatten)]
     contents: Contents,
     queues: Vec<QueueReport>,
@@ -92,6 +93,7 @@ fn guest_report(guest: &GuestSocket) -> GuestReport {
         session: session.is_some_and(|session| session.is_open()),
         physical_bytes: stats.as_ref().map_or(0, |stats| stats.physical_bytes),
         memory_limit: guest.memory_limit(),
+        eviction: stats.as_ref().map_or_else(EvictionPolicy::default, |stats| stats.eviction),
         contents: stats.as_ref().map_or_else(Contents::default, |stats| stats.contents),
         queues: guest.queues().iter().map(|queue| queue_report(queue)).collect(),
         requests: requests(guest.queues()),

@@ -13,6 +13,9 @@ use crate::arena::memory::{Arena, Tail};
 use crate::arena::ready::{Ready, Wake};
 use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
+use crate::evict::Policy;
+use crate::evict::duel::Duel;
+use crate::evict::learn::Learned;
 use crate::fault::Faults;
 use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
@@ -175,7 +178,9 @@ impl Domain {
 
     /// Adds a heap to all shards; it has the same number in each.
     pub(crate) fn add_heap(&self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
-        let heap = self.each().map(|mut shard| shard.add_heap(account, purpose, guest)).max().unwrap_or(0);
+        let duel = (purpose == Use::Evictable).then(|| Arc::new(Duel::new(Arc::clone(account), self.len())));
+        let heap =
+            self.each().map(|mut shard| shard.add_heap(account, purpose, guest, duel.as_ref())).max().unwrap_or(0);
         self.ready.add(heap, Arc::clone(account), purpose);
         heap
     }
@@ -227,6 +232,13 @@ impl Domain {
             }
         }
         (contents, counters)
+    }
+
+    /// How pages of an evictable heap are chosen to make room.
+    pub(crate) fn policy(&self, heap: usize) -> Policy {
+        let shard = self.lock(0);
+        let learned = shard.learned.get(heap).and_then(Option::as_ref);
+        learned.map_or_else(Policy::default, Learned::policy)
     }
 
     /// Contents of a heap.
@@ -328,7 +340,7 @@ impl Shard {
             let _: Result<(), Refusal> = self.nodes.inherit(heap, heir);
         }
         self.space.heaps[heap] = None;
-        self.ghosts[heap] = None;
+        self.learned[heap] = None;
         returned
     }
 }

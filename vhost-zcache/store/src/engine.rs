@@ -11,6 +11,7 @@ use crate::arena::record::PayloadSum;
 use crate::codec::Scratch;
 use crate::cold::ColdConfig;
 use crate::domain::{Common, Domain, Shared};
+use crate::evict::Policy;
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
@@ -254,7 +255,7 @@ impl Engine {
             if mode == GetMode::Exclusive && !evictable {
                 return Err(GetError::ExclusivePersistent);
             }
-            let found = shard.get(key, mode, epoch, &mut scratch.stored);
+            let found = shard.get(heap, key, mode, epoch, &mut scratch.stored);
             let counters = &mut shard.pool_mut(key.pool).counters;
             counters.gets += 1;
             counters.hits += u64::from(found.is_some());
@@ -352,6 +353,7 @@ impl Engine {
             name: guest.name.clone(),
             physical_bytes: guest.account.own().used(),
             memory_limit: Some(guest.account.own().limit()).filter(|limit| *limit != u64::MAX),
+            eviction: guest.domain.get().map_or_else(Policy::default, |domain| domain.policy(EPHEMERAL)),
             contents,
             pools: pools.collect(),
         }

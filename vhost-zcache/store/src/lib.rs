@@ -55,6 +55,7 @@ mod store;
 
 pub use codec::Scratch;
 pub use cold::ColdConfig;
+pub use evict::Policy as EvictionPolicy;
 pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};
 pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};

@@ -12,7 +12,8 @@ use crate::arena::space::{self, Space};
 use crate::codec::Codec;
 use crate::compact::Compaction;
 use crate::domain::Shared;
-use crate::evict::ghost::Ghosts;
+use crate::evict::duel::Duel;
+use crate::evict::learn::{self, Learned};
 use crate::fault::Faults;
 use crate::index::nodes::Nodes;
 use crate::index::objects::{OBJECT_CLASS, Object, Objects};
@@ -88,8 +89,8 @@ pub(crate) struct Shard {
     pub(crate) pools: Vec<Option<PoolShard>>,
     /// The guest's pools by number, sorted.
     pub(crate) names: Vec<(PoolId, PoolRef)>,
-    /// Of each heap.
-    pub(crate) ghosts: Vec<Option<Ghosts>>,
+    /// Of each evictable heap.
+    pub(crate) learned: Vec<Option<Learned>>,
     pub(crate) generation: u32,
     pub(crate) compaction: Option<Compaction>,
     /// Where the search for cold pages goes on.
@@ -103,23 +104,27 @@ impl Shard {
             nodes: Nodes::new(faults),
             pools: Vec::new(),
             names: Vec::new(),
-            ghosts: Vec::new(),
+            learned: Vec::new(),
             generation: 0,
             compaction: None,
             cold_cursor: 0,
         }
     }
 
-    /// Adds a heap; its number is the owner's number for the index, too.
-    pub(crate) fn add_heap(&mut self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
+    /// Adds a heap, an evictable one with its duel; its number is the owner's number for the index, too.
+    pub(crate) fn add_heap(
+        &mut self,
+        account: &Arc<Account>,
+        purpose: Use,
+        guest: u32,
+        duel: Option<&Arc<Duel>>,
+    ) -> usize {
         let heap = self.space.add_heap(Arc::clone(account), purpose, guest);
         self.nodes.add_owner(heap, Arc::clone(account));
-        if self.ghosts.len() <= heap {
-            self.ghosts.resize_with(heap + 1, || None);
+        if self.learned.len() <= heap {
+            self.learned.resize_with(heap + 1, || None);
         }
-        if purpose == Use::Evictable {
-            self.ghosts[heap] = Some(Ghosts::new(Arc::clone(account)));
-        }
+        self.learned[heap] = duel.map(|duel| Learned::new(Arc::clone(account), Arc::clone(duel)));
         heap
     }
 
@@ -249,8 +254,8 @@ impl Shard {
             object.write(&mut self.nodes, number);
         }
         let pages = self.space.heap(heap).contents.pages;
-        if let Some(ghosts) = &mut self.ghosts[heap] {
-            page.proven |= ghosts.recall(ghost_name(key.bucket_hash(), key.index), pages);
+        if let Some(learned) = &mut self.learned[heap] {
+            page.proven |= learned.put(learn::name(key.bucket_hash(), key.index), pages);
         }
         let linked = self.space.heap(heap).purpose == Use::Evictable;
         let head = PageHead::new(page.codec, page.bytes.len(), linked, page.epoch).with_main(page.proven);
@@ -324,14 +329,18 @@ impl Shard {
         self.space.free(at, head.words());
     }
 
-    /// Copies a page's stored bytes out.
+    /// Copies a page's stored bytes out, for a guest whose pages are in `heap`.
     pub(crate) fn get(
         &mut self,
+        heap: usize,
         key: &PageKey,
         mode: GetMode,
         epoch: u8,
         out: &mut Page,
     ) -> Option<(PageHead, PageName)> {
+        if let Some(learned) = &self.learned[heap] {
+            learned.get(learn::name(key.bucket_hash(), key.index), mode);
+        }
         let (number, object, at) = self.find_page(key, READ_WORDS)?;
         let at = at?;
         let head = self.space.page_head(at);
@@ -350,8 +359,8 @@ impl Shard {
 
     pub(crate) fn remember(&mut self, heap: usize, hash: u32, index: u64) {
         let pages = self.space.heap(heap).contents.pages;
-        if let Some(ghosts) = &mut self.ghosts[heap] {
-            ghosts.remember(ghost_name(hash, index), pages);
+        if let Some(learned) = &mut self.learned[heap] {
+            learned.remember(learn::name(hash, index), pages);
         }
     }
 
@@ -397,7 +406,7 @@ impl Shard {
         let mut removed = 0;
         loop {
             let object = Object::read(&self.nodes, number);
-            let Some((index, _)) = object.tree.next(&self.nodes, from) else {
+            let Some((index, at)) = object.tree.next(&self.nodes, from) else {
                 return (removed, None);
             };
             if index > last {
@@ -405,6 +414,9 @@ impl Shard {
             }
             if removed == most {
                 return (removed, Some(index));
+            }
+            if let Some(learned) = &self.learned[self.space.heap_of(at)] {
+                learned.flush(learn::name(object.hash, index));
             }
             self.remove_page(number, index);
             removed += 1;
@@ -465,10 +477,4 @@ impl Shard {
             object.write(&mut self.nodes, name.object);
         }
     }
-}
-
-/// What the ghost table knows a page by.
-fn ghost_name(hash: u32, index: u64) -> u64 {
-    let mixed = (u64::from(hash) << 32 ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    mixed ^ mixed >> 32
 }

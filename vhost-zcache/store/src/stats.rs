@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::arena::record::PageHead;
 use crate::codec::Codec;
+use crate::evict::Policy as EvictionPolicy;
 use crate::key::PoolId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
@@ -142,6 +143,8 @@ pub struct GuestStats {
     pub physical_bytes: u64,
     /// Limit of `physical_bytes`, if any.
     pub memory_limit: Option<u64>,
+    /// How pages of its own ephemeral pools make room for others at the moment.
+    pub eviction: EvictionPolicy,
     /// Pages that are charged to this guest, in its own and in shared pools.
     #[serde(flatten)]
     pub contents: Contents,

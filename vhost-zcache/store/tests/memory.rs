@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use common::{Numbers, page};
 use zcache_store::{
-    Background, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, PutError, Refusal, Scratch,
-    Store, StoreConfig,
+    Background, EvictionPolicy, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, PutError,
+    Refusal, Scratch, Store, StoreConfig,
 };
 
 const POOL: PoolId = PoolId(0);
@@ -329,4 +329,27 @@ fn a_page_put_again_after_an_exclusive_get_outlives_a_scan() {
     let (proven, others) = (found(0, &mut scratch), found(3000, &mut scratch));
     assert!(proven >= 950, "{proven} of 1000 pages with a hit are left");
     assert!(others < 100, "{others} of 1000 pages without a hit are left");
+}
+
+/// What such a guest works on looks like a scan as long as it is new.
+#[test]
+fn a_guest_that_turns_to_other_files_finds_them_again() {
+    let store = store(16 << 20);
+    let guest = guest(&store, PoolKind::Ephemeral);
+    let mut scratch = Scratch::new();
+    let mut out = [0; PAGE_SIZE];
+    // Sets of a third of what the store can hold, each used twice.
+    let set = 8000;
+    let mut hits = 0;
+    for n in 0..8 {
+        hits = 0;
+        for page in (0..set).chain(0..set) {
+            let key = key(n * set + page);
+            hits += u64::from(guest.get(&mut scratch, &key, GetMode::Exclusive, &mut out).is_ok());
+            guest.put(&mut scratch, &key, &text(page)).expect("ephemeral pages make room");
+        }
+    }
+    assert_eq!(guest.stats().eviction, EvictionPolicy::Clock);
+    assert!(hits * 10 >= set * 9, "{hits} of {set} pages of the files in use were kept");
+    store.check().expect("the store is consistent");
 }

@@ -43,6 +43,8 @@ impl Trace {
             trace("hot set and scans", hot_and_scans(capacity)),
             trace("loop of 1.1x the store", looped(capacity)),
             trace("file reads: zipf files, runs", file_runs(capacity)),
+            trace("work that changes", changing(capacity)),
+            trace("recent pages again", recent(capacity)),
         ]
     }
 
@@ -146,4 +148,35 @@ fn file_runs(capacity: u64) -> Vec<u64> {
         }
     }
     keys
+}
+
+/// Eight times another working set of 70 % of the store, to which four in five uses go; the others go to pages four
+/// times the store.
+fn changing(capacity: u64) -> Vec<u64> {
+    let mut random = Random::new(16);
+    let mut keys = Vec::new();
+    for set in 1..=8 {
+        for _ in 0..capacity * 4 {
+            let (from, pages) =
+                if random.next().is_multiple_of(5) { (1 << 39, capacity * 4) } else { (0, capacity * 7 / 10) };
+            keys.push((set << 40 | from) + random.next() % pages);
+        }
+    }
+    keys
+}
+
+/// Three in ten uses are of a new page; the others of one that came on average half a store before.
+#[expect(clippy::cast_possible_truncation, reason = "a distance is below 2^53")]
+fn recent(capacity: u64) -> Vec<u64> {
+    let mut random = Random::new(17);
+    let mut newest = 0u64;
+    let mut use_one = || {
+        if random.next() % 10 < 3 {
+            newest += 1;
+            return newest;
+        }
+        let distance = -(1.0 - random.fraction()).ln() * capacity as f64 / 2.0;
+        newest.saturating_sub(distance as u64)
+    };
+    (0..capacity * 30).map(|_| use_one()).collect()
 }

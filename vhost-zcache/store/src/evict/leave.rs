@@ -11,7 +11,9 @@ use crate::shard::Shard;
 impl Shard {
     /// Drops the page that is next in the heap's queues.
     pub(crate) fn evict_one(&mut self, heap: usize) -> bool {
-        match self.space.victim(heap) {
+        let Some(learned) = &self.learned[heap] else { return false };
+        learned.evict();
+        match self.space.victim(heap, learned.policy()) {
             Verdict::Evict(at) => {
                 self.evict(heap, at);
                 true

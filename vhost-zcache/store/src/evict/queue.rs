@@ -2,12 +2,10 @@
 //! The queues of a heap. They run through the records themselves: the queue word holds the
 //! locations of the next newer and the next older page.
 
+use super::Policy;
 use crate::arena::bins::NIL;
 use crate::arena::record::{pair, split};
 use crate::arena::space::Space;
-
-/// The small queue's share of a heap is 1 / this.
-const SMALL_SHARE: u64 = 14;
 
 /// Word of a linked record that holds its neighbours.
 const LINK: u32 = 3;
@@ -123,11 +121,10 @@ impl Space {
 
     /// Finds the page to evict next. Pages that earned it move on the way, each at most
     /// [`crate::arena::record::MAX_FREQUENCY`] times, so this ends.
-    pub(crate) fn victim(&mut self, heap: usize) -> Verdict {
+    pub(crate) fn victim(&mut self, heap: usize, policy: Policy) -> Verdict {
         loop {
             let Queues { small, main } = self.heap(heap).queues;
-            let from_small =
-                small.oldest != NIL && (main.oldest == NIL || small.words * SMALL_SHARE >= small.words + main.words);
+            let from_small = policy.is_small_next(small.words, main.words);
             let at = if from_small { small.oldest } else { main.oldest };
             if at == NIL {
                 return Verdict::Empty;
@@ -137,8 +134,7 @@ impl Space {
                 return Verdict::Evict(at);
             }
             self.dequeue(at);
-            // Out of the small queue one use is enough; a round in main costs one.
-            let frequency = if from_small { 0 } else { head.frequency() - 1 };
+            let frequency = policy.spare(from_small, head.frequency());
             self.set_word(at, head.with_main(true).with_frequency(frequency).0);
             self.enqueue(at);
         }
