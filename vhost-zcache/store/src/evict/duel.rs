@@ -20,10 +20,12 @@ use crate::accounting::{Account, Charge, Use};
 
 /// Pages from which on a heap plays; what the shadows take would be too much of a smaller one. Tests use small stores.
 const LEAST: u64 = if cfg!(feature = "check") { 64 } else { 4096 };
-/// Sampled pages that a heap has at first, at least. With fewer, chance decides.
+/// Sampled pages that a heap has at first, at least. With much fewer, chance decides.
 const SAMPLE: u64 = 256;
 /// Sampled pages from which on every other key is left out.
 const MOST: u64 = 2 * SAMPLE;
+/// Sampled pages below which twice as many keys are sampled.
+const FEW: u64 = SAMPLE / 2;
 /// What is charged for the shadows: four queues at their largest, with 32 bytes for an entry and 9 for each place
 /// of a table that is half full.
 const BYTES: u64 = 4 * MOST * (32 + 2 * 9);
@@ -89,9 +91,11 @@ impl Duel {
         if played.is_some() || charge.grow(BYTES).is_err() {
             return;
         }
+        let zeros = (pages / SAMPLE).max(1).ilog2();
         let (s3_fifo, clock) = (Shadow::new(Policy::S3Fifo), Shadow::new(Policy::Clock));
-        *played = Some(Played { s3_fifo, clock, capacity: 0, lead: 0, gets: 0, _charge: charge });
-        self.zeros.store((pages / SAMPLE).max(1).ilog2(), Relaxed);
+        let capacity = (pages << 8) >> zeros;
+        *played = Some(Played { s3_fifo, clock, capacity, lead: 0, gets: 0, _charge: charge });
+        self.zeros.store(zeros, Relaxed);
     }
 
     /// Does something with the shadows if a name is in the sample.
@@ -113,17 +117,22 @@ impl Duel {
         }
         self.play(name, |played, key| {
             let zeros = self.zeros.load(Relaxed);
-            played.capacity = if self.evicting.load(Relaxed) {
+            let evicting = self.evicting.load(Relaxed);
+            played.capacity = if evicting {
                 played.capacity - played.capacity / 64 + ((pages << 8) >> zeros) / 64
             } else {
                 (played.clock.len() as u64 + 1) << 8
             };
-            let sampled = usize::try_from(played.capacity >> 8).unwrap_or(usize::MAX);
-            played.s3_fifo.put(key, sampled);
-            played.clock.put(key, sampled);
-            if played.capacity >> 8 >= MOST {
+            let sampled = played.capacity >> 8;
+            let capacity = usize::try_from(sampled).unwrap_or(usize::MAX);
+            played.s3_fifo.put(key, capacity);
+            played.clock.put(key, capacity);
+            if sampled >= MOST {
                 played.thin_out(zeros + 1);
                 self.zeros.store(zeros + 1, Relaxed);
+            } else if evicting && sampled < FEW && zeros > 0 {
+                played.capacity *= 2;
+                self.zeros.store(zeros - 1, Relaxed);
             }
         });
     }
@@ -135,7 +144,7 @@ impl Duel {
                 [&mut played.s3_fifo, &mut played.clock].map(|shadow| i64::from(shadow.get(key, exclusive)));
             played.lead += clock - s3_fifo;
             let sampled = (played.capacity >> 8).cast_signed();
-            // Of a heap that has become much smaller the sample says little.
+            // The sample of a heap that has become very small says little.
             if played.lead.abs() * MARGIN > sampled.max(SAMPLE.cast_signed()) {
                 self.clock_is_better.store(played.lead > 0, Relaxed);
             }
@@ -217,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn shadows_of_any_heap_stay_small() {
+    fn the_sample_of_a_heap_of_any_size_has_a_few_hundred_pages() {
         let duel = duel();
         let mut most = 0;
         for page in 0..2_000_000 {
@@ -228,6 +237,11 @@ mod tests {
         }
         assert!(most >= SAMPLE, "at most {most} pages are in a sample: it says nothing");
         assert!(most <= MOST, "{most} pages are in a sample, and {MOST} are paid for");
+        for page in 0..2_000_000 {
+            duel.put(name(0x1234_5678, page), PAGES);
+        }
+        let left = duel.played.lock().as_ref().map_or(0, |played| played.s3_fifo.len() as u64);
+        assert!(left >= FEW, "{left} pages are in the sample of a heap that has become small");
     }
 
     #[test]
