@@ -24,7 +24,8 @@ fn guest_with_files_and_swap(s: &Scenario) -> Result<Arc<Vm>> {
 /// Runs `leave` and `come_back` in turn while pages are swapped and files change.
 fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> Result<()>) -> Result<()> {
     let guest = vm.guest();
-    let hog = guest.spawn(&swaphog(130, 15))?;
+    // However long the rounds take, the last one has to meet a hog as well.
+    let hog = guest.spawn(&format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(130, 10)))?;
     let files = guest.spawn(&coherence("/mnt1/c", 15))?;
     for round in 0..3 {
         come_back()?;
@@ -44,6 +45,7 @@ fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> R
         }
     }
     come_back()?;
+    guest.sh("touch /tmp/stop")?;
     hog.success(Duration::from_secs(120)).context("A swapped page changed")?;
     files.success(Duration::from_secs(60)).context("A file changed")?;
     let stats = guest.driver_stats()?;
