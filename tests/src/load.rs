@@ -30,6 +30,15 @@ pub fn swaphog(mib: u32, seconds: u32) -> String {
     format!("swaphog --mib {mib} --seconds {seconds} --procs 2")
 }
 
+/// [`swaphog`] again and again, until [`STOP_HOG`].
+#[must_use]
+pub fn swaphog_until_told(mib: u32) -> String {
+    format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(mib, 10))
+}
+
+/// Ends [`swaphog_until_told`] after its next check of all pages.
+pub const STOP_HOG: &str = "touch /tmp/stop";
+
 /// Changes files in every way there is, for so many seconds, while the page cache is
 /// dropped over and over.
 #[must_use]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zcache_tests::load::{coherence, swaphog};
+use zcache_tests::load::{STOP_HOG, coherence, swaphog_until_told};
 use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, light_scenario};
 
 /// Longest that draining and unplugging may take under load.
@@ -25,7 +25,7 @@ fn guest_with_files_and_swap(s: &Scenario) -> Result<Arc<Vm>> {
 fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> Result<()>) -> Result<()> {
     let guest = vm.guest();
     // However long the rounds take, the last one has to meet a hog as well.
-    let hog = guest.spawn(&format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(130, 10)))?;
+    let hog = guest.spawn(&swaphog_until_told(130))?;
     let files = guest.spawn(&coherence("/mnt1/c", 15))?;
     for round in 0..3 {
         come_back()?;
@@ -45,7 +45,7 @@ fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> R
         }
     }
     come_back()?;
-    guest.sh("touch /tmp/stop")?;
+    guest.sh(STOP_HOG)?;
     hog.success(Duration::from_secs(120)).context("A swapped page changed")?;
     files.success(Duration::from_secs(60)).context("A file changed")?;
     let stats = guest.driver_stats()?;

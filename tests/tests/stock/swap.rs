@@ -5,21 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use zcache_tests::load::swaphog;
+use zcache_tests::load::{STOP_HOG, swaphog, swaphog_until_told};
 use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Scenario, Vm, VmOptions, scenario};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Ends [`hog_until_told`] after its next check of all pages.
-const STOP: &str = "touch /tmp/stop";
-
-fn hog_until_told(vm: &Vm) -> String {
-    format!("while [ ! -e /tmp/stop ]; do {}; done", hog(vm, 10))
+/// More than a guest has free.
+fn hog_mib(vm: &Vm) -> u32 {
+    vm.options().memory_mib - 16
 }
 
-/// More than a guest has.
 fn hog(vm: &Vm, seconds: u32) -> String {
-    swaphog(vm.options().memory_mib - 16, seconds)
+    swaphog(hog_mib(vm), seconds)
 }
 
 crate::on_each_kernel! {
@@ -38,7 +35,7 @@ fn swap_moves_with_the_device(kernel: Kernel) {
         let (vm, daemon) = guest(s, kernel, "wait", None)?;
         swap_on(&vm, "--backing /dev/vdb")?;
         let guest = vm.guest();
-        let hog = guest.spawn(&hog_until_told(&vm))?;
+        let hog = guest.spawn(&swaphog_until_told(hog_mib(&vm)))?;
         await_counter(&vm, "backing_writes", 2000).context("Without a device no page went to the backing device")?;
         ensure!(guest.driver_stats()?.count("stores")? == 0, "Pages were stored before there was a device");
         for _ in 0..3 {
@@ -54,7 +51,7 @@ fn swap_moves_with_the_device(kernel: Kernel) {
         }
         vm.attach()?;
         await_stored(&vm)?;
-        guest.sh(STOP)?;
+        guest.sh(STOP_HOG)?;
         hog.success(LIMIT * vm.options().patience()).context("A page changed while the device came and went")?;
         let stats = guest.driver_stats()?;
         ensure!(stats.count("losses")? == 0, "A device that left in good order counts as lost");
@@ -157,7 +154,7 @@ fn extra_a_hundred_devices() {
     scenario("stock_swap_hundred", Duration::from_secs(1800), |s| {
         let (vm, daemon) = guest(s, Kernel::Debian13, "wait", None)?;
         swap_on(&vm, "--backing /dev/vdb --writethrough")?;
-        let hog = vm.guest().spawn(&hog_until_told(&vm))?;
+        let hog = vm.guest().spawn(&swaphog_until_told(hog_mib(&vm)))?;
         for cycle in 0..100 {
             vm.attach().with_context(|| format!("In cycle {cycle}"))?;
             vm.guest().sh("sleep 1")?;
@@ -170,7 +167,7 @@ fn extra_a_hundred_devices() {
                 vm.detach()?;
             }
         }
-        vm.guest().sh(STOP)?;
+        vm.guest().sh(STOP_HOG)?;
         hog.success(LIMIT).context("A page changed within a hundred cycles")?;
         let stats = vm.guest().driver_stats()?;
         ensure!(stats.count("losses")? == 25, "{} of 25 losses were noticed", stats.count("losses")?);

@@ -141,6 +141,7 @@ impl<'a> Run<'a> {
         let pages = self.pages;
         let memory = Pages::of(&self.store)?;
         memory.touch_all()?;
+        self.watch.resume()?;
         let mut random = Random::new(seed);
         let mut puts = Vec::with_capacity(SAMPLES);
         let mut gets = Vec::with_capacity(SAMPLES);

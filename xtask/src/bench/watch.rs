@@ -63,6 +63,12 @@ impl Watch {
         Ok(Self { mark, since_mark: 0, longest: Duration::ZERO, longest_wall: Duration::ZERO, preempted: 0 })
     }
 
+    /// What the thread did since the last operation was something else.
+    pub(super) fn resume(&mut self) -> Result<()> {
+        self.restart(Mark::now()?);
+        Ok(())
+    }
+
     /// Does `work` and returns how many nanoseconds it took.
     pub(super) fn time(&mut self, work: impl FnOnce() -> Result<()>) -> Result<u64> {
         let started = Instant::now();
