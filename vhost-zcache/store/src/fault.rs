@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::arena::memory::NoMemory;
+use crate::arena::host::NoMemory;
 
 /// Counts allocations down to the one that fails. Clones count together. The default never
 /// fails; counting costs one load per 4 KiB or more that the host is asked for.

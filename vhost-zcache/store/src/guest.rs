@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::codec::Scratch;
 use crate::engine::Engine;
+use crate::engine::guest_state::GuestState;
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, NoPool, PoolError, PoolKind};
-use crate::state::GuestState;
 use crate::stats::GuestStats;
 
 /// How a guest is registered.

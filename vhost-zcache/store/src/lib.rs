@@ -30,36 +30,25 @@
 
 mod accounting;
 mod arena;
-#[cfg(feature = "check")]
-mod check;
+mod background;
 mod codec;
-mod cold;
-mod compact;
-mod domain;
 mod engine;
-mod evict;
 mod fault;
 mod guest;
-mod index;
 mod key;
-mod maintain;
 mod op;
 mod pool;
-mod rebuild;
-mod recover;
-mod room;
 mod shard;
-mod state;
 mod stats;
 mod store;
 
+pub use background::cold::ColdConfig;
 pub use codec::Scratch;
-pub use cold::ColdConfig;
-pub use evict::Policy as EvictionPolicy;
 pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};
 pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
+pub use shard::evict::Policy as EvictionPolicy;
 pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
 pub use store::{Background, Rebuilt, Store, StoreConfig, StoreError};

@@ -4,12 +4,12 @@
 
 use serde::Serialize;
 
-use crate::arena::record::PageHead;
 use crate::codec::Codec;
-use crate::evict::Policy as EvictionPolicy;
 use crate::key::PoolId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
+use crate::shard::evict::Policy as EvictionPolicy;
+use crate::shard::space::record::PageHead;
 
 /// Refused puts by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::arena::header::Origin;
 use crate::arena::memory::{Arena, SEGMENT_BYTES, Segment};
-use crate::cold::{ColdConfig, ColdWorker};
-use crate::domain::{Common, Domain};
+use crate::background;
+use crate::background::cold::{ColdConfig, ColdWorker};
 use crate::engine::Engine;
+use crate::engine::domain::{Common, Domain};
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
-use crate::maintain;
-use crate::rebuild::Origin;
 use crate::stats::StoreStats;
 
 /// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and room
@@ -126,7 +126,7 @@ impl Store {
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
         if config.background == Background::Thread {
-            maintain::start(&engine).map_err(StoreError::Thread)?;
+            background::start(&engine).map_err(StoreError::Thread)?;
         }
         Ok(Self { engine })
     }
@@ -159,7 +159,7 @@ impl Store {
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
         if config.background == Background::Thread {
-            maintain::start(&engine).map_err(StoreError::Thread)?;
+            background::start(&engine).map_err(StoreError::Thread)?;
         }
         Ok(Rebuilt { store: Self { engine }, guests, dropped_records: dropped })
     }

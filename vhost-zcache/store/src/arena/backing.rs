@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftrunca
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::memory::{BLOCK_BYTES, HOST_PAGE, NoMemory};
+use super::host::{HOST_PAGE, HUGE_PAGE, NoMemory};
 
 /// Blocks made of small pages before another huge one is tried.
 const PAUSE: u32 = 64;
@@ -33,12 +33,12 @@ impl Mapping {
     /// Reserves address space that starts where a huge page can, at the end of what the kernel chooses: it goes
     /// from high addresses to low ones, so mappings of one kind come to lie side by side and count as one.
     fn reserve(bytes: usize) -> io::Result<Self> {
-        let more = bytes.checked_add(BLOCK_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
+        let more = bytes.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let start = unsafe { mmap_anonymous(null_mut(), more, ProtFlags::empty(), flags) }?;
-        let behind = start.addr() % BLOCK_BYTES;
-        let before = BLOCK_BYTES - behind;
+        let behind = start.addr() % HUGE_PAGE;
+        let before = HUGE_PAGE - behind;
         let base = start.wrapping_byte_add(before);
         // SAFETY: this is the part of the mapping just made that is before `base`. Failure would only
         // leave it reserved.
@@ -145,20 +145,20 @@ impl Shared {
     pub(super) fn populate_block(&self, start: usize) -> Result<(), NoMemory> {
         let paused = self.pause.fetch_update(Relaxed, Relaxed, |pause| pause.checked_sub(1)).is_ok();
         if !paused {
-            let collapsed = self.mapping.allow_huge(start, BLOCK_BYTES) && self.collapse(start);
-            self.mapping.keep_small(start, BLOCK_BYTES);
+            let collapsed = self.mapping.allow_huge(start, HUGE_PAGE) && self.collapse(start);
+            self.mapping.keep_small(start, HUGE_PAGE);
             if collapsed {
                 return Ok(());
             }
             // The host has none free, which takes it long to find out, or does not know how.
             self.pause.store(PAUSE, Relaxed);
         }
-        self.populate(start, BLOCK_BYTES)
+        self.populate(start, HUGE_PAGE)
     }
 
     fn collapse(&self, start: usize) -> bool {
         // SAFETY: collapsing leaves the contents of memory as they are.
-        let collapse = || unsafe { libc::madvise(self.mapping.at(start), BLOCK_BYTES, libc::MADV_COLLAPSE) };
+        let collapse = || unsafe { libc::madvise(self.mapping.at(start), HUGE_PAGE, libc::MADV_COLLAPSE) };
         self.populate(start, HOST_PAGE).is_ok() && collapse() == 0
     }
 

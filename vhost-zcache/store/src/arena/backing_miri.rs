@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 
-use super::memory::{HOST_PAGE, NoMemory};
+use super::host::{HOST_PAGE, NoMemory};
 
 /// Most bytes of an arena: Miri allocates what a mapping only reserves.
 const MOST: usize = 8 << 20;

@@ -13,13 +13,15 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::backing;
-use super::record::count;
+use super::host::{HUGE_PAGE, NoMemory, PAGE_WORDS};
+use super::prefetch::{LINE_WORDS, prefetch};
+use super::word::count;
 use crate::fault::Faults;
 
 /// Size of a segment in bytes, the unit in which the arena is handed out and given back.
@@ -29,21 +31,12 @@ pub(crate) const SEGMENT_WORDS: usize = SEGMENT_BYTES / 8;
 /// Segments of a block.
 pub(crate) const BLOCK: usize = 8;
 /// Size of a block in bytes: that of a huge page.
-pub(crate) const BLOCK_BYTES: usize = BLOCK * SEGMENT_BYTES;
+pub(crate) const BLOCK_BYTES: usize = HUGE_PAGE;
+const _: () = assert!(BLOCK * SEGMENT_BYTES == BLOCK_BYTES);
 /// Times that it is tried to give a part of a huge page back.
 const PUNCHES: usize = 32;
 /// Between two of these.
 const PUNCH_REST: Duration = Duration::from_micros(50);
-/// The host's page size, the unit in which memory becomes resident and is charged.
-pub(crate) const HOST_PAGE: usize = 4096;
-/// Words on a line of the processor's caches.
-const LINE_WORDS: usize = 8;
-/// Words on a host page.
-pub(crate) const PAGE_WORDS: usize = HOST_PAGE / 8;
-
-/// The host did not give memory.
-#[derive(Debug)]
-pub(crate) struct NoMemory;
 
 /// The mapped memory file. Segments of its first half are handed out one by one and grow page by page,
 /// those of its second half in blocks that are resident as a whole.
@@ -285,6 +278,11 @@ impl Segment {
         unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
     }
 
+    /// Where its words are, for hints only.
+    pub(super) fn address(&self) -> *mut u64 {
+        self.start().as_ptr()
+    }
+
     /// Its number, for [`Arena::prefetch`].
     pub(crate) fn number(&self) -> u32 {
         self.number
@@ -341,110 +339,6 @@ impl Drop for Segment {
             }
         }
         self.arena.put_back(self.number);
-    }
-}
-
-/// Where the next record is likely to be written, for those who do not hold the lock (yet). A hint:
-/// it may point to what was given back long ago.
-///
-/// Aligned to a pair of cache lines, which processors fetch together: it changes with each record.
-#[derive(Default)]
-#[repr(align(128))]
-pub(crate) struct Tail(AtomicPtr<u64>);
-
-impl Tail {
-    /// Notes that the next record will be written at that word of a segment.
-    pub(crate) fn set(&self, segment: &Segment, word: usize) {
-        self.0.store(segment.start().as_ptr().wrapping_add(word), Ordering::Relaxed);
-    }
-
-    /// Asks for the first `words` words there, to be written soon.
-    pub(crate) fn prefetch(&self, words: usize) {
-        let start = self.0.load(Ordering::Relaxed);
-        for word in (0..words).step_by(LINE_WORDS) {
-            prefetch_to_write(start.wrapping_add(word));
-        }
-    }
-}
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-fn prefetch(address: *const u64) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch reads nothing that the program could see, and never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-}
-
-/// Takes a line away from other processors' caches as well, which `prefetch` leaves to the first store.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-fn prefetch_to_write(address: *const u64) {
-    // By name, because the intrinsic only prefetches for reading unless all of the program requires
-    // the instruction. Processors that lack it take it for a no-op.
-    // SAFETY: a prefetch changes nothing that the program could see, and never faults.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
-}
-
-/// Other machines have to do without.
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch(_: *const u64) {}
-
-/// Other machines have to do without.
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn prefetch_to_write(_: *const u64) {}
-
-/// Pages in a [`PageRun`]: as many as a huge page has.
-pub(crate) const RUN_PAGES: usize = BLOCK_BYTES / HOST_PAGE;
-/// 32-bit cells on a page of a run.
-pub(crate) const PAGE_CELLS: usize = HOST_PAGE / 4;
-
-/// A run of private pages for the index, each of which can be given back on its own.
-pub(crate) struct PageRun {
-    mapping: backing::Private,
-    faults: Faults,
-}
-
-impl PageRun {
-    pub(crate) fn new(faults: Faults) -> Result<Self, NoMemory> {
-        faults.check()?;
-        let mapping = backing::Private::new(RUN_PAGES * HOST_PAGE)?;
-        Ok(Self { mapping, faults })
-    }
-
-    /// A run that is resident as a whole, on one huge page if the host has one.
-    pub(crate) fn new_huge(faults: Faults) -> Result<Self, NoMemory> {
-        faults.check()?;
-        let mapping = backing::Private::new_huge(RUN_PAGES * HOST_PAGE)?;
-        Ok(Self { mapping, faults })
-    }
-
-    /// All cells of the run; those of pages that are not resident read as zero.
-    pub(crate) fn cells(&self) -> &[u32] {
-        // SAFETY: the mapping is exclusively ours, aligned to a page and zero-initialised by the
-        // host; `&self` excludes writers.
-        unsafe { slice::from_raw_parts(self.mapping.base().cast().as_ptr(), RUN_PAGES * PAGE_CELLS) }
-    }
-
-    /// All cells of the run. Write only to populated pages.
-    pub(crate) fn cells_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as in `cells`; `&mut self` excludes all other access.
-        unsafe { slice::from_raw_parts_mut(self.mapping.base().cast().as_ptr(), RUN_PAGES * PAGE_CELLS) }
-    }
-
-    /// Asks for the cache line of a cell, to be read soon. Whether the cell exists does not matter.
-    pub(crate) fn prefetch(&self, cell: usize) {
-        prefetch(self.mapping.base().cast::<u32>().as_ptr().wrapping_add(cell).cast());
-    }
-
-    /// Makes a page resident.
-    pub(crate) fn populate(&mut self, page: usize) -> Result<(), NoMemory> {
-        self.faults.check()?;
-        self.mapping.populate(page * HOST_PAGE, HOST_PAGE)
-    }
-
-    /// Gives a page back; it reads as zeroes afterwards.
-    pub(crate) fn discard(&mut self, page: usize) {
-        self.mapping.discard(page * HOST_PAGE, HOST_PAGE);
     }
 }
 
@@ -534,14 +428,5 @@ mod tests {
         segment.populate(PAGE_WORDS).expect("there is memory");
         segment.words_mut()[0] = 1;
         assert_eq!(segment.words()[0], 1);
-    }
-
-    #[test]
-    fn a_page_that_was_given_back_is_empty() {
-        let mut run = PageRun::new(Faults::default()).expect("there is memory");
-        run.populate(1).expect("there is memory");
-        run.cells_mut()[PAGE_CELLS..2 * PAGE_CELLS].fill(5);
-        run.discard(1);
-        assert!(run.cells().iter().all(|cell| *cell == 0));
     }
 }

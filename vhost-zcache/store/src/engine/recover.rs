@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::accounting::Use;
+use crate::arena::header::{Lane, Origin};
 use crate::arena::memory::Segment;
-use crate::arena::space::Lane;
+use crate::engine::guest_state::{Entry, GuestState};
 use crate::engine::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::guest::GuestConfig;
 use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
 use crate::pool::PoolKind;
-use crate::rebuild::{FoundPools, Origin};
 use crate::shard::PoolRef;
-use crate::state::{Entry, GuestState};
+use crate::shard::recover::FoundPools;
 
 impl Engine {
     /// Makes the guests of an earlier process's arena again, from the arena alone.

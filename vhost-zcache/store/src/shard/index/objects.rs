@@ -11,7 +11,7 @@
 
 use super::nodes::{NONE, Nodes};
 use super::tree::{self, Tree};
-use crate::arena::record::count;
+use crate::arena::word::count;
 use crate::op::Refusal;
 
 /// Granules of an object node.

@@ -5,23 +5,30 @@
 //! smallest hole that fits, or at the tail of the heap's open segment; what is freed becomes a
 //! hole, joined with the hole behind it. Since a record's trailing rest is joined again when
 //! the record is freed, overwriting at random keeps few percent of holes and moves nothing.
-//! What discarding leaves is [`crate::compact`]'s work.
+//! What discarding leaves is [`crate::shard::compact`]'s work.
 //!
 //! Every operation reads the name of its object. So names of large heaps lie together: scattered
 //! among the pages, each would be on a page of memory of its own, of which no cache knows anything.
+
+pub(crate) mod holes;
+pub(crate) mod record;
 
 use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
-use super::bins::{Bins, NIL};
-use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
-use super::ready::{Ready, Spare};
-use super::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
+use self::holes::{Bins, NIL};
+use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, hole};
 use crate::accounting::{Account, Charge, Use};
-use crate::evict::queue::Queues;
+use crate::arena::header::{self, HEADER_WORDS, Label, Lane};
+use crate::arena::host::PAGE_WORDS;
+use crate::arena::memory::{Arena, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
+use crate::arena::prefetch::Tail;
+use crate::arena::ready::{Ready, Spare};
+use crate::arena::word::{count, low, pair, split};
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
+use crate::shard::evict::queue::Queues;
 use crate::stats::Contents;
 
 /// Bits of a location that count words within a segment.
@@ -30,8 +37,6 @@ pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
 const MOST_CANDIDATES: usize = 1024;
 /// Most segments a shard can address.
 const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
-/// Words of a segment's header; see [`crate::rebuild`].
-pub(crate) const HEADER_WORDS: usize = 6;
 /// Word of a segment's first record.
 pub(crate) const FIRST: u32 = 6;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
@@ -45,19 +50,6 @@ const WHOLE_SEGMENTS: u64 = SEGMENT_WORDS as u64 / 2;
 /// Words from which on a heap keeps its names in segments of their own; below, those would take more
 /// memory than they save time. Tests use small stores.
 const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { 1 << 17 };
-
-/// What is put into a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// Pages, and names if the heap is small or there is no room for them elsewhere.
-    Pages = 0,
-    /// Names of objects.
-    Names = 1,
-}
-
-impl Lane {
-    pub(crate) const ALL: [Self; 2] = [Self::Pages, Self::Names];
-}
 
 /// Where a record is: slot and word.
 pub(crate) fn location(slot: usize, word: u32) -> u32 {
@@ -128,19 +120,6 @@ impl Heap {
     pub(crate) fn dead(&self) -> u64 {
         self.total - self.live
     }
-}
-
-/// What a segment's header says besides its heap; the same for all segments of a shard.
-#[derive(Clone, Copy)]
-pub(crate) struct Label {
-    /// Shard within the domain.
-    pub(crate) shard: u16,
-    /// Shards of the domain.
-    pub(crate) shards: u16,
-    /// Seed of the hash that spreads keys over them.
-    pub(crate) seed: [u64; 2],
-    /// Whether a later process can make sense of the segment.
-    pub(crate) recoverable: bool,
 }
 
 /// All segments of one shard.
@@ -388,7 +367,7 @@ impl Space {
         }
         let owner = self.heap(heap);
         let (guest, purpose) = (owner.guest, owner.purpose);
-        let header = crate::rebuild::header(self.label, guest, purpose, lane);
+        let header = header::header(self.label, guest, purpose, lane);
         let words = self.slot_mut(number).segment.words_mut();
         words[1..HEADER_WORDS].copy_from_slice(&header[1..]);
         self.publish(location(number, 0), header[0]);

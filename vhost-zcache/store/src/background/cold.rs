@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::arena::record::{Head, PageHead, PageName, PayloadSum};
-use crate::arena::space::{FIRST, location, slot_of};
 use crate::codec::{Codec, ColdEncoder, Scratch};
-use crate::domain::Domain;
+use crate::engine::domain::Domain;
 use crate::key::{PAGE_SIZE, Page};
 use crate::shard::Shard;
+use crate::shard::space::record::{Head, PageHead, PageName, PayloadSum};
+use crate::shard::space::{FIRST, location, slot_of};
 use crate::stats::Contents;
 
 /// Epochs that make up the configured age.
@@ -127,7 +127,7 @@ impl Shard {
             };
             let at = std::mem::replace(&mut self.cold_cursor, next);
             // The last record of a segment is followed by the next segment's header.
-            if crate::arena::space::word_of(next) == 0 {
+            if crate::shard::space::word_of(next) == 0 {
                 self.cold_cursor = next.wrapping_add(FIRST);
             }
             if let Head::Page(head) = head

@@ -4,7 +4,7 @@
 use hashlink::{LinkedHashMap, LinkedHashSet};
 
 use super::Policy;
-use crate::arena::record::MAX_FREQUENCY;
+use crate::shard::space::record::MAX_FREQUENCY;
 
 /// Sampled keys in the order in which they leave, with how often each was used.
 type Queue = LinkedHashMap<u32, u8>;
@@ -63,7 +63,7 @@ impl Shadow {
         self.ghosts.retain(|key| keep(*key));
     }
 
-    /// The same steps as [`crate::arena::space::Space::victim`] and what follows it.
+    /// The same steps as [`crate::shard::space::Space::victim`] and what follows it.
     fn evict_one(&mut self) {
         let from_small = self.policy.is_small_next(self.small.len() as u64, self.main.len() as u64);
         let queue = if from_small { &mut self.small } else { &mut self.main };

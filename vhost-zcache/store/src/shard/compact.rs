@@ -6,9 +6,9 @@
 //! published, the index is pointed to it, the old one becomes a hole. A crash in between leaves
 //! two equal records, of which a rebuild takes one.
 
-use crate::arena::record::Head;
-use crate::arena::space::{FIRST, Slot, location};
 use crate::shard::Shard;
+use crate::shard::space::record::Head;
+use crate::shard::space::{FIRST, Slot, location};
 
 /// A segment being emptied.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,7 @@
 use twox_hash::XxHash3_64;
 use zerocopy::IntoBytes;
 
+use crate::arena::word::{low, pair, split};
 use crate::codec::Codec;
 use crate::key::{ObjectId, PAGE_SIZE};
 
@@ -259,24 +260,4 @@ pub(crate) fn id_of(words: [u64; 3]) -> ObjectId {
         *bytes = word.to_le_bytes();
     }
     ObjectId(id)
-}
-
-/// Two 32-bit numbers in a word.
-pub(crate) fn pair(low: u32, high: u32) -> u64 {
-    u64::from(low) | u64::from(high) << 32
-}
-
-/// The two 32-bit numbers of a word.
-pub(crate) fn split(word: u64) -> (u32, u32) {
-    (low(word), low(word >> 32))
-}
-
-/// The low half of a word.
-pub(crate) fn low(word: u64) -> u32 {
-    (word & 0xffff_ffff) as u32
-}
-
-/// A count of words, pages or granules, which are far below 2^32 wherever a `u32` holds them.
-pub(crate) fn count(number: usize) -> u32 {
-    low(number as u64)
 }

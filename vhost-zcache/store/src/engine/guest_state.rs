@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::accounting::{Account, Charge};
-use crate::domain::{Domain, Shared};
+use crate::engine::domain::{Domain, Shared};
 use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
 use crate::shard::{PageKey, PoolRef, Shard};

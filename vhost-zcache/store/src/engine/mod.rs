@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guests and their pools over the shards, and where room comes from when there is none.
 
+pub(crate) mod domain;
+pub(crate) mod guest_state;
+mod recover;
+mod room;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::accounting::{Account, Budget, Charge, Use};
-use crate::arena::memory::HOST_PAGE;
-use crate::arena::record::PayloadSum;
+use crate::arena::host::HOST_PAGE;
+use crate::background::cold::ColdConfig;
 use crate::codec::Scratch;
-use crate::cold::ColdConfig;
-use crate::domain::{Common, Domain, Shared};
-use crate::evict::Policy;
+use crate::engine::domain::{Common, Domain, Shared};
+use crate::engine::guest_state::{Entry, GuestState, Pools};
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
+use crate::shard::evict::Policy;
+use crate::shard::space::record::PayloadSum;
 use crate::shard::{NewPage, PageKey, PoolRef, PoolShard};
-use crate::state::{Entry, GuestState, Pools};
 use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
 
 /// Charged for each shard of each domain a guest uses: lock, tables and list heads.

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::arena::bins::{Bins, NIL};
-use crate::arena::record::{Head, MIN_HOLE, OBJECT_WORDS, PageName, check_object, split};
-use crate::arena::space::{FIRST, HEADER_WORDS, Lane, location};
+use crate::arena::header::{HEADER_WORDS, Lane};
+use crate::arena::word::split;
 use crate::engine::Engine;
-use crate::index::objects::Object;
 use crate::shard::Shard;
+use crate::shard::index::objects::Object;
+use crate::shard::space::holes::{Bins, NIL};
+use crate::shard::space::record::{Head, MIN_HOLE, OBJECT_WORDS, PageName, check_object};
+use crate::shard::space::{FIRST, location};
 use crate::stats::Contents;
 
 /// Fails with a sentence unless the condition holds.

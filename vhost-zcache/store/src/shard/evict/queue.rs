@@ -3,9 +3,9 @@
 //! locations of the next newer and the next older page.
 
 use super::Policy;
-use crate::arena::bins::NIL;
-use crate::arena::record::{pair, split};
-use crate::arena::space::Space;
+use crate::arena::word::{pair, split};
+use crate::shard::space::Space;
+use crate::shard::space::holes::NIL;
 
 /// Word of a linked record that holds its neighbours.
 const LINK: u32 = 3;
@@ -120,7 +120,7 @@ impl Space {
     }
 
     /// Finds the page to evict next. Pages that earned it move on the way, each at most
-    /// [`crate::arena::record::MAX_FREQUENCY`] times, so this ends.
+    /// [`crate::shard::space::record::MAX_FREQUENCY`] times, so this ends.
     pub(crate) fn victim(&mut self, heap: usize, policy: Policy) -> Verdict {
         loop {
             let Queues { small, main } = self.heap(heap).queues;

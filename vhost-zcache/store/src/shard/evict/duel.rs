@@ -179,7 +179,7 @@ impl Played {
 mod tests {
     use super::*;
     use crate::accounting::Budget;
-    use crate::evict::learn::name;
+    use crate::shard::evict::learn::name;
 
     const PAGES: u64 = 16_384;
 

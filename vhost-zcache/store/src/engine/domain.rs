@@ -9,16 +9,18 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use crate::accounting::{Account, Use};
-use crate::arena::memory::{Arena, Tail};
+use crate::arena::header::Label;
+use crate::arena::memory::Arena;
+use crate::arena::prefetch::Tail;
 use crate::arena::ready::{Ready, Wake};
-use crate::arena::space::{Label, Slot, Space};
 use crate::codec::RAW_ABOVE;
-use crate::evict::Policy;
-use crate::evict::duel::Duel;
-use crate::evict::learn::Learned;
 use crate::fault::Faults;
 use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
+use crate::shard::evict::Policy;
+use crate::shard::evict::duel::Duel;
+use crate::shard::evict::learn::Learned;
+use crate::shard::space::{Slot, Space};
 use crate::shard::{PoolRef, PoolShard, Shard};
 use crate::stats::{Contents, Counters};
 

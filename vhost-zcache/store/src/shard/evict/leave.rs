@@ -3,10 +3,11 @@
 
 use super::queue::Verdict;
 use crate::arena::memory::SEGMENT_WORDS;
-use crate::arena::record::{Head, split};
-use crate::arena::space::{FIRST, Slot, location};
-use crate::index::objects::Object;
+use crate::arena::word::split;
 use crate::shard::Shard;
+use crate::shard::index::objects::Object;
+use crate::shard::space::record::Head;
+use crate::shard::space::{FIRST, Slot, location};
 
 impl Shard {
     /// Drops the page that is next in the heap's queues.

@@ -5,12 +5,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::accounting::Use;
-use crate::compact::Threshold;
-use crate::domain::Domain;
+use crate::engine::domain::Domain;
+use crate::engine::guest_state::GuestState;
 use crate::engine::{Engine, SHARD_OVERHEAD};
 use crate::op::Refusal;
 use crate::shard::Shard;
-use crate::state::GuestState;
+use crate::shard::compact::Threshold;
 
 impl Engine {
     /// Whether a put should evict in its own shard: not while its guest, or its shard, has less

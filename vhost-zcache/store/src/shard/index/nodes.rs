@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use crate::accounting::{Account, Charge, Use};
-use crate::arena::memory::{HOST_PAGE, PAGE_CELLS, PageRun, RUN_PAGES};
-use crate::arena::record::count;
+use crate::arena::host::HOST_PAGE;
+use crate::arena::page_run::{PAGE_CELLS, PageRun, RUN_PAGES};
+use crate::arena::word::count;
 use crate::fault::Faults;
 use crate::op::Refusal;
 

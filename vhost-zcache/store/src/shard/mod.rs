@@ -2,24 +2,33 @@
 //! One shard: everything about a part of the keys, under one lock. Its own index, its own
 //! segments, its own queues; nothing in it refers to another shard.
 
+#[cfg(feature = "check")]
+mod check;
+pub(crate) mod compact;
+pub(crate) mod evict;
+pub(crate) mod index;
+pub(crate) mod recover;
+pub(crate) mod space;
+
 use std::sync::Arc;
 
 use crate::accounting::{Account, Use};
-use crate::arena::record::{
-    Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words, split,
-};
-use crate::arena::space::{self, Space};
+use crate::arena::word::split;
 use crate::codec::Codec;
-use crate::compact::Compaction;
-use crate::domain::Shared;
-use crate::evict::duel::Duel;
-use crate::evict::learn::{self, Learned};
+use crate::engine::domain::Shared;
 use crate::fault::Faults;
-use crate::index::nodes::Nodes;
-use crate::index::objects::{OBJECT_CLASS, Object, Objects};
-use crate::index::tree::Tree;
 use crate::key::{ObjectId, Page, PoolId};
 use crate::op::{GetMode, Refusal};
+use crate::shard::compact::Compaction;
+use crate::shard::evict::duel::Duel;
+use crate::shard::evict::learn::{self, Learned};
+use crate::shard::index::nodes::Nodes;
+use crate::shard::index::objects::{OBJECT_CLASS, Object, Objects};
+use crate::shard::index::tree::Tree;
+use crate::shard::space::Space;
+use crate::shard::space::record::{
+    Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words,
+};
 use crate::stats::{Contents, Counters};
 
 /// Most pages evicted one by one to make room for one record.

@@ -2,6 +2,8 @@
 //! What happens besides requests: memory made resident ahead of puts, compaction in steps of
 //! microseconds, and recompression of cold pages within its share of a CPU.
 
+pub(crate) mod cold;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -9,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use crate::arena::memory::{BLOCK_BYTES, PageRun};
-use crate::cold::{ColdConfig, ColdWorker};
-use crate::compact::{Step, Threshold};
-use crate::domain::Domain;
+use crate::arena::host::HUGE_PAGE;
+use crate::arena::page_run::PageRun;
+use crate::background::cold::{ColdConfig, ColdWorker};
 use crate::engine::Engine;
+use crate::engine::domain::Domain;
+use crate::shard::compact::{Step, Threshold};
 
 /// Records moved while a shard is locked.
 const RECORDS_PER_STEP: usize = 24;
@@ -41,7 +44,7 @@ impl Engine {
                 let full = domain.lock(shard).nodes.take_full();
                 let Some((number, mut charge)) = full else { continue };
                 // Both places are paid for as long as there are two.
-                if charge.grow(BLOCK_BYTES as u64).is_err() {
+                if charge.grow(HUGE_PAGE as u64).is_err() {
                     continue;
                 }
                 if let Ok(run) = PageRun::new_huge(self.common.faults.clone()) {
