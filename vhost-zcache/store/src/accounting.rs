@@ -2,7 +2,8 @@
 //! Who pays for which physical byte.
 //!
 //! Memory is paid for before it is taken and paid back after it is returned, so no limit is ever
-//! exceeded. A [`Charge`] is the receipt: whoever holds the memory holds it, and dropping it pays
+//! exceeded. A guest may have a [`Reservation`]: what it keeps within it, nobody can have taken.
+//! A [`Charge`] is the receipt: whoever holds the memory holds it, and dropping it pays
 //! back.
 
 use std::sync::Arc;
@@ -24,11 +25,21 @@ pub(crate) struct Budget {
     limit: AtomicU64,
     /// The part of `used` that segments of ephemeral pages hold.
     ephemeral: AtomicU64,
+    /// Of the store's budget: bytes that reservations set aside, used or not.
+    reserved: AtomicU64,
+    /// Of the store's budget: bytes kept beyond the reservation of the guest that keeps them.
+    common: AtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { used: AtomicU64::new(0), limit: AtomicU64::new(limit), ephemeral: AtomicU64::new(0) }
+        Self {
+            used: AtomicU64::new(0),
+            limit: AtomicU64::new(limit),
+            ephemeral: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            common: AtomicU64::new(0),
+        }
     }
 
     /// Bytes that eviction could give back.
@@ -42,6 +53,10 @@ impl Budget {
 
     pub(crate) fn limit(&self) -> u64 {
         self.limit.load(Relaxed)
+    }
+
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.load(Relaxed)
     }
 
     pub(crate) fn set_limit(&self, limit: u64) {
@@ -62,22 +77,80 @@ impl Budget {
     fn sub(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Relaxed);
     }
+
+    /// Adds bytes that are kept beyond a reservation, if they fit in what nobody has reserved.
+    fn try_add_common(&self, bytes: u64) -> bool {
+        let most = self.limit().saturating_sub(self.reserved());
+        let add = |common: u64| common.checked_add(bytes).filter(|total| *total <= most);
+        bytes == 0 || self.common.fetch_update(Relaxed, Relaxed, add).is_ok()
+    }
+}
+
+/// A part of the store that a guest can count on for what cannot be evicted: persistent pages, and
+/// the index. What it does not use of it, others' ephemeral pages may use, which go when it is
+/// wanted.
+#[derive(Debug)]
+pub struct Reservation {
+    store: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    pub(crate) fn new(store: &Arc<Budget>, bytes: u64) -> Self {
+        store.reserved.fetch_add(bytes, Relaxed);
+        Self { store: Arc::clone(store), bytes }
+    }
+
+    /// A reservation of nothing.
+    pub(crate) fn none(store: &Arc<Budget>) -> Self {
+        Self::new(store, 0)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.store.reserved.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 /// A guest's account with the store.
 #[derive(Debug)]
 pub(crate) struct Account {
     own: Budget,
-    store: Arc<Budget>,
+    /// Bytes that cannot be evicted.
+    kept: AtomicU64,
+    reservation: Arc<Reservation>,
 }
 
 impl Account {
-    pub(crate) fn new(limit: Option<u64>, store: Arc<Budget>) -> Self {
-        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), store }
+    pub(crate) fn new(limit: Option<u64>, reservation: Arc<Reservation>) -> Self {
+        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), kept: AtomicU64::new(0), reservation }
+    }
+
+    /// An account with a store that has no limit.
+    #[cfg(test)]
+    pub(crate) fn unlimited_store(limit: Option<u64>) -> Arc<Self> {
+        let store = Arc::new(Budget::new(u64::MAX));
+        Arc::new(Self::new(limit, Arc::new(Reservation::none(&store))))
     }
 
     pub(crate) fn own(&self) -> &Budget {
         &self.own
+    }
+
+    /// Bytes that other guests cannot keep it from having.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reservation.bytes
+    }
+
+    /// Bytes of ephemeral pages with which it is above its reservation: the first to go when others
+    /// want memory.
+    pub(crate) fn surplus(&self) -> u64 {
+        self.own.used().saturating_sub(self.reservation.bytes).min(self.own.ephemeral())
+    }
+
+    fn store(&self) -> &Budget {
+        &self.reservation.store
     }
 
     /// Whether so little is left under a limit that ephemeral pages should make do with what they
@@ -90,22 +163,78 @@ impl Account {
     }
 
     fn budgets(&self) -> [&Budget; 2] {
-        [&self.own, &self.store]
+        [&self.own, self.store()]
     }
 
-    fn charge(&self, bytes: u64) -> Result<(), Refusal> {
+    /// The part of the bytes from `kept` to `kept + bytes` that is beyond the reservation.
+    fn beyond(&self, kept: u64, bytes: u64) -> u64 {
+        let reserved = self.reservation.bytes;
+        (kept + bytes).saturating_sub(reserved) - kept.saturating_sub(reserved)
+    }
+
+    /// Keeps bytes, as far as other guests' reservations leave any.
+    ///
+    /// What is beyond the reservation is taken from the common part before `kept` says so, and given
+    /// back after: at any moment at least the sum of what all guests keep beyond is taken.
+    fn keep(&self, bytes: u64) -> bool {
+        let mut kept = self.kept.load(Relaxed);
+        loop {
+            let beyond = self.beyond(kept, bytes);
+            if !self.store().try_add_common(beyond) {
+                return false;
+            }
+            match self.kept.compare_exchange_weak(kept, kept + bytes, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => {
+                    self.store().common.fetch_sub(beyond, Relaxed);
+                    kept = now;
+                }
+            }
+        }
+    }
+
+    fn unkeep(&self, bytes: u64) {
+        let left = self.kept.fetch_sub(bytes, Relaxed) - bytes;
+        self.store().common.fetch_sub(self.beyond(left, bytes), Relaxed);
+    }
+
+    fn charge(&self, bytes: u64, purpose: Use) -> Result<(), Refusal> {
         if !self.own.try_add(bytes) {
             return Err(Refusal::GuestLimit);
         }
-        if !self.store.try_add(bytes) {
+        if !self.store().try_add(bytes) {
             self.own.sub(bytes);
             return Err(Refusal::StoreFull);
         }
-        Ok(())
+        match purpose {
+            Use::Kept if self.keep(bytes) => Ok(()),
+            Use::Kept => {
+                self.give_back(bytes);
+                Err(Refusal::Share)
+            }
+            Use::Evictable => {
+                for budget in self.budgets() {
+                    budget.ephemeral.fetch_add(bytes, Relaxed);
+                }
+                Ok(())
+            }
+        }
     }
 
-    fn credit(&self, bytes: u64) {
-        self.store.sub(bytes);
+    fn credit(&self, bytes: u64, purpose: Use) {
+        match purpose {
+            Use::Kept => self.unkeep(bytes),
+            Use::Evictable => {
+                for budget in self.budgets() {
+                    budget.ephemeral.fetch_sub(bytes, Relaxed);
+                }
+            }
+        }
+        self.give_back(bytes);
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.store().sub(bytes);
         self.own.sub(bytes);
     }
 }
@@ -142,25 +271,15 @@ impl Charge {
     }
 
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
-        self.account.charge(bytes)?;
+        self.account.charge(bytes, self.purpose)?;
         self.bytes += bytes;
-        if self.purpose == Use::Evictable {
-            for budget in self.account.budgets() {
-                budget.ephemeral.fetch_add(bytes, Relaxed);
-            }
-        }
         Ok(())
     }
 
     pub(crate) fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        if self.purpose == Use::Evictable {
-            for budget in self.account.budgets() {
-                budget.ephemeral.fetch_sub(bytes, Relaxed);
-            }
-        }
-        self.account.credit(bytes);
+        self.account.credit(bytes, self.purpose);
     }
 }
 
@@ -175,7 +294,7 @@ mod tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    use super::Budget;
+    use super::{Account, Budget, Reservation};
 
     /// Two threads that pay and pay back never exceed the limit together, and both are refused
     /// only if there really is no room.
@@ -197,6 +316,34 @@ mod tests {
             let there = thread.join().expect("the thread does not panic");
             assert!(here || there, "both were refused");
             assert_eq!(budget.used(), 0, "something is still charged");
+        });
+    }
+
+    /// Two guests that keep memory beyond their reservations never take what is reserved, and
+    /// leave nothing taken when they have given it back.
+    #[test]
+    fn a_reservation_holds_in_every_interleaving() {
+        loom::model(|| {
+            let store = std::sync::Arc::new(Budget::new(4));
+            let third = Reservation::new(&store, 2);
+            let account = |bytes| {
+                let reservation = std::sync::Arc::new(Reservation::new(&store, bytes));
+                std::sync::Arc::new(Account::new(None, reservation))
+            };
+            let accounts = [account(1), account(0)];
+            let pay = |account: &Account, store: &Budget| {
+                let kept = account.keep(1) && account.keep(1);
+                assert!(store.common.load(super::Relaxed) <= 1, "what others reserved is taken");
+                let bytes = account.kept.load(super::Relaxed);
+                account.unkeep(bytes);
+                kept
+            };
+            let (other, budget) = (accounts[1].clone(), store.clone());
+            let thread = thread::spawn(move || pay(&other, &budget));
+            pay(&accounts[0], &store);
+            thread.join().expect("the thread does not panic");
+            assert_eq!(store.common.load(super::Relaxed), 0, "something is still taken");
+            drop(third);
         });
     }
 }

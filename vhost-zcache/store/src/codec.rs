@@ -31,7 +31,7 @@ pub struct Scratch {
     out: Vec<u8>,
     /// Stored bytes on their way out of the store.
     pub(crate) stored: Box<Page>,
-    cold: Option<DCtx<'static>>,
+    cold: DCtx<'static>,
 }
 
 impl Default for Scratch {
@@ -42,13 +42,17 @@ impl Default for Scratch {
 
 impl Scratch {
     /// Makes the buffers of one thread.
+    ///
+    /// # Panics
+    /// When the host has no memory for them.
     #[must_use]
     pub fn new() -> Self {
         Self {
             table: CompressTable::small(),
             out: vec![0; get_maximum_output_size(PAGE_SIZE)],
             stored: Box::new([0; PAGE_SIZE]),
-            cold: None,
+            // Made ahead: a page whose decoder cannot be made would look damaged.
+            cold: DCtx::create(),
         }
     }
 
@@ -82,11 +86,7 @@ impl Scratch {
                 }
             }
             Codec::Zstd => {
-                if self.cold.is_none() {
-                    self.cold = DCtx::try_create();
-                }
-                let context = self.cold.as_mut().ok_or(Damaged)?;
-                if context.decompress(&mut page[..], bytes) != Ok(PAGE_SIZE) {
+                if self.cold.decompress(&mut page[..], bytes) != Ok(PAGE_SIZE) {
                     return Err(Damaged);
                 }
             }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::accounting::Reservation;
 use crate::codec::Scratch;
 use crate::engine::Engine;
 use crate::engine::guest_state::GuestState;
@@ -19,18 +20,21 @@ pub struct GuestConfig {
     /// Most physical bytes charged to the guest, index and overhead included; `None` leaves
     /// only the store's limit.
     pub memory_limit: Option<u64>,
+    /// What it can count on for its persistent pages, from
+    /// [`Store::reserve`](crate::Store::reserve).
+    pub reservation: Option<Arc<Reservation>>,
 }
 
 impl GuestConfig {
     /// A guest without a limit of its own.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), memory_limit: None }
+        Self { name: name.into(), memory_limit: None, reservation: None }
     }
 }
 
-/// One guest's access to the store. Dropping it removes everything it had; share it between
-/// threads in an `Arc`.
+/// One guest's access to the store. Dropping it removes everything it had, at once; the memory
+/// follows in the background. Share it between threads in an `Arc`.
 pub struct Guest {
     engine: Arc<Engine>,
     state: Arc<GuestState>,
@@ -44,7 +48,7 @@ impl Drop for Guest {
 
 impl Guest {
     pub(crate) fn new(engine: Arc<Engine>, config: GuestConfig) -> Self {
-        let state = engine.register(config.name, config.memory_limit);
+        let state = engine.register(config);
         Self { engine, state }
     }
 
@@ -89,7 +93,7 @@ impl Guest {
     /// Whether the guest has a pool of that number.
     #[must_use]
     pub fn has_pool(&self, pool: PoolId) -> bool {
-        self.engine.has_pool(&self.state, pool).is_ok()
+        self.state.entry(pool).is_ok()
     }
 
     /// Changes the guest's limit. A guest above its new limit gets nothing stored until it is
@@ -129,7 +133,7 @@ impl Guest {
     /// [`NoPool`] when the guest has no such pool.
     pub fn flush_range(&self, pool: PoolId, object: &ObjectId, first: u64, count: u64) -> Result<u64, NoPool> {
         let Some(more) = count.checked_sub(1) else {
-            return self.engine.has_pool(&self.state, pool).map(|()| 0);
+            return self.state.entry(pool).map(|_| 0);
         };
         self.engine.flush_range(&self.state, pool, object, first, first.saturating_add(more))
     }

@@ -42,6 +42,7 @@ mod shard;
 mod stats;
 mod store;
 
+pub use accounting::Reservation;
 pub use background::cold::ColdConfig;
 pub use codec::Scratch;
 pub use fault::Faults;

@@ -22,6 +22,9 @@ pub enum Refusal {
     /// The guest's own limit of physical bytes is reached.
     #[error("the guest's memory limit is reached")]
     GuestLimit,
+    /// What is left of the store is reserved for other guests' persistent pages.
+    #[error("the guest has its share of the store, and the rest is reserved for others")]
+    Share,
     /// The store's limit is reached and nothing more can be evicted.
     #[error("the store is full")]
     StoreFull,

@@ -22,6 +22,11 @@ pub enum PoolKind {
 }
 
 impl PoolKind {
+    /// Whether other guests may be in the pool.
+    pub(crate) fn is_shared(self) -> bool {
+        matches!(self, Self::SharedEphemeral(_))
+    }
+
     /// Whether the store may drop this pool's pages.
     #[must_use]
     pub fn is_ephemeral(self) -> bool {

@@ -16,6 +16,8 @@ use crate::shard::space::record::PageHead;
 pub struct Refusals {
     /// The guest's limit was reached.
     pub guest_limit: u64,
+    /// The guest has its share, and the rest is reserved for others.
+    pub share: u64,
     /// The store was full.
     pub store_full: u64,
     /// The host gave no memory.
@@ -27,6 +29,7 @@ impl Refusals {
     pub(crate) fn count(&mut self, reason: Refusal) {
         match reason {
             Refusal::GuestLimit => self.guest_limit += 1,
+            Refusal::Share => self.share += 1,
             Refusal::StoreFull => self.store_full += 1,
             Refusal::NoMemory => self.no_memory += 1,
         }
@@ -35,7 +38,7 @@ impl Refusals {
     /// All refusals.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.guest_limit + self.store_full + self.no_memory
+        self.guest_limit + self.share + self.store_full + self.no_memory
     }
 }
 
@@ -48,7 +51,7 @@ pub struct Counters {
     pub refused: Refusals,
     /// Gets that found their pool.
     pub gets: u64,
-    /// Gets that delivered the page.
+    /// Gets that found a page, damaged ones included.
     pub hits: u64,
     /// Gets that found a damaged page.
     pub corrupt: u64,
@@ -58,7 +61,7 @@ pub struct Counters {
     pub evicted: u64,
 }
 
-/// What is there now.
+/// What is there now. Pages that were removed many at a time count until their memory follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Contents {
     /// Pages held.
@@ -109,6 +112,7 @@ impl Counters {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.puts += other.puts;
         self.refused.guest_limit += other.refused.guest_limit;
+        self.refused.share += other.refused.share;
         self.refused.store_full += other.refused.store_full;
         self.refused.no_memory += other.refused.no_memory;
         self.gets += other.gets;
@@ -143,6 +147,8 @@ pub struct GuestStats {
     pub physical_bytes: u64,
     /// Limit of `physical_bytes`, if any.
     pub memory_limit: Option<u64>,
+    /// Bytes of persistent pages that other guests cannot keep it from having.
+    pub reserved_bytes: u64,
     /// How pages of its own ephemeral pools make room for others at the moment.
     pub eviction: EvictionPolicy,
     /// Pages that are charged to this guest, in its own and in shared pools.
@@ -161,6 +167,12 @@ pub struct StoreStats {
     pub memory_limit: u64,
     /// Of these, bytes of the index.
     pub index_bytes: u64,
+    /// Of the limit, bytes that guests can count on for their persistent pages.
+    pub reserved_bytes: u64,
+    /// Of the physical bytes, those of pools and guests that are gone, on their way to the host.
+    pub garbage_bytes: u64,
+    /// Times the background failed by a defect of the store, and was started again.
+    pub background_failures: u64,
     /// Registered guests.
     pub guests: u64,
     /// Everything held.

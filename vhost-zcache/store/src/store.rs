@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use thiserror::Error;
 
+use crate::accounting::Reservation;
 use crate::arena::header::Origin;
 use crate::arena::memory::{Arena, SEGMENT_BYTES, Segment};
 use crate::background;
-use crate::background::cold::{ColdConfig, ColdWorker};
+use crate::background::cold::ColdConfig;
+use crate::background::{Allowance, Upkeep};
 use crate::engine::Engine;
-use crate::engine::domain::{Common, Domain};
+use crate::engine::domain::Common;
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::stats::StoreStats;
@@ -105,6 +108,16 @@ fn random_seed() -> [u64; 2] {
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<Engine>,
+    /// The background, if the owner runs it.
+    manual: Option<Arc<Mutex<Upkeep>>>,
+}
+
+/// Starts the background thread, or leaves the background to the owner.
+fn start(engine: &Arc<Engine>, background: Background) -> Result<Option<Arc<Mutex<Upkeep>>>, StoreError> {
+    match background {
+        Background::Thread => background::start(engine).map(|()| None).map_err(StoreError::Thread),
+        Background::Manual => Ok(Some(Arc::new(Mutex::new(Upkeep::new(engine.cold))))),
+    }
 }
 
 impl Store {
@@ -123,12 +136,11 @@ impl Store {
             faults: config.faults,
             seed: random_seed(),
             shards: shard_count(config.shards),
+            domains: Arc::default(),
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
-        if config.background == Background::Thread {
-            background::start(&engine).map_err(StoreError::Thread)?;
-        }
-        Ok(Self { engine })
+        let manual = start(&engine, config.background)?;
+        Ok(Self { engine, manual })
     }
 
     /// Makes a store of the memory file of another one, whose process has ended or will never
@@ -152,16 +164,15 @@ impl Store {
             Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
             None => (random_seed(), shard_count(config.shards)),
         };
-        let common = Common { arena, wake: Arc::default(), faults: config.faults, seed, shards };
+        let common =
+            Common { arena, wake: Arc::default(), faults: config.faults, seed, shards, domains: Arc::default() };
         // The limit applies once everything is back.
         let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
         let (states, dropped) = engine.recover(segments, guests).map_err(|_| StoreError::Rebuild)?;
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
-        if config.background == Background::Thread {
-            background::start(&engine).map_err(StoreError::Thread)?;
-        }
-        Ok(Rebuilt { store: Self { engine }, guests, dropped_records: dropped })
+        let manual = start(&engine, config.background)?;
+        Ok(Rebuilt { store: Self { engine, manual }, guests, dropped_records: dropped })
     }
 
     /// The memory file of the arena, from which [`Store::rebuild`] makes the store again in
@@ -185,17 +196,22 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
-    /// One round of the background: makes room ahead of what grows, compacts all there is to compact,
-    /// and recompresses pages that are cold at `now`, the time since some start, until that took
-    /// `budget`. For [`Background::Manual`]; `now` must not go back.
+    /// One round of the background: gives back what is free, makes room ahead of what grows, compacts
+    /// all there is to compact, and recompresses pages that are cold at `now`, the time since some
+    /// start, until that took `budget`. For [`Background::Manual`]; `now` must not go back.
     pub fn maintain(&self, now: Duration, budget: Duration) {
-        self.engine.make_ready();
-        self.engine.compact_all();
-        self.engine.move_index();
-        self.engine.each_domain(Domain::settle);
-        if let Some(mut worker) = ColdWorker::new() {
-            self.engine.recompress(&mut worker, now, budget);
-        }
+        let Some(upkeep) = &self.manual else { return };
+        let mut upkeep = upkeep.lock();
+        while self.engine.garbage.release(None, usize::MAX) {}
+        upkeep.round(&self.engine, now, &Allowance { tidying: None, recompression: budget });
+    }
+
+    /// Sets a part of the store aside for one guest's persistent pages, until the reservation and
+    /// the guests that got it are dropped. More may be reserved than there is; then nobody gets more
+    /// than that.
+    #[must_use]
+    pub fn reserve(&self, bytes: u64) -> Arc<Reservation> {
+        Arc::new(Reservation::new(&self.engine.budget, bytes))
     }
 
     /// Checks everything that must hold between the parts of the store.

@@ -11,9 +11,14 @@ use crate::accounting::Use;
 /// Words of a segment's header.
 pub(crate) const HEADER_WORDS: usize = 6;
 /// First word of a segment in use: "zcacheS" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x03");
 
-/// What is put into a segment.
+const EVICTABLE: u32 = 1;
+const RECOVERABLE: u32 = 1 << 1;
+const NAMES: u32 = 1 << 2;
+const ROSTER: u32 = 1 << 3;
+
+/// What is put into a segment of a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// Pages, and names if the heap is small or there is no room for them elsewhere.
@@ -26,9 +31,20 @@ impl Lane {
     pub(crate) const ALL: [Self; 2] = [Self::Pages, Self::Names];
 }
 
-/// What a segment's header says besides its heap; the same for all segments of a shard.
+/// What a segment is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A heap's records.
+    Records(Use, Lane),
+    /// The list of a guest's pools: [`crate::engine::roster`].
+    Roster,
+}
+
+/// What a segment's header says besides its role; the same for all segments of a shard.
 #[derive(Clone, Copy)]
 pub(crate) struct Label {
+    /// Number of the guest.
+    pub(crate) guest: u32,
     /// Shard within the domain.
     pub(crate) shard: u16,
     /// Shards of the domain.
@@ -39,15 +55,20 @@ pub(crate) struct Label {
     pub(crate) recoverable: bool,
 }
 
-/// The words a segment of a heap starts with: magic; guest and shard; purpose, lane and number of
-/// shards; the seed of the hash; a checksum.
-pub(crate) fn header(label: Label, guest: u32, purpose: Use, lane: Lane) -> [u64; HEADER_WORDS] {
-    let evictable = u32::from(purpose == Use::Evictable);
-    let names = u32::from(lane == Lane::Names);
-    let flags = evictable | u32::from(label.recoverable) << 1 | names << 2;
+/// The words a segment starts with: magic; guest and shard; flags and number of shards; the seed
+/// of the hash; a checksum.
+pub(crate) fn header(label: Label, role: Role) -> [u64; HEADER_WORDS] {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let flags = flag(label.recoverable, RECOVERABLE)
+        | match role {
+            Role::Records(purpose, lane) => {
+                flag(purpose == Use::Evictable, EVICTABLE) | flag(lane == Lane::Names, NAMES)
+            }
+            Role::Roster => ROSTER,
+        };
     let mut words = [
         MAGIC,
-        pair(guest, u32::from(label.shard)),
+        pair(label.guest, u32::from(label.shard)),
         pair(flags, u32::from(label.shards)),
         label.seed[0],
         label.seed[1],
@@ -57,16 +78,21 @@ pub(crate) fn header(label: Label, guest: u32, purpose: Use, lane: Lane) -> [u64
     words
 }
 
+/// Writes a segment's header, its first word last. The segment's first words must be populated.
+pub(crate) fn write(segment: &mut Segment, label: Label, role: Role) {
+    let header = header(label, role);
+    segment.words_mut()[1..HEADER_WORDS].copy_from_slice(&header[1..]);
+    segment.publish(0, header[0]);
+}
+
 fn sum(words: &[u64; HEADER_WORDS]) -> u64 {
     XxHash3_64::oneshot(words[..HEADER_WORDS - 1].as_bytes())
 }
 
 /// What a segment's header says, if it is one of a segment that can be made sense of.
 pub(crate) struct Origin {
-    pub(crate) guest: u32,
-    pub(crate) purpose: Use,
-    pub(crate) lane: Lane,
     pub(crate) label: Label,
+    pub(crate) role: Role,
 }
 
 impl Origin {
@@ -80,11 +106,13 @@ impl Origin {
         let (guest, shard) = split(words[1]);
         let (flags, shards) = split(words[2]);
         let (shard, shards) = (u16::try_from(shard).ok()?, u16::try_from(shards).ok()?);
-        let recoverable = flags >> 1 & 1 == 1;
+        let has = |flag: u32| flags & flag != 0;
+        let recoverable = has(RECOVERABLE);
         let valid = recoverable && shards.is_power_of_two() && shard < shards;
-        let purpose = if flags & 1 == 1 { Use::Evictable } else { Use::Kept };
-        let lane = if flags >> 2 & 1 == 1 { Lane::Names } else { Lane::Pages };
-        let label = Label { shard, shards, seed: [words[3], words[4]], recoverable };
-        valid.then_some(Self { guest, purpose, lane, label })
+        let purpose = if has(EVICTABLE) { Use::Evictable } else { Use::Kept };
+        let lane = if has(NAMES) { Lane::Names } else { Lane::Pages };
+        let role = if has(ROSTER) { Role::Roster } else { Role::Records(purpose, lane) };
+        let label = Label { guest, shard, shards, seed: [words[3], words[4]], recoverable };
+        valid.then_some(Self { label, role })
     }
 }

@@ -24,6 +24,8 @@ const FAST: u32 = 4 * OPENED;
 pub(crate) struct Wake {
     thread: OnceLock<Thread>,
     asked: AtomicBool,
+    /// The thread sleeps until it is roused.
+    idle: AtomicBool,
 }
 
 impl Wake {
@@ -37,6 +39,33 @@ impl Wake {
         if !self.asked.swap(true, Ordering::AcqRel)
             && let Some(thread) = self.thread.get()
         {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes the thread if it sleeps because there is nothing to do.
+    pub(crate) fn rouse(&self) {
+        if self.idle.load(Ordering::SeqCst)
+            && self.idle.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Announces whether the thread will sleep for long; then what is done from now on rouses it.
+    pub(crate) fn announce_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::SeqCst);
+    }
+
+    /// Whether nobody has roused the thread since it announced that it would sleep.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::SeqCst)
+    }
+
+    /// Wakes the thread whatever it is waiting for.
+    pub(crate) fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }

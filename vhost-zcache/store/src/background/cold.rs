@@ -2,25 +2,28 @@
 //! The cold tier: pages not used for a while are stored again, smaller, by a slower codec.
 //!
 //! Time is coarse: each record keeps the epoch of its last use, a count of an eighth of the
-//! configured age. One page at a time is copied out under the shard's lock, recompressed
-//! without it, and put in place of the old record if that is still the one that was copied.
+//! configured age. One page at a time is copied out under the shard's lock, recompressed without
+//! it, and put in place of the old record if that is still the one that was copied.
+//!
+//! Domains take turns of [`SLICE`] each, and go on where they stopped. A domain that was gone
+//! through is left alone until a page of it can have become cold.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Codec, ColdEncoder, Scratch};
+use crate::codec::{ColdEncoder, Scratch};
 use crate::engine::domain::Domain;
 use crate::key::{PAGE_SIZE, Page};
-use crate::shard::Shard;
-use crate::shard::space::record::{Head, PageHead, PageName, PayloadSum};
-use crate::shard::space::{FIRST, location, slot_of};
-use crate::stats::Contents;
+use crate::shard::cold::{ColdPage, Search};
+use crate::shard::space::record::PayloadSum;
 
 /// Epochs that make up the configured age.
-const EPOCHS: u32 = 8;
+pub(crate) const EPOCHS: u32 = 8;
 /// A cold copy must be smaller than 15/16 of the page's bytes to be worth a slower get.
 const WORTH: (usize, usize) = (15, 16);
-/// Records looked at while a shard is locked.
-const LOOKED_AT: usize = 256;
+/// Time of a domain's turn.
+const SLICE: Duration = Duration::from_micros(200);
 
 /// How cold pages are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,146 +42,163 @@ impl Default for ColdConfig {
 }
 
 impl ColdConfig {
-    /// The epoch at a time since the start.
-    pub(crate) fn epoch(&self, now: Duration) -> u8 {
-        let length = (self.after / EPOCHS).max(Duration::from_millis(1));
-        ((now.as_millis() / length.as_millis()) & 0xff) as u8
+    fn epoch_length(&self) -> Duration {
+        (self.after / EPOCHS).max(Duration::from_millis(1))
+    }
+
+    /// Epochs that have passed at a time since the start.
+    fn epoch(&self, now: Duration) -> u64 {
+        u64::try_from(now.as_millis() / self.epoch_length().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When an epoch begins.
+    fn begin(&self, epoch: u64) -> Duration {
+        let epoch = u32::try_from(epoch).unwrap_or(u32::MAX);
+        self.epoch_length().saturating_mul(epoch)
     }
 }
 
-/// What recompression needs to go on where it stopped.
-pub(crate) struct ColdWorker {
+/// The part of an epoch that records keep.
+fn low_byte(epoch: u64) -> u8 {
+    (epoch & 0xff) as u8
+}
+
+/// One domain's place in the round.
+struct Turn {
+    domain: Arc<Domain>,
+    shard: usize,
+    /// The search of the shard has begun.
+    begun: bool,
+    /// The first epoch in which a page can become cold that was passed by.
+    next: Option<u64>,
+}
+
+/// Recompresses cold pages of all domains, each in its turn.
+pub(crate) struct ColdTier {
+    config: ColdConfig,
+    worker: Worker,
+    turns: VecDeque<Turn>,
+    /// By number of the domain: the epoch in which there may be a cold page. Those without one are
+    /// left out.
+    due: HashMap<u64, u64>,
+    epoch: u64,
+}
+
+impl ColdTier {
+    /// A tier that has nothing to do yet; `None` if there is no memory for its encoder.
+    pub(crate) fn new(config: ColdConfig) -> Option<Self> {
+        let worker = Worker::new()?;
+        Some(Self { config, worker, turns: VecDeque::new(), due: HashMap::new(), epoch: 0 })
+    }
+
+    /// The epoch at a time since the start, as records keep it.
+    pub(crate) fn set_time(&mut self, now: Duration) -> u8 {
+        self.epoch = self.config.epoch(now);
+        low_byte(self.epoch)
+    }
+
+    /// Notes that pages were put into a domain.
+    pub(crate) fn touch(&mut self, domain: &Domain) {
+        let cold = self.epoch + u64::from(EPOCHS);
+        self.due.entry(domain.number).and_modify(|due| *due = cold.min(*due)).or_insert(cold);
+    }
+
+    /// Time until there may be something to do, `None` if there never may.
+    pub(crate) fn rest(&self, now: Duration) -> Option<Duration> {
+        if !self.turns.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.due.values().min()?;
+        Some(self.config.begin(*due).saturating_sub(now))
+    }
+
+    /// Recompresses for about `budget`.
+    pub(crate) fn run(&mut self, domains: &[Arc<Domain>], budget: Duration) {
+        self.queue_due(domains);
+        let started = Instant::now();
+        while started.elapsed() < budget {
+            // Taken out while it is worked on: one that fails does not come again at once.
+            let Some(mut turn) = self.turns.pop_front() else { return };
+            let slice = SLICE.min(budget.saturating_sub(started.elapsed()));
+            if self.worker.run(&mut turn, self.epoch, slice) {
+                if let Some(next) = turn.next {
+                    let due = self.due.entry(turn.domain.number).or_insert(next);
+                    *due = next.min(*due);
+                }
+            } else {
+                self.turns.push_back(turn);
+            }
+        }
+    }
+
+    /// Gives a turn to every domain that may have a cold page, and forgets those that are gone.
+    fn queue_due(&mut self, domains: &[Arc<Domain>]) {
+        let epoch = self.epoch;
+        for domain in domains {
+            let running = self.turns.iter().any(|turn| turn.domain.number == domain.number);
+            let due = self.due.get(&domain.number).is_some_and(|due| *due <= epoch);
+            if due && !running {
+                self.due.remove(&domain.number);
+                self.turns.push_back(Turn { domain: Arc::clone(domain), shard: 0, begun: false, next: None });
+            }
+        }
+        if self.due.len() > domains.len() {
+            self.due.retain(|number, _| domains.iter().any(|domain| domain.number == *number));
+        }
+    }
+}
+
+/// The codecs of the cold tier.
+struct Worker {
     encoder: ColdEncoder,
     scratch: Scratch,
     page: Box<Page>,
 }
 
-/// A page that may be worth recompressing.
-struct Candidate {
-    at: u32,
-    head: PageHead,
-    name: PageName,
-}
-
-impl ColdWorker {
-    pub(crate) fn new() -> Option<Self> {
+impl Worker {
+    fn new() -> Option<Self> {
         let encoder = ColdEncoder::new()?;
         Some(Self { encoder, scratch: Scratch::new(), page: Box::new([0; PAGE_SIZE]) })
     }
 
-    /// Recompresses cold pages of a shard until it was gone through once or `budget` is used up;
-    /// returns whether the end was reached.
-    pub(crate) fn run(&mut self, domain: &Domain, shard: usize, epoch: u8, budget: Duration) -> bool {
+    /// Goes on with a domain for one slice; returns whether its end was reached.
+    fn run(&mut self, turn: &mut Turn, epoch: u64, slice: Duration) -> bool {
         let started = Instant::now();
-        while started.elapsed() < budget {
-            let mut guard = domain.lock(shard);
-            let found = guard.next_cold(epoch, &mut self.scratch.stored);
-            drop(guard);
+        while turn.shard < turn.domain.len() {
+            let mut stripe = turn.domain.lock(turn.shard);
+            if !turn.begun {
+                stripe.shard.begin_cold();
+                turn.begun = true;
+            }
+            let next = &mut turn.next;
+            let young = |age: u32| {
+                let cold = epoch + u64::from(EPOCHS - age);
+                *next = Some(next.map_or(cold, |next| cold.min(next)));
+            };
+            let found = stripe.shard.next_cold(low_byte(epoch), &mut self.scratch.stored, young);
+            drop(stripe);
             match found {
-                Search::Found(candidate) => self.recompress(domain, shard, &candidate),
+                Search::Found(page) => self.recompress(&turn.domain, turn.shard, &page),
                 Search::Paused => {}
-                Search::Done => return true,
+                Search::Done => {
+                    turn.shard += 1;
+                    turn.begun = false;
+                }
+            }
+            if started.elapsed() >= slice {
+                return turn.shard >= turn.domain.len();
             }
         }
-        false
+        true
     }
 
-    fn recompress(&mut self, domain: &Domain, shard: usize, candidate: &Candidate) {
-        let Candidate { at, head, name } = *candidate;
+    fn recompress(&mut self, domain: &Domain, shard: usize, page: &ColdPage) {
+        let ColdPage { head, name, .. } = *page;
         let stored = self.scratch.stored.get(..head.length()).unwrap_or_default();
         let intact = PayloadSum::new(stored).finish(head, name) == head.checksum()
             && self.scratch.decode(head.codec(), head.length(), &mut self.page).is_ok();
         let most = head.length() * WORTH.0 / WORTH.1;
         let smaller = if intact { self.encoder.encode(&self.page, most) } else { None };
-        domain.lock(shard).settle(at, name, smaller);
+        domain.lock(shard).shard.settle(page, smaller);
     }
-}
-
-/// Outcome of a look for cold pages.
-enum Search {
-    Found(Candidate),
-    /// Enough looked at for once.
-    Paused,
-    /// The end of the shard was reached.
-    Done,
-}
-
-impl Shard {
-    /// Finds the next page that is cold and not yet settled, and copies its stored bytes.
-    fn next_cold(&mut self, epoch: u8, out: &mut Page) -> Search {
-        if self.cold_cursor == 0 {
-            self.cold_cursor = location(0, FIRST);
-        }
-        for _ in 0..LOOKED_AT {
-            let slot = slot_of(self.cold_cursor);
-            if slot >= self.space.slots.len() {
-                self.cold_cursor = 0;
-                return Search::Done;
-            }
-            let in_use = matches!(&self.space.slots[slot], Some(slot) if !slot.draining);
-            let step = if in_use { self.space.walk(self.cold_cursor) } else { None };
-            let Some((head, next)) = step else {
-                if slot + 1 >= self.space.slots.len() {
-                    self.cold_cursor = 0;
-                    return Search::Done;
-                }
-                self.cold_cursor = location(slot + 1, FIRST);
-                continue;
-            };
-            let at = std::mem::replace(&mut self.cold_cursor, next);
-            // The last record of a segment is followed by the next segment's header.
-            if crate::shard::space::word_of(next) == 0 {
-                self.cold_cursor = next.wrapping_add(FIRST);
-            }
-            if let Head::Page(head) = head
-                && is_cold(head, epoch)
-            {
-                let name = self.space.page_name(at);
-                self.space.copy_payload(at, head, out);
-                return Search::Found(Candidate { at, head, name });
-            }
-        }
-        Search::Paused
-    }
-
-    /// Replaces a page's record by a smaller one, if it still is the page that was copied;
-    /// without a smaller one the page is marked, so that it is not tried again.
-    fn settle(&mut self, at: u32, name: PageName, smaller: Option<&[u8]>) {
-        let in_use = matches!(self.space.slots.get(slot_of(at)), Some(Some(_)));
-        let Some((Head::Page(head), _)) = in_use.then(|| self.space.walk(at)).flatten() else {
-            return;
-        };
-        if self.space.page_name(at) != name || head.is_settled() {
-            return;
-        }
-        let heap = self.space.heap_of(at);
-        let replacement = smaller.and_then(|bytes| {
-            let new = PageHead::new(Codec::Zstd, bytes.len(), head.is_linked(), head.epoch())
-                .with_frequency(head.frequency())
-                .with_main(head.is_main())
-                .with_settled();
-            let new = new.with_checksum(PayloadSum::new(bytes).finish(new, name));
-            let place = self.space.alloc(heap, new.words()).ok()?;
-            Some((new, place, bytes))
-        });
-        let Some((new, place, bytes)) = replacement else {
-            self.space.set_word(at, head.with_settled().0);
-            return;
-        };
-        self.write_page(place, new, name, bytes);
-        if head.is_linked() {
-            self.space.requeue(at, place);
-        }
-        self.point_to(name, place);
-        let pool = self.pool_of(name);
-        self.count(pool, at, head, Contents::sub);
-        self.count(pool, place, new, Contents::add);
-        self.space.free(at, head.words());
-    }
-}
-
-fn is_cold(head: PageHead, epoch: u8) -> bool {
-    let age = epoch.wrapping_sub(head.epoch());
-    let worth = matches!(head.codec(), Codec::Lz4 | Codec::Raw);
-    worth && !head.is_settled() && u32::from(age) >= EPOCHS
 }

@@ -1,127 +1,152 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What happens besides requests: memory made resident ahead of puts, compaction in steps of
-//! microseconds, and recompression of cold pages within its share of a CPU.
+//! What happens besides requests, by one thread for the whole store.
+//!
+//! A *round* does, in this order: segments made ready for heaps that grow; garbage given back;
+//! domains tidied in which something has changed ([`tidy`]); cold pages recompressed within their
+//! share of a CPU ([`cold`]). Domains take turns within each of these, so that a large guest does
+//! not keep the background from a small one. When there is nothing to do the thread sleeps until
+//! somebody changes something.
 
 pub(crate) mod cold;
+mod tidy;
 
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
+use log::error;
 
-use crate::arena::host::HUGE_PAGE;
-use crate::arena::page_run::PageRun;
-use crate::background::cold::{ColdConfig, ColdWorker};
+use self::cold::{ColdConfig, ColdTier};
+use self::tidy::Tidy;
 use crate::engine::Engine;
-use crate::engine::domain::Domain;
-use crate::shard::compact::{Step, Threshold};
 
-/// Records moved while a shard is locked.
-const RECORDS_PER_STEP: usize = 24;
-/// One round of the thread: what there is to do, then rest.
+/// Time from one round to the next while there is something to do.
 const ROUND: Duration = Duration::from_millis(20);
+/// Segments of garbage given back before anything else has its turn.
+const GARBAGE: usize = 64;
+/// Time that tidying may take of a round; the next one then begins at once.
+const TIDYING: Duration = Duration::from_millis(100);
+/// Longest sleep, after which the thread looks whether the store is still there.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Rest after a failure; it doubles with each that follows, as far as `MOST_REST`.
+const LEAST_REST: Duration = Duration::from_millis(100);
+const MOST_REST: Duration = Duration::from_secs(30);
 
-impl Engine {
-    /// Compacts until no shard is worth it.
-    pub(crate) fn compact_all(&self) {
-        self.each_domain(|domain| {
-            for shard in 0..domain.len() {
-                compact_shard(domain, shard);
-            }
-        });
-    }
-
-    /// Puts what has become large of the index on huge pages, which saves each operation half of what it waits for
-    /// addresses to be translated.
-    ///
-    /// The kernel could do that by itself (`MADV_COLLAPSE`), but has everybody wait meanwhile who uses the memory,
-    /// 5 ms on a virtual machine. Here it takes copying 2 MiB under the lock of a shard.
-    pub(crate) fn move_index(&self) {
-        self.each_domain(|domain| {
-            for shard in 0..domain.len() {
-                let full = domain.lock(shard).nodes.take_full();
-                let Some((number, mut charge)) = full else { continue };
-                // Both places are paid for as long as there are two.
-                if charge.grow(HUGE_PAGE as u64).is_err() {
-                    continue;
-                }
-                if let Ok(run) = PageRun::new_huge(self.common.faults.clone()) {
-                    let old = domain.lock(shard).nodes.move_run(number, run);
-                    drop(old);
-                }
-            }
-        });
-    }
-
-    /// Makes segments ready for heaps that asked for it.
-    pub(crate) fn make_ready(&self) {
-        if self.common.wake.asked() {
-            self.each_domain(|domain| domain.make_ready(&self.common.arena));
-        }
-    }
-
-    /// Recompresses pages that are cold at `now`, for at most `budget`.
-    pub(crate) fn recompress(&self, worker: &mut ColdWorker, now: Duration, mut budget: Duration) {
-        let Some(config) = self.cold else { return };
-        let epoch = config.epoch(now);
-        self.epoch.store(epoch, Relaxed);
-        self.each_domain(|domain| {
-            for shard in 0..domain.len() {
-                let started = Instant::now();
-                worker.run(domain, shard, epoch, budget);
-                budget = budget.saturating_sub(started.elapsed());
-            }
-        });
-    }
+/// What a round may take.
+pub(crate) struct Allowance {
+    /// Until when domains are tidied, `None` for as long as there is something to tidy.
+    pub(crate) tidying: Option<Duration>,
+    pub(crate) recompression: Duration,
 }
 
-fn compact_shard(domain: &Domain, shard: usize) {
-    loop {
-        let mut locked = domain.lock(shard);
-        let step = locked.compact_step(Threshold::BACKGROUND, RECORDS_PER_STEP);
-        // To who waits, if anybody does; otherwise this thread, which is not asleep, would have it again first,
-        // for many steps.
-        MutexGuard::unlock_fair(locked);
-        match step {
-            Step::Idle => return,
-            Step::More => {}
-            // The segment is given back here, without the lock.
-            Step::Freed(slot) => drop(slot),
-        }
-    }
+/// Where the background goes on. It outlives a failure of a round, and does not go back to what the
+/// round failed at.
+pub(crate) struct Upkeep {
+    tidy: Tidy,
+    cold: Option<ColdTier>,
 }
 
-/// Time of a round that recompression may take.
-fn share(config: ColdConfig) -> Duration {
-    ROUND * config.cpu_percent.min(100) / 100
+impl Upkeep {
+    pub(crate) fn new(cold: Option<ColdConfig>) -> Self {
+        Self { tidy: Tidy::default(), cold: cold.and_then(ColdTier::new) }
+    }
+
+    /// One round at `now`, the time since some start; returns how long it may be to the next, `None`
+    /// if nothing is left to do before somebody changes something.
+    pub(crate) fn round(&mut self, engine: &Engine, now: Duration, allowance: &Allowance) -> Option<Duration> {
+        engine.common.faults.check_background();
+        engine.make_ready();
+        let garbage = engine.garbage.release(None, GARBAGE);
+        let domains = engine.registry.domains();
+        if let Some(cold) = &mut self.cold {
+            engine.epoch.store(cold.set_time(now), Relaxed);
+        }
+        for domain in &domains {
+            if domain.take_touched() {
+                self.tidy.add(domain);
+                if let Some(cold) = &mut self.cold {
+                    cold.touch(domain);
+                }
+            }
+        }
+        let tidied = self.tidy.run(engine, allowance.tidying);
+        let settling = domains.iter().filter(|domain| domain.settle()).count() > 0;
+        let rest = self.cold.as_mut().and_then(|cold| {
+            cold.run(&domains, allowance.recompression);
+            cold.rest(now)
+        });
+        if !tidied || garbage {
+            return Some(Duration::ZERO);
+        }
+        if settling { Some(ROUND) } else { rest.map(|rest| rest.max(ROUND)) }
+    }
 }
 
 /// Starts the thread, which ends when the engine does.
 pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
-    let started = Instant::now();
-    let mut worker = ColdWorker::new();
     let wake = Arc::clone(&engine.common.wake);
+    let mut upkeep = Upkeep::new(engine.cold);
     let engine = Arc::downgrade(engine);
     let thread = thread::Builder::new().name("zcache-store".into()).spawn(move || {
-        let mut next_round = Instant::now();
-        while let Some(engine) = engine.upgrade() {
-            if Instant::now() >= next_round {
-                engine.compact_all();
-                engine.move_index();
-                engine.each_domain(Domain::settle);
-                if let (Some(worker), Some(config)) = (&mut worker, engine.cold) {
-                    engine.recompress(worker, started.elapsed(), share(config));
-                }
-                next_round = Instant::now() + ROUND;
-            }
-            engine.make_ready();
+        let started = Instant::now();
+        let mut rest = LEAST_REST;
+        while let Err(failure) = panic::catch_unwind(AssertUnwindSafe(|| run(&engine, &mut upkeep, started))) {
+            let Some(engine) = engine.upgrade() else { return };
+            engine.background_failures.fetch_add(1, Relaxed);
+            error!("The background of the store failed and is started again in {rest:?}: {}", reason(&*failure));
             drop(engine);
-            // Until then, or until a heap asks for segments.
-            thread::park_timeout(next_round.saturating_duration_since(Instant::now()));
+            thread::sleep(rest);
+            rest = (rest * 2).min(MOST_REST);
         }
     })?;
     wake.set_thread(thread.thread().clone());
     Ok(())
+}
+
+/// What a panic says.
+fn reason(failure: &(dyn std::any::Any + Send)) -> &str {
+    let text = failure.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| failure.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+fn run(engine: &Weak<Engine>, upkeep: &mut Upkeep, started: Instant) {
+    let mut next_round = Instant::now();
+    let mut idle = false;
+    while let Some(engine) = engine.upgrade() {
+        let wake = &engine.common.wake;
+        let roused = idle && !wake.is_idle();
+        if roused || Instant::now() >= next_round {
+            let cpu_percent = engine.cold.map_or(0, |cold| cold.cpu_percent.min(100));
+            let allowance = Allowance { tidying: Some(TIDYING), recompression: ROUND * cpu_percent / 100 };
+            let rest = upkeep.round(&engine, started.elapsed(), &allowance);
+            next_round = Instant::now() + rest.unwrap_or(Duration::MAX).min(LONGEST);
+            idle = rest.is_none_or(|rest| rest > ROUND);
+            wake.announce_idle(idle);
+            // What was done before the announcement roused nobody.
+            if idle && engine.has_work() {
+                next_round = Instant::now() + ROUND;
+            }
+        }
+        engine.make_ready();
+        drop(engine);
+        thread::park_timeout(next_round.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Engine {
+    /// Makes segments ready for heaps that asked for it.
+    fn make_ready(&self) {
+        if self.common.wake.asked() {
+            for domain in self.registry.domains() {
+                domain.make_ready(&self.common.arena);
+            }
+        }
+    }
+
+    /// Whether there is anything for the background that it may not have seen.
+    fn has_work(&self) -> bool {
+        !self.garbage.is_empty() || self.registry.domains().iter().any(|domain| domain.is_touched())
+    }
 }

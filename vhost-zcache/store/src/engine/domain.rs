@@ -3,11 +3,15 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
+use super::names::Names;
 use crate::accounting::{Account, Use};
 use crate::arena::header::Label;
 use crate::arena::memory::Arena;
@@ -15,25 +19,23 @@ use crate::arena::prefetch::Tail;
 use crate::arena::ready::{Ready, Wake};
 use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
-use crate::key::{ObjectId, PoolId};
-use crate::op::Refusal;
+use crate::key::ObjectId;
+use crate::shard::Shard;
 use crate::shard::evict::Policy;
 use crate::shard::evict::duel::Duel;
 use crate::shard::evict::learn::Learned;
-use crate::shard::space::{Slot, Space};
-use crate::shard::{PoolRef, PoolShard, Shard};
-use crate::stats::{Contents, Counters};
+use crate::shard::retire::Detached;
+use crate::shard::space::Space;
+use crate::stats::Contents;
 
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
 /// swap device is served in parallel while a small file stays in one shard.
 const STRIPE_BITS: u32 = 6;
 /// Rounds of the background without growth after which the room ahead of the tails is given back.
 const QUIET_ROUNDS: u8 = 10;
-/// Then, room of less than one part in this many of its heap stays: giving back a part of a huge page makes
-/// small ones of the rest.
+/// Then, room of less than one part in this many of its heap stays: giving back a part of a huge
+/// page makes small ones of the rest.
 const QUIET_PARTS: u64 = 64;
-/// Pages removed before other requests get their turn.
-const BATCH: u64 = 512;
 
 /// What all shards of a store have in common.
 #[derive(Clone)]
@@ -45,35 +47,50 @@ pub(crate) struct Common {
     pub(crate) seed: [u64; 2],
     /// Shards per domain, a power of two.
     pub(crate) shards: usize,
+    /// Domains made so far.
+    pub(crate) domains: Arc<AtomicU64>,
 }
 
 impl Common {
-    pub(crate) fn label(&self, shard: usize, recoverable: bool) -> Label {
+    /// The label of a guest's segments in a shard.
+    pub(crate) fn label(&self, guest: u32, shard: usize, recoverable: bool) -> Label {
         // At most 256, see `StoreConfig::shards`.
         let number = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
-        Label { shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
+        Label { guest, shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
     }
 
     fn shard(&self, number: usize, recoverable: bool, ready: &Arc<Ready>, tail: &Arc<Tail>) -> Shard {
-        let label = self.label(number, recoverable);
+        // Who owns a segment is known when it is opened.
+        let label = self.label(0, number, recoverable);
         let space = Space::new(Arc::clone(&self.arena), label, Arc::clone(ready), Arc::clone(tail));
         Shard::new(space, self.faults.clone())
     }
 }
 
-/// A shard and what may be looked at without its lock. Aligned so that no two shards are on one pair
-/// of cache lines, which processors fetch together.
+/// What one lock protects: a shard, and what pool numbers stand for in it.
+pub(crate) struct Stripe {
+    pub(crate) names: Names,
+    pub(crate) shard: Shard,
+}
+
+/// A shard and what may be looked at without its lock. Aligned so that no two shards are on one
+/// pair of cache lines, which processors fetch together.
 #[repr(align(128))]
 struct Locked {
-    shard: Mutex<Shard>,
+    stripe: Mutex<Stripe>,
     tail: Arc<Tail>,
 }
 
 /// Shards of one guest's own pools, or of one shared pool.
 pub(crate) struct Domain {
+    /// Tells it from all other domains of the store; later ones have larger numbers.
+    pub(crate) number: u64,
     shards: Box<[Locked]>,
     seed: [u64; 2],
-    ready: Arc<Ready>,
+    pub(crate) ready: Arc<Ready>,
+    wake: Arc<Wake>,
+    /// Something was changed since the background has looked.
+    touched: AtomicBool,
     /// Rounds since it last grew; from `QUIET_ROUNDS` on there is no room ahead.
     quiet: AtomicU8,
 }
@@ -83,20 +100,19 @@ impl Domain {
         let ready = Arc::new(Ready::new(Arc::clone(&common.wake)));
         let shard = |number| {
             let tail = Arc::default();
-            Locked { shard: Mutex::new(common.shard(number, recoverable, &ready, &tail)), tail }
+            let shard = common.shard(number, recoverable, &ready, &tail);
+            Locked { stripe: Mutex::new(Stripe { names: Names::default(), shard }), tail }
         };
         let shards = (0..common.shards).map(shard).collect();
-        Self { shards, seed: common.seed, ready, quiet: AtomicU8::new(QUIET_ROUNDS) }
-    }
-
-    /// Drops everything in all shards.
-    pub(crate) fn clear(&self, common: &Common) {
-        for number in 0..self.len() {
-            let empty = common.shard(number, true, &self.ready, &self.shards[number].tail);
-            let old = std::mem::replace(&mut *self.lock(number), empty);
-            drop(old);
+        Self {
+            number: common.domains.fetch_add(1, Relaxed),
+            shards,
+            seed: common.seed,
+            ready,
+            wake: Arc::clone(&common.wake),
+            touched: AtomicBool::new(false),
+            quiet: AtomicU8::new(QUIET_ROUNDS),
         }
-        self.ready.remove(|_| true);
     }
 
     /// Hash of an object of a pool.
@@ -126,17 +142,36 @@ impl Domain {
         self.shards.len()
     }
 
-    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Stripe> {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
-        self.shards[shard].shard.lock()
+        self.shards[shard].stripe.lock()
     }
 
-    /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory
-    /// the kernel has just cleared is in no cache of this processor, and the shard's lock could not be
-    /// released before it has come. What a smaller page leaves of it is there for the next.
+    /// Asks for the memory that a page put into a shard will be written to, if its heap grows.
+    /// Memory the kernel has just cleared is in no cache of this processor, and the shard's lock
+    /// could not be released before it has come. What a smaller page leaves of it is there for the
+    /// next.
     pub(crate) fn prefetch_tail(&self, shard: usize) {
         self.shards[shard].tail.prefetch(RAW_ABOVE / size_of::<u64>());
+    }
+
+    /// Notes that something was changed, for the background to look after.
+    pub(crate) fn touch(&self) {
+        if !self.touched.load(Relaxed) {
+            self.touched.store(true, SeqCst);
+            self.wake.rouse();
+        }
+    }
+
+    /// Whether something was changed since `take_touched`.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.load(SeqCst)
+    }
+
+    /// Whether something was changed since the last call.
+    pub(crate) fn take_touched(&self) -> bool {
+        self.touched.load(Relaxed) && self.touched.swap(false, Relaxed)
     }
 
     /// Makes segments ready for heaps that grow.
@@ -144,21 +179,24 @@ impl Domain {
         self.ready.make(arena);
     }
 
-    /// Called once a round: gives the room back when the heaps have stopped growing.
-    pub(crate) fn settle(&self) {
+    /// Called once a round: gives the room back when the heaps have stopped growing. Returns whether
+    /// there is some that is not given back yet.
+    pub(crate) fn settle(&self) -> bool {
         if self.ready.grew() {
             self.quiet.store(0, Relaxed);
         }
         let quiet = self.quiet.load(Relaxed);
-        if quiet < QUIET_ROUNDS {
-            self.quiet.store(quiet + 1, Relaxed);
-            if quiet + 1 == QUIET_ROUNDS {
-                self.ready.trim(usize::MAX);
-                for mut shard in self.each() {
-                    shard.space.trim_ahead(QUIET_PARTS);
-                }
+        if quiet >= QUIET_ROUNDS {
+            return false;
+        }
+        self.quiet.store(quiet + 1, Relaxed);
+        if quiet + 1 == QUIET_ROUNDS {
+            self.ready.trim(usize::MAX);
+            for mut stripe in self.each() {
+                stripe.shard.space.trim_ahead(QUIET_PARTS);
             }
         }
+        true
     }
 
     /// Checks what no shard knows.
@@ -167,182 +205,48 @@ impl Domain {
         self.ready.check()
     }
 
-    /// Gives back some of what is resident and not used yet, for a put that waits for it: a ready segment of each heap,
-    /// or the room behind the tails of one shard. Returns whether there was any.
+    /// Gives back some of what is resident and not used yet, for a put that waits for it: a ready
+    /// segment of each heap, or the room behind the tails of one shard. Returns whether there was
+    /// any.
     pub(crate) fn trim_ahead(&self) -> bool {
-        self.ready.trim(1) || self.each().any(|mut shard| shard.space.trim_ahead(u64::MAX))
+        self.ready.trim(1) || self.each().any(|mut stripe| stripe.shard.space.trim_ahead(u64::MAX))
     }
 
     /// One shard after the other.
-    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Stripe>> {
         (0..self.shards.len()).map(|shard| self.lock(shard))
     }
 
     /// Adds a heap to all shards; it has the same number in each.
     pub(crate) fn add_heap(&self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
         let duel = (purpose == Use::Evictable).then(|| Arc::new(Duel::new(Arc::clone(account), self.len())));
-        let heap =
-            self.each().map(|mut shard| shard.add_heap(account, purpose, guest, duel.as_ref())).max().unwrap_or(0);
+        let add = |mut stripe: MutexGuard<'_, Stripe>| stripe.shard.add_heap(account, purpose, guest, duel.as_ref());
+        let heap = self.each().map(add).max().unwrap_or(0);
         self.ready.add(heap, Arc::clone(account), purpose);
         heap
     }
 
-    /// Adds a pool to all shards under the same number.
-    pub(crate) fn add_pool(&self, pool: usize, id: u32) {
-        for mut shard in self.each() {
-            shard.add_pool(pool, id);
-        }
-    }
-
-    /// Lets all shards know what a guest's pool number stands for.
-    pub(crate) fn name_pool(&self, id: PoolId, reference: &PoolRef) {
-        for mut shard in self.each() {
-            if let Err(at) = shard.names.binary_search_by_key(&id, |(id, _)| *id) {
-                shard.names.insert(at, (id, reference.clone()));
-            }
-        }
-    }
-
-    /// Removes all pages of a pool, letting others in between; returns how many there were.
-    pub(crate) fn clear_pool(&self, pool: usize, count: impl Fn(&mut PoolShard, u64)) -> u64 {
-        let mut total = 0;
-        for shard in 0..self.len() {
-            loop {
-                let mut guard = self.lock(shard);
-                let removed = guard.remove_some(pool, BATCH);
-                if let Some(Some(pool)) = guard.pools.get_mut(pool) {
-                    count(pool, removed);
-                }
-                if removed < BATCH {
-                    total += removed;
-                    break;
-                }
-                total += removed;
-            }
-        }
-        total
-    }
-
-    /// Contents and counters of a pool.
-    pub(crate) fn pool_stats(&self, pool: usize) -> (Contents, Counters) {
-        let mut contents = Contents::default();
-        let mut counters = Counters::default();
-        for shard in self.each() {
-            if let Some(Some(pool)) = shard.pools.get(pool) {
-                contents.merge(&pool.contents);
-                counters.merge(&pool.counters);
-            }
-        }
-        (contents, counters)
+    /// Takes everything away that is in the shards.
+    pub(crate) fn detach(&self) -> Vec<Detached> {
+        self.ready.remove(|_| true);
+        self.each().map(|mut stripe| stripe.shard.detach()).collect()
     }
 
     /// How pages of an evictable heap are chosen to make room.
     pub(crate) fn policy(&self, heap: usize) -> Policy {
-        let shard = self.lock(0);
-        let learned = shard.learned.get(heap).and_then(Option::as_ref);
+        let stripe = self.lock(0);
+        let learned = stripe.shard.learned.get(heap).and_then(Option::as_ref);
         learned.map_or_else(Policy::default, Learned::policy)
     }
 
     /// Contents of a heap.
     pub(crate) fn heap_contents(&self, heap: usize) -> Contents {
         let mut contents = Contents::default();
-        for shard in self.each() {
-            if let Some(Some(heap)) = shard.space.heaps.get(heap) {
+        for stripe in self.each() {
+            if let Some(Some(heap)) = stripe.shard.space.heaps.get(heap) {
                 contents.merge(&heap.contents);
             }
         }
         contents
-    }
-}
-
-/// A shared pool. It is pool 0 of its own domain; each member's pages are in the member's heap.
-pub(crate) struct Shared {
-    pub(crate) domain: Domain,
-    pub(crate) uuid: [u8; 16],
-    members: Mutex<Vec<Member>>,
-}
-
-struct Member {
-    guest: u32,
-    heap: usize,
-}
-
-impl Shared {
-    pub(crate) fn new(common: &Common, uuid: [u8; 16]) -> Self {
-        let domain = Domain::new(common, false);
-        domain.add_pool(0, 0);
-        Self { domain, uuid, members: Mutex::new(Vec::new()) }
-    }
-
-    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
-        self.members.lock()
-    }
-
-    /// Lets a guest in that is not a member yet, and returns the heap of its pages.
-    pub(crate) fn join(&self, guest: u32, account: &Arc<Account>) -> usize {
-        let mut members = self.members();
-        let heap = self.domain.add_heap(account, Use::Evictable, guest);
-        members.push(Member { guest, heap });
-        heap
-    }
-
-    /// Contents of a member's heap.
-    pub(crate) fn contents_of(&self, guest: u32) -> Contents {
-        let members = self.members();
-        let member = members.iter().find(|member| member.guest == guest);
-        member.map_or_else(Contents::default, |member| self.domain.heap_contents(member.heap))
-    }
-
-    /// Lets a guest out; returns how many of its pages went, and whether nobody is left.
-    pub(crate) fn leave(&self, guest: u32) -> (u64, bool) {
-        let mut members = self.members();
-        let Some(at) = members.iter().position(|member| member.guest == guest) else {
-            return (0, members.is_empty());
-        };
-        let heap = members.swap_remove(at).heap;
-        let heir = members.first().map(|member| member.heap);
-        let mut pages = 0;
-        for mut shard in self.domain.each() {
-            pages += shard.space.heap(heap).contents.pages;
-            let returned = shard.remove_heap(heap, heir);
-            drop(shard);
-            drop(returned);
-        }
-        self.domain.ready.remove(|other| other == heap);
-        (pages, members.is_empty())
-    }
-}
-
-impl Shard {
-    /// Removes a member's heap: its pages go, names of objects that others have pages of move to
-    /// `heir`, who also takes over what the leaver pays for in the index.
-    fn remove_heap(&mut self, heap: usize, heir: Option<usize>) -> Vec<Slot> {
-        let slots: Vec<usize> = (0..self.space.slots.len())
-            .filter(|slot| matches!(&self.space.slots[*slot], Some(slot) if slot.heap == heap))
-            .collect();
-        for slot in &slots {
-            if !self.space.slot(*slot).draining {
-                self.space.start_draining(*slot);
-            }
-            self.evict_pages(*slot);
-        }
-        let mut returned = Vec::new();
-        for slot in slots {
-            // What is left are names of objects of which other members have pages.
-            if let Some(heir) = heir {
-                self.move_names(slot, heir);
-            }
-            returned.extend(self.space.release(slot));
-        }
-        if let Some(heir) = heir
-            && self.nodes.inherit(heap, heir) != Ok(())
-        {
-            // The heir cannot pay: the pool is ephemeral, so it loses its pages here.
-            self.remove_some(0, u64::MAX);
-            let _: Result<(), Refusal> = self.nodes.inherit(heap, heir);
-        }
-        self.space.heaps[heap] = None;
-        self.learned[heap] = None;
-        returned
     }
 }

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the store keeps for one guest, and what the guest's keys stand for.
+//! What the store keeps for one guest, and the way from the guest's keys to shards.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::domain::{Domain, Stripe};
+use super::names::PoolRef;
+use super::roster::Roster;
+use super::shared::{self, Shared};
 use crate::accounting::{Account, Charge};
-use crate::engine::domain::{Domain, Shared};
 use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
-use crate::shard::{PageKey, PoolRef, Shard};
+use crate::shard::space::record::Life;
+use crate::shard::{PageKey, Shard};
 
 /// A guest's pool, as the guest knows it.
 #[derive(Clone)]
 pub(crate) enum Entry {
-    Own { slot: usize, kind: PoolKind },
+    Own { kind: PoolKind, life: Life },
     Shared(Arc<Shared>),
 }
 
@@ -26,10 +30,33 @@ impl Entry {
     }
 }
 
-/// A guest's pools, and what their bookkeeping costs.
+/// A guest's pools. Whoever creates, flushes or destroys one holds the lock, for a time that does
+/// not depend on how many pages there are.
 pub(crate) struct Pools {
     pub(crate) entries: BTreeMap<PoolId, Entry>,
+    /// Made with the first private pool.
+    pub(crate) roster: Option<Roster>,
+    /// The life that began last.
+    life: Life,
+    /// What bookkeeping costs.
     pub(crate) base: Charge,
+}
+
+impl Pools {
+    pub(crate) fn new(base: Charge) -> Self {
+        Self { entries: BTreeMap::new(), roster: None, life: Life::default(), base }
+    }
+
+    /// A life that no pool of the guest has had.
+    pub(crate) fn new_life(&mut self) -> Life {
+        self.life = self.life.next();
+        self.life
+    }
+
+    /// Notes a life of an earlier process.
+    pub(crate) fn note_life(&mut self, life: Life) {
+        self.life = self.life.max(life);
+    }
 }
 
 /// A guest's key and where in the guest's own domain it belongs.
@@ -47,13 +74,30 @@ impl Spot<'_> {
     }
 }
 
+/// Whether a request leaves the background something to look after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It only reads.
+    Read,
+    /// It adds or removes pages.
+    Change,
+}
+
+impl Access {
+    fn end(self, domain: &Domain) {
+        if self == Self::Change {
+            domain.touch();
+        }
+    }
+}
+
 pub(crate) struct GuestState {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) account: Arc<Account>,
     pub(crate) pools: Mutex<Pools>,
     /// Made with the first pool.
-    pub(crate) domain: OnceLock<Domain>,
+    pub(crate) domain: OnceLock<Arc<Domain>>,
 }
 
 impl GuestState {
@@ -62,7 +106,7 @@ impl GuestState {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn domain(&self) -> Result<&Domain, NoPool> {
+    pub(crate) fn domain(&self) -> Result<&Arc<Domain>, NoPool> {
         self.domain.get().ok_or(NoPool)
     }
 
@@ -78,7 +122,7 @@ impl GuestState {
     }
 
     pub(crate) fn spot<'a>(&'a self, key: &'a Key) -> Result<Spot<'a>, NoPool> {
-        let domain = self.domain()?;
+        let domain: &Domain = self.domain()?;
         let hash = domain.hash(key.pool.0, &key.object);
         Ok(Spot { key, domain, hash, shard: domain.shard_of(hash, key.index) })
     }
@@ -87,50 +131,56 @@ impl GuestState {
     pub(crate) fn at_page<R>(
         &self,
         key: &Key,
+        access: Access,
         work: impl FnOnce(&mut Shard, usize, &PageKey) -> R,
     ) -> Result<R, NoPool> {
-        self.at_spot(&self.spot(key)?, work)
+        self.at_spot(&self.spot(key)?, access, work)
     }
 
     /// `at_page`, for those who looked for the spot before.
     pub(crate) fn at_spot<R>(
         &self,
         spot: &Spot,
+        access: Access,
         work: impl FnOnce(&mut Shard, usize, &PageKey) -> R,
     ) -> Result<R, NoPool> {
         let Spot { key, domain, hash, shard } = *spot;
-        let mut shard = domain.lock(shard);
-        let (shared, heap) = match shard.resolve(key.pool).ok_or(NoPool)? {
+        let mut stripe = domain.lock(shard);
+        let (shared, heap) = match stripe.names.resolve(key.pool).ok_or(NoPool)? {
             PoolRef::Own { pool, heap } => {
                 let (pool, heap) = (*pool, *heap);
                 let key = PageKey { pool, hash, object: &key.object, index: key.index };
-                return Ok(work(&mut shard, heap, &key));
+                let done = work(&mut stripe.shard, heap, &key);
+                drop(stripe);
+                access.end(domain);
+                return Ok(done);
             }
             PoolRef::Shared { pool, heap } => (Arc::clone(pool), *heap),
         };
-        drop(shard);
+        drop(stripe);
         let domain = &shared.domain;
-        let hash = domain.hash(0, &key.object);
-        let mut shard = domain.lock(domain.shard_of(hash, key.index));
-        self.check_member(&shard, heap)?;
-        let key = PageKey { pool: 0, hash, object: &key.object, index: key.index };
-        Ok(work(&mut shard, heap, &key))
+        let hash = domain.hash(shared::POOL.0, &key.object);
+        let mut stripe = domain.lock(domain.shard_of(hash, key.index));
+        let pool = self.member_pool(&stripe, heap)?;
+        let key = PageKey { pool, hash, object: &key.object, index: key.index };
+        let done = work(&mut stripe.shard, heap, &key);
+        drop(stripe);
+        access.end(domain);
+        Ok(done)
     }
 
-    /// Whether the guest is still a member of a shared pool where it had that heap.
-    pub(crate) fn check_member(&self, shard: &Shard, heap: usize) -> Result<(), NoPool> {
-        match shard.space.heaps.get(heap) {
-            Some(Some(heap)) if heap.guest == self.number => Ok(()),
+    /// The number of a shared pool in a shard, if the guest is still a member with that heap.
+    fn member_pool(&self, stripe: &Stripe, heap: usize) -> Result<usize, NoPool> {
+        let heap = stripe.shard.space.heaps.get(heap).and_then(Option::as_ref);
+        let member = heap.is_some_and(|heap| heap.guest == self.number && !heap.leaving);
+        match stripe.names.resolve(shared::POOL) {
+            Some(PoolRef::Own { pool, .. }) if member => Ok(*pool),
             _ => Err(NoPool),
         }
     }
 
-    /// Does something with the domain and slot a pool number stands for.
-    pub(crate) fn at_pool<R>(&self, pool: PoolId, work: impl FnOnce(&Domain, usize, u32) -> R) -> Result<R, NoPool> {
-        let entry = self.pools().entries.get(&pool).cloned().ok_or(NoPool)?;
-        match entry {
-            Entry::Own { slot, .. } => Ok(work(self.domain()?, slot, pool.0)),
-            Entry::Shared(shared) => Ok(work(&shared.domain, 0, 0)),
-        }
+    /// The guest's pool of that number as it is now.
+    pub(crate) fn entry(&self, pool: PoolId) -> Result<Entry, NoPool> {
+        self.pools().entries.get(&pool).cloned().ok_or(NoPool)
     }
 }

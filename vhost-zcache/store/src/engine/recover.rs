@@ -3,72 +3,96 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use super::guest_state::{Entry, GuestState};
+use super::pools::add_own;
+use super::roster::{self, Roster};
+use super::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::accounting::Use;
-use crate::arena::header::{Lane, Origin};
+use crate::arena::header::{Lane, Origin, Role};
 use crate::arena::memory::Segment;
-use crate::engine::guest_state::{Entry, GuestState};
-use crate::engine::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::guest::GuestConfig;
-use crate::key::{ObjectId, PoolId};
+use crate::key::ObjectId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
-use crate::shard::PoolRef;
-use crate::shard::recover::FoundPools;
+use crate::shard::recover::Alive;
+
+/// One guest's segments.
+#[derive(Default)]
+struct Found {
+    roster: Option<Segment>,
+    /// By shard.
+    records: BTreeMap<usize, Vec<(usize, Lane, Segment)>>,
+}
 
 impl Engine {
-    /// Makes the guests of an earlier process's arena again, from the arena alone.
+    /// Makes the guests of an earlier process's arena again, from the arena alone. Returns them and
+    /// how many records were dropped.
     pub(crate) fn recover(
         &self,
         segments: Vec<(Origin, Segment)>,
         mut config: impl FnMut(u32) -> GuestConfig,
     ) -> Result<(Vec<Arc<GuestState>>, u64), Refusal> {
-        let mut found: BTreeMap<u32, Vec<(Origin, Segment)>> = BTreeMap::new();
-        for (origin, segment) in segments {
-            if origin.label.seed == self.common.seed && usize::from(origin.label.shards) == self.common.shards {
-                found.entry(origin.guest).or_default().push((origin, segment));
+        let mut found: BTreeMap<u32, Found> = BTreeMap::new();
+        for (Origin { label, role }, segment) in segments {
+            if label.seed != self.common.seed || usize::from(label.shards) != self.common.shards {
+                continue;
+            }
+            let guest = found.entry(label.guest).or_default();
+            match role {
+                Role::Roster => guest.roster = Some(segment),
+                Role::Records(purpose, lane) => {
+                    let heap = if purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
+                    guest.records.entry(usize::from(label.shard)).or_default().push((heap, lane, segment));
+                }
             }
         }
         let mut guests = Vec::new();
         let mut dropped = 0;
-        for (number, segments) in found {
+        for (number, found) in found {
+            // A guest without a roster had left, and only its memory had not been given back.
+            let Some(roster) = found.roster else { continue };
             let config = config(number);
+            let limit = config.memory_limit;
             // Its limit applies once everything is back.
-            let guest = self.guest_state(number, config.name, None);
-            dropped += self.recover_guest(&guest, segments)?;
-            self.next_guest.fetch_max(number.saturating_add(1), Relaxed);
-            self.guest_count.fetch_add(1, Relaxed);
-            self.guests_map().insert(number, Arc::clone(&guest));
-            self.set_guest_limit(&guest, config.memory_limit);
+            let guest = self.guest_state(number, GuestConfig { memory_limit: None, ..config });
+            dropped += self.recover_guest(&guest, roster, found.records)?;
+            self.registry.add(&guest);
+            self.set_guest_limit(&guest, limit);
             guests.push(guest);
         }
         Ok((guests, dropped))
     }
 
-    fn recover_guest(&self, guest: &GuestState, segments: Vec<(Origin, Segment)>) -> Result<u64, Refusal> {
-        guest.pools().base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
-        let domain = guest.domain.get_or_init(|| self.own_domain(guest));
-        let mut by_shard: BTreeMap<usize, Vec<(usize, Lane, Segment)>> = BTreeMap::new();
-        for (origin, segment) in segments {
-            let heap = if origin.purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
-            by_shard.entry(usize::from(origin.label.shard)).or_default().push((heap, origin.lane, segment));
-        }
-        let mut pools = FoundPools::new();
-        let mut dropped = 0;
-        let hash = |pool, object: &ObjectId| domain.hash(pool, object);
-        for (number, segments) in by_shard {
-            dropped += domain.lock(number).recover(segments, &hash, &mut pools)?;
-        }
+    fn recover_guest(
+        &self,
+        guest: &GuestState,
+        roster: Segment,
+        records: BTreeMap<usize, Vec<(usize, Lane, Segment)>>,
+    ) -> Result<u64, Refusal> {
         let mut known = guest.pools();
-        for (id, (slot, purpose)) in pools {
-            domain.add_pool(slot, id);
-            let (kind, heap) = match purpose {
-                Use::Evictable => (PoolKind::Ephemeral, EPHEMERAL),
-                Use::Kept => (PoolKind::Persistent, PERSISTENT),
-            };
-            domain.name_pool(PoolId(id), &PoolRef::Own { pool: slot, heap });
-            known.entries.insert(PoolId(id), Entry::Own { slot, kind });
+        known.base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
+        let (roster, pools) = Roster::adopt(roster, known.base.another())?;
+        known.roster = Some(roster);
+        let domain = guest.domain.get_or_init(|| self.own_domain(guest));
+        for (id, roster::Entry { life, purpose }) in &pools {
+            let kind = if *purpose == Use::Kept { PoolKind::Persistent } else { PoolKind::Ephemeral };
+            add_own(domain, *id, *life, kind);
+            known.note_life(*life);
+            known.entries.insert(*id, Entry::Own { kind, life: *life });
+        }
+        let mut dropped = 0;
+        for (number, segments) in records {
+            let mut stripe = domain.lock(number);
+            let mut numbers = BTreeMap::new();
+            for (id, roster::Entry { life, purpose }) in &pools {
+                if let Some(pool) = stripe.names.own(*id) {
+                    let heap = if *purpose == Use::Kept { PERSISTENT } else { EPHEMERAL };
+                    numbers.insert(id.0, Alive { pool, heap, life: *life });
+                }
+            }
+            let hash = |pool, object: &ObjectId| domain.hash(pool, object);
+            dropped += stripe.shard.recover(segments, &hash, &numbers)?;
         }
         Ok(dropped)
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::arena::header::{HEADER_WORDS, Lane};
 use crate::arena::word::split;
-use crate::engine::Engine;
 use crate::shard::Shard;
 use crate::shard::index::objects::Object;
 use crate::shard::space::holes::{Bins, NIL};
@@ -22,22 +21,6 @@ macro_rules! ensure {
     };
 }
 
-impl Engine {
-    /// Checks all shards.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let mut outcome = Ok(());
-        self.each_domain(|domain| {
-            outcome = outcome.clone().and_then(|()| domain.check_ready());
-            for shard in domain.each() {
-                if outcome.is_ok() {
-                    outcome = shard.check();
-                }
-            }
-        });
-        outcome
-    }
-}
-
 /// What walking the segments finds.
 #[derive(Default)]
 struct Found {
@@ -50,7 +33,8 @@ struct Found {
 }
 
 impl Shard {
-    fn check(&self) -> Result<(), String> {
+    /// Checks everything that must hold between the parts of the shard.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let found = self.check_segments()?;
         self.check_bins(&found)?;
         self.check_queues(&found)?;
@@ -76,9 +60,8 @@ impl Shard {
                     Head::Object => {
                         let words = self.space.words(at, OBJECT_WORDS);
                         let record = words.try_into().map_err(|_| "short record".to_owned())?;
-                        let object = check_object(record);
-                        let (object, _) = object.ok_or(format!("damaged name at {at:#x}"))?;
-                        found.objects.insert(at, object);
+                        let name = check_object(record).ok_or(format!("damaged name at {at:#x}"))?;
+                        found.objects.insert(at, name.object);
                         live += OBJECT_WORDS;
                     }
                     Head::Hole(words) => {
@@ -167,35 +150,53 @@ impl Shard {
     fn check_index(&self, found: &Found) -> Result<(), String> {
         let mut pages = 0;
         let mut objects = 0;
+        let mut contents: Vec<Contents> = vec![Contents::default(); self.pools.len()];
         for (number, pool) in self.pools.iter().enumerate() {
             let Some(pool) = pool else { continue };
-            let mut contents = Contents::default();
             for node in pool.objects.numbers(&self.nodes) {
                 let object = Object::read(&self.nodes, node);
                 ensure!(object.pool == number, "object {node:#x} is in the table of another pool");
                 let named = found.objects.get(&object.record);
                 ensure!(named == Some(&node), "object {node:#x} has no name");
+                ensure!(object.pages > 0, "object {node:#x} has no page");
                 objects += 1;
-                let mut count = 0;
-                let mut from = Some(0);
-                while let Some((index, at)) = from.and_then(|from| object.tree.next(&self.nodes, from)) {
-                    let name = found.pages.get(&at).copied();
-                    let right = name.is_some_and(|n| n.object == node && n.index == index);
-                    ensure!(right, "page {index} of {node:#x} points to {at:#x}, {name:?}");
-                    let got = object.tree.get(&self.nodes, index);
-                    ensure!(got == Some(at), "page {index} of {node:#x} is found at {got:?}");
-                    contents.add(self.space.page_head(at));
-                    count += 1;
-                    from = index.checked_add(1);
-                }
-                ensure!(count == object.pages, "object {node:#x} has {count} pages");
-                ensure!(count > 0, "object {node:#x} has no page");
-                pages += count as usize;
+                pages += self.check_object(node, found, &mut contents[number])?;
             }
-            ensure!(contents == pool.contents, "pool {number} miscounts its pages");
+        }
+        let mut retired = vec![0; self.pools.len()];
+        for node in self.retired.objects() {
+            let object = Object::read(&self.nodes, *node);
+            ensure!(object.is_retired(), "object {node:#x} is retired and has a name");
+            let count = self.check_object(*node, found, &mut contents[object.pool])?;
+            retired[object.pool] += count as u64;
+            pages += count;
+        }
+        for (number, pool) in self.pools.iter().enumerate() {
+            let Some(pool) = pool else { continue };
+            ensure!(contents[number] == pool.contents, "pool {number} miscounts its pages");
+            ensure!(retired[number] == pool.retired_pages, "pool {number} miscounts its retired pages");
         }
         ensure!(pages == found.pages.len(), "pages are not in the index");
         ensure!(objects == found.objects.len(), "names are not in the index");
         self.nodes.check()
+    }
+
+    /// Checks an object's tree; returns its pages, which are added to `contents`.
+    fn check_object(&self, node: u32, found: &Found, contents: &mut Contents) -> Result<usize, String> {
+        let object = Object::read(&self.nodes, node);
+        let mut count = 0;
+        let mut from = Some(0);
+        while let Some((index, at)) = from.and_then(|from| object.tree.next(&self.nodes, from)) {
+            let name = found.pages.get(&at).copied();
+            let right = name.is_some_and(|n| n.object == node && n.index == index);
+            ensure!(right, "page {index} of {node:#x} points to {at:#x}, {name:?}");
+            let got = object.tree.get(&self.nodes, index);
+            ensure!(got == Some(at), "page {index} of {node:#x} is found at {got:?}");
+            contents.add(self.space.page_head(at));
+            count += 1;
+            from = index.checked_add(1);
+        }
+        ensure!(count == object.pages as usize, "object {node:#x} has {count} pages");
+        Ok(count)
     }
 }

@@ -7,16 +7,9 @@
 //! two equal records, of which a rebuild takes one.
 
 use crate::shard::Shard;
+use crate::shard::space::Slot;
+use crate::shard::space::bookmark::Walker;
 use crate::shard::space::record::Head;
-use crate::shard::space::{FIRST, Slot, location};
-
-/// A segment being emptied.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Compaction {
-    slot: usize,
-    /// The next record to move.
-    at: u32,
-}
 
 /// When a heap is worth compacting.
 #[derive(Clone, Copy, Debug)]
@@ -46,37 +39,45 @@ pub(crate) enum Step {
 }
 
 impl Shard {
-    /// Moves at most `most` records.
+    /// Moves at most `most` records, or removes them if their guest has left.
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
-        let Some(mut work) = self.compaction.take().or_else(|| self.choose(threshold)) else {
+        let Some(slot) = self.compaction.or_else(|| self.choose(threshold, most)) else {
             return Step::Idle;
         };
-        // The segment may have been evicted or its guest may have left in the meantime.
-        match self.space.slots.get(work.slot) {
-            Some(Some(slot)) if slot.draining => {}
-            _ => return Step::More,
-        }
-        let heap = self.space.slot(work.slot).heap;
+        self.compaction = Some(slot);
+        let heap = self.space.slot(slot).heap;
+        let leaving = self.space.heap(heap).leaving;
         let mut moved = 0;
-        while let Some((head, next)) = self.space.walk(work.at) {
-            if matches!(head, Head::Page(_) | Head::Object) {
-                if moved == most {
-                    self.compaction = Some(work);
-                    return Step::More;
-                }
-                if self.relocate(work.at, head, heap).is_err() {
-                    self.space.stop_draining(work.slot);
-                    return Step::Idle;
-                }
-                moved += 1;
+        while let Some((at, head)) = self.space.turn_page(Walker::Compaction) {
+            if !matches!(head, Head::Page(_) | Head::Object) {
+                continue;
             }
-            work.at = next;
+            if moved >= most {
+                self.space.turn_back(Walker::Compaction, at);
+                return Step::More;
+            }
+            if leaving {
+                moved += self.expel(at, head, most - moved);
+            } else if self.relocate(at, head, heap).is_ok() {
+                moved += 1;
+            } else {
+                self.space.stop_draining(slot);
+                self.compaction = None;
+                return Step::Idle;
+            }
         }
-        self.space.release(work.slot).map_or(Step::More, Step::Freed)
+        self.compaction = None;
+        self.space.release(slot).map_or(Step::More, Step::Freed)
     }
 
-    /// The emptiest segment of the first heap that has too many holes.
-    fn choose(&mut self, threshold: Threshold) -> Option<Compaction> {
+    /// The emptiest segment of a heap whose guest has left, or of the first that has too many holes.
+    fn choose(&mut self, threshold: Threshold, most: usize) -> Option<usize> {
+        if let Some(heap) = self.leaving() {
+            match self.space.emptiest(heap) {
+                Some(slot) => return Some(self.start(slot)),
+                None => self.finish_leaving(heap, most),
+            }
+        }
         let heaps = self.space.heaps.iter().enumerate();
         let (heap, _) = heaps
             .filter_map(|(number, heap)| Some((number, heap.as_ref()?)))
@@ -87,8 +88,13 @@ impl Shard {
         if u64::from(chosen.tail - chosen.live) * threshold.share < u64::from(chosen.tail) {
             return None;
         }
+        Some(self.start(slot))
+    }
+
+    fn start(&mut self, slot: usize) -> usize {
         self.space.start_draining(slot);
-        Some(Compaction { slot, at: location(slot, FIRST) })
+        self.space.open_at(Walker::Compaction, slot);
+        slot
     }
 
     /// Compacts one whole segment; true if that freed it.

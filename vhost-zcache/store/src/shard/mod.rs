@@ -4,10 +4,13 @@
 
 #[cfg(feature = "check")]
 mod check;
+pub(crate) mod cold;
 pub(crate) mod compact;
 pub(crate) mod evict;
 pub(crate) mod index;
+mod leave;
 pub(crate) mod recover;
+pub(crate) mod retire;
 pub(crate) mod space;
 
 use std::sync::Arc;
@@ -15,19 +18,18 @@ use std::sync::Arc;
 use crate::accounting::{Account, Use};
 use crate::arena::word::split;
 use crate::codec::Codec;
-use crate::engine::domain::Shared;
 use crate::fault::Faults;
-use crate::key::{ObjectId, Page, PoolId};
+use crate::key::{ObjectId, Page};
 use crate::op::{GetMode, Refusal};
-use crate::shard::compact::Compaction;
 use crate::shard::evict::duel::Duel;
 use crate::shard::evict::learn::{self, Learned};
 use crate::shard::index::nodes::Nodes;
 use crate::shard::index::objects::{OBJECT_CLASS, Object, Objects};
 use crate::shard::index::tree::Tree;
+use crate::shard::retire::{FEW, Retired};
 use crate::shard::space::Space;
 use crate::shard::space::record::{
-    Head, MAX_FREQUENCY, OBJECT_WORDS, PageHead, PageName, PayloadSum, id_words, object_words,
+    Head, Life, MAX_FREQUENCY, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, id_words, object_words,
 };
 use crate::stats::{Contents, Counters};
 
@@ -39,23 +41,28 @@ const HEAD_WORDS: u32 = 4;
 /// Words of a page that are asked for before it is read; the processor comes to ask for more by itself.
 const READ_WORDS: u32 = 192;
 
-/// What a guest's pool number stands for.
-#[derive(Clone)]
-pub(crate) enum PoolRef {
-    /// A pool in this shard, and the heap of its pages.
-    Own { pool: usize, heap: usize },
-    /// A pool shared with other guests, and the heap of this guest's pages there.
-    Shared { pool: Arc<Shared>, heap: usize },
-}
-
 /// One pool's part in this shard.
 #[derive(Default)]
 pub(crate) struct PoolShard {
     /// The guest's number of it, written into object records.
     pub(crate) id: u32,
+    /// Which of the lives under that number this is, written into object records as well.
+    pub(crate) life: Life,
     pub(crate) objects: Objects,
+    /// All pages there are, those that are out of service included.
     pub(crate) contents: Contents,
+    /// Pages of objects that are out of service.
+    pub(crate) retired_pages: u64,
+    /// The pool as a whole is out of service.
+    pub(crate) retired: bool,
     pub(crate) counters: Counters,
+}
+
+impl PoolShard {
+    /// Pages that can be found.
+    pub(crate) fn in_service(&self) -> u64 {
+        self.contents.pages - self.retired_pages
+    }
 }
 
 /// A key, as a shard needs it.
@@ -96,14 +103,16 @@ pub(crate) struct Shard {
     pub(crate) space: Space,
     pub(crate) nodes: Nodes,
     pub(crate) pools: Vec<Option<PoolShard>>,
-    /// The guest's pools by number, sorted.
-    pub(crate) names: Vec<(PoolId, PoolRef)>,
+    /// Numbers of no pool.
+    vacant_pools: Vec<usize>,
+    retired: Retired,
     /// Of each evictable heap.
     pub(crate) learned: Vec<Option<Learned>>,
     pub(crate) generation: u32,
-    pub(crate) compaction: Option<Compaction>,
-    /// Where the search for cold pages goes on.
-    pub(crate) cold_cursor: u32,
+    /// The slot that is being emptied.
+    compaction: Option<usize>,
+    /// Heaps of guests that have left.
+    leaving: Vec<usize>,
 }
 
 impl Shard {
@@ -112,11 +121,12 @@ impl Shard {
             space,
             nodes: Nodes::new(faults),
             pools: Vec::new(),
-            names: Vec::new(),
+            vacant_pools: Vec::new(),
+            retired: Retired::default(),
             learned: Vec::new(),
             generation: 0,
             compaction: None,
-            cold_cursor: 0,
+            leaving: Vec::new(),
         }
     }
 
@@ -137,18 +147,9 @@ impl Shard {
         heap
     }
 
-    /// Makes the place for a pool, unless it is there.
-    pub(crate) fn add_pool(&mut self, pool: usize, id: u32) {
-        if self.pools.len() <= pool {
-            self.pools.resize_with(pool + 1, || None);
-        }
-        self.pools[pool].get_or_insert_with(|| PoolShard { id, ..PoolShard::default() });
-    }
-
-    /// The pool a guest means by a number.
-    pub(crate) fn resolve(&self, pool: PoolId) -> Option<&PoolRef> {
-        let at = self.names.binary_search_by_key(&pool, |(id, _)| *id).ok()?;
-        Some(&self.names[at].1)
+    /// Adds a pool, empty, and returns its number in this shard.
+    pub(crate) fn add_pool(&mut self, id: u32, life: Life) -> usize {
+        self.place_pool(PoolShard { id, life, ..PoolShard::default() })
     }
 
     pub(crate) fn pool_mut(&mut self, pool: usize) -> &mut PoolShard {
@@ -188,8 +189,9 @@ impl Shard {
         let number = self.nodes.alloc(OBJECT_CLASS, heap)?;
         let record = self.space.alloc_name(heap).map_or_else(|| self.alloc(heap, OBJECT_WORDS, may_evict), Ok);
         let record = record.inspect_err(|_| self.nodes.free(number))?;
-        let pool = self.pool_mut(key.pool).id;
-        let words = object_words(number, pool, key.object);
+        let pool = self.pool_mut(key.pool);
+        let name = ObjectName { object: number, pool: pool.id, life: pool.life };
+        let words = object_words(name, key.object);
         self.space.words_mut(record, OBJECT_WORDS)[1..].copy_from_slice(&words[1..]);
         self.space.publish(record, words[0]);
         let hash = key.bucket_hash();
@@ -208,6 +210,7 @@ impl Shard {
     pub(crate) fn write_object(&mut self, owner: usize, number: u32, object: &Object, before: Tree) {
         object.write(&mut self.nodes, number);
         if object.tree != before
+            && !object.is_retired()
             && let Some(pool) = &mut self.pools[object.pool]
         {
             pool.objects.guess(&mut self.nodes, owner, object);
@@ -352,6 +355,10 @@ impl Shard {
         }
         let (number, object, at) = self.find_page(key, READ_WORDS)?;
         let at = at?;
+        if self.has_left(at) {
+            self.remove_page(number, key.index);
+            return None;
+        }
         let head = self.space.page_head(at);
         let name = self.space.page_name(at);
         self.space.copy_payload(at, head, out);
@@ -385,28 +392,36 @@ impl Shard {
     pub(crate) fn remove_page(&mut self, number: u32, index: u64) -> bool {
         let mut object = Object::read(&self.nodes, number);
         let before = object.tree;
-        let owner = self.owner_of(&object);
+        let Some(owner) = self.owner_of(&object, index) else { return false };
         let Some(at) = object.tree.remove(&mut self.nodes, owner, index) else {
             return false;
         };
         object.pages -= 1;
         self.write_object(owner, number, &object, before);
         self.discard(object.pool, at);
-        if object.pages == 0 {
+        if object.is_retired() {
+            self.pool_mut(object.pool).retired_pages -= 1;
+        } else if object.pages == 0 {
             self.drop_object(number);
         }
         true
     }
 
-    /// Who pays when an object's tree is rearranged: the guest whose heap its name is in.
-    fn owner_of(&self, object: &Object) -> usize {
-        self.space.heap_of(object.record)
+    /// Who pays when an object's tree is rearranged: the guest whose heap its name is in, or the
+    /// page of that index if the object has no name any more.
+    fn owner_of(&self, object: &Object, index: u64) -> Option<usize> {
+        let retired = || object.tree.get(&self.nodes, index);
+        let record = if object.is_retired() { retired()? } else { object.record };
+        Some(self.space.heap_of(record))
     }
 
     /// Removes at most `most` pages of `first..=last` of an object; returns how many, and where
     /// to go on if there may be more.
     pub(crate) fn remove_range(&mut self, key: &PageKey, last: u64, most: u64) -> (u64, Option<u64>) {
-        let Some((number, _)) = self.find(key) else { return (0, None) };
+        let Some((number, object)) = self.find(key) else { return (0, None) };
+        if key.index == 0 && last == u64::MAX && u64::from(object.pages) > FEW {
+            return (self.retire_object(number), None);
+        }
         self.remove_indexes(number, key.index, last, most)
     }
 

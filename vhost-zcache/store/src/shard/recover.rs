@@ -10,20 +10,32 @@ use crate::key::{ObjectId, PAGE_SIZE};
 use crate::op::Refusal;
 use crate::shard::index::objects::{OBJECT_CLASS, Object};
 use crate::shard::index::tree::Tree;
-use crate::shard::space::record::{Head, OBJECT_WORDS, PageHead, PageName, PayloadSum, check_object, id_of};
+use crate::shard::space::record::{
+    Head, Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
+};
 use crate::shard::space::{FIRST, location};
 use crate::shard::{Shard, bucket_hash};
 use crate::stats::Contents;
 
-/// The pools of a guest as its object records name them, by number.
-pub(crate) type FoundPools = BTreeMap<u32, (usize, Use)>;
+/// A pool that exists.
+pub(crate) struct Alive {
+    /// Its number in the shard.
+    pub(crate) pool: usize,
+    /// The heap of its pages.
+    pub(crate) heap: usize,
+    /// The life it is in: objects of others were flushed, or their pool destroyed.
+    pub(crate) life: Life,
+}
+
+/// The pools of a guest by the numbers that object records have.
+type Pools = BTreeMap<u32, Alive>;
 
 /// One shard on its way back.
 struct Recovery<'a> {
     shard: &'a mut Shard,
     /// Hash of a pool's object.
     hash: &'a dyn Fn(u32, &ObjectId) -> u64,
-    pools: &'a mut FoundPools,
+    pools: &'a Pools,
     /// Records that were dropped because they are damaged, or belong to nothing.
     dropped: u64,
 }
@@ -35,7 +47,7 @@ impl Shard {
         &mut self,
         segments: Vec<(usize, Lane, Segment)>,
         hash: &dyn Fn(u32, &ObjectId) -> u64,
-        pools: &mut FoundPools,
+        pools: &Pools,
     ) -> Result<u64, Refusal> {
         let mut recovery = Recovery { shard: self, hash, pools, dropped: 0 };
         recovery.run(segments)?;
@@ -90,32 +102,35 @@ impl Recovery<'_> {
                     continue;
                 }
                 let words = self.shard.space.words(at, OBJECT_WORDS);
-                let checked = words.try_into().ok().and_then(check_object);
+                let name = words.try_into().ok().and_then(check_object);
                 let id = id_of([words[2], words[3], words[4]]);
                 // A name may be there twice, if it was being moved.
-                let Some((number, pool)) = checked.filter(|(number, _)| !found.contains_key(number)) else {
+                let name = name.filter(|name| !found.contains_key(&name.object));
+                let Some((name, pool)) = name.and_then(|name| Some((name, self.pool_of(name, heap)?))) else {
                     self.drop_record(at, head);
                     continue;
                 };
-                self.shard.nodes.claim(number, OBJECT_CLASS, heap)?;
-                found.insert(number, heap);
-                names.push((number, pool, at, id));
+                self.shard.nodes.claim(name.object, OBJECT_CLASS, heap)?;
+                found.insert(name.object, heap);
+                names.push((name, pool, at, id));
             }
         }
         self.shard.nodes.finish_claims();
-        for (number, pool, record, id) in names {
+        for (name, pool, record, id) in names {
             let heap = self.shard.space.heap_of(record);
-            let purpose = self.shard.space.heap(heap).purpose;
-            let slot = self.pools.len();
-            let (slot, _) = *self.pools.entry(pool).or_insert((slot, purpose));
-            self.shard.add_pool(slot, pool);
-            let hash = bucket_hash((self.hash)(pool, &id));
-            let object = Object { record, hash, pages: 0, pool: slot, tree: Tree::default() };
-            object.write(&mut self.shard.nodes, number);
-            let Some(Some(pool)) = self.shard.pools.get_mut(slot) else { continue };
-            pool.objects.insert(&mut self.shard.nodes, heap, number)?;
+            let hash = bucket_hash((self.hash)(name.pool, &id));
+            let object = Object { record, hash, pages: 0, pool, tree: Tree::default() };
+            object.write(&mut self.shard.nodes, name.object);
+            let Some(Some(pool)) = self.shard.pools.get_mut(pool) else { continue };
+            pool.objects.insert(&mut self.shard.nodes, heap, name.object)?;
         }
         Ok(found)
+    }
+
+    /// The number of the pool that an object of that heap belongs to, if it still exists.
+    fn pool_of(&self, name: ObjectName, heap: usize) -> Option<usize> {
+        let alive = self.pools.get(&name.pool)?;
+        (alive.life == name.life && alive.heap == heap).then_some(alive.pool)
     }
 
     fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<u32, usize>) -> Result<(), Refusal> {

@@ -178,14 +178,13 @@ impl Played {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounting::Budget;
     use crate::shard::evict::learn::name;
 
     const PAGES: u64 = 16_384;
 
     /// A duel of a heap that always has `PAGES` pages, in one shard.
     fn duel() -> Duel {
-        let duel = Duel::new(Arc::new(Account::new(None, Arc::new(Budget::new(u64::MAX)))), 1);
+        let duel = Duel::new(Account::unlimited_store(None), 1);
         duel.evict();
         duel
     }
@@ -246,7 +245,7 @@ mod tests {
 
     #[test]
     fn without_memory_for_it_there_is_no_duel() {
-        let duel = Duel::new(Arc::new(Account::new(Some(BYTES - 1), Arc::new(Budget::new(u64::MAX)))), 1);
+        let duel = Duel::new(Account::unlimited_store(Some(BYTES - 1)), 1);
         work_that_changes(&duel, 0);
         assert_eq!(duel.policy(), Policy::S3Fifo);
         assert!(duel.played.lock().is_none(), "shadows that nobody pays for");

@@ -89,6 +89,13 @@ impl Nodes {
         }
     }
 
+    /// Leaves all nodes to the caller, to be dropped as a whole, and begins anew with the same owners.
+    pub(crate) fn renew(&mut self) -> Self {
+        let mut new = Self::new(self.faults.clone());
+        new.charges = self.charges.iter().map(|charge| charge.as_ref().map(Charge::another)).collect();
+        std::mem::replace(self, new)
+    }
+
     /// Lets `account` pay for pages, under the number of one of its heaps.
     pub(crate) fn add_owner(&mut self, owner: usize, account: Arc<Account>) {
         if self.charges.len() <= owner {
@@ -437,7 +444,7 @@ mod tests {
 
     #[test]
     fn nodes_on_a_huge_page_are_as_before_and_its_pages_come_back_one_by_one() {
-        let account = Arc::new(Account::new(None, Arc::new(Budget::new(u64::MAX))));
+        let account = Account::unlimited_store(None);
         let mut nodes = Nodes::new(Faults::default());
         nodes.add_owner(0, account);
         let mut made = Vec::new();

@@ -13,6 +13,7 @@ use super::nodes::{NONE, Nodes};
 use super::tree::{self, Tree};
 use crate::arena::word::count;
 use crate::op::Refusal;
+use crate::shard::space::holes::NIL;
 
 /// Granules of an object node.
 pub(crate) const OBJECT_CLASS: usize = 2;
@@ -47,6 +48,11 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// Whether it was taken out of service: it is in no table and has no name.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.record == NIL
+    }
+
     /// Reads an object node.
     pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
         let cells = nodes.cells_from(number);
@@ -163,6 +169,21 @@ impl Objects {
             let object = Object::read(nodes, at);
             if object.hash == hash && is_it(&object) {
                 return Some((at, object));
+            }
+            at = nodes.cells_from(at)[NEXT];
+        }
+        None
+    }
+
+    /// The object of that number, if it is one of these and has that hash.
+    pub(crate) fn find_number(&self, nodes: &Nodes, hash: u32, number: u32) -> Option<Object> {
+        if self.count == 0 {
+            return None;
+        }
+        let mut at = self.head(nodes, self.bucket(hash));
+        while at != NONE {
+            if at == number {
+                return Some(Object::read(nodes, at)).filter(|object| object.hash == hash);
             }
             at = nodes.cells_from(at)[NEXT];
         }
@@ -300,7 +321,7 @@ mod tests {
     #[test]
     fn most_trees_are_guessed_while_the_table_grows_and_shrinks() {
         let mut nodes = Nodes::new(Faults::default());
-        nodes.add_owner(0, Arc::new(Account::new(None, Arc::new(Budget::new(u64::MAX)))));
+        nodes.add_owner(0, Account::unlimited_store(None));
         let mut objects = Objects::default();
         let mut numbers = Vec::new();
         for n in 0..3000u32 {

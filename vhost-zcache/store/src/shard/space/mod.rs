@@ -10,6 +10,7 @@
 //! Every operation reads the name of its object. So names of large heaps lie together: scattered
 //! among the pages, each would be on a page of memory of its own, of which no cache knows anything.
 
+pub(crate) mod bookmark;
 pub(crate) mod holes;
 pub(crate) mod record;
 
@@ -17,10 +18,11 @@ use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
+use self::bookmark::Bookmarks;
 use self::holes::{Bins, NIL};
 use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, hole};
 use crate::accounting::{Account, Charge, Use};
-use crate::arena::header::{self, HEADER_WORDS, Label, Lane};
+use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
 use crate::arena::host::PAGE_WORDS;
 use crate::arena::memory::{Arena, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
 use crate::arena::prefetch::Tail;
@@ -41,6 +43,8 @@ const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
 pub(crate) const FIRST: u32 = 6;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
+/// The bits of a location that count words within a segment.
+const WORD_MASK: u32 = SEGMENT_END - 1;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
 /// Words from which on a heap takes segments that are resident as a whole. Until then it is not sure that
@@ -87,12 +91,20 @@ pub(crate) struct Free {
     pub(crate) open: Option<usize>,
 }
 
+impl Free {
+    fn lanes() -> [Self; 2] {
+        [MAX_WORDS, OBJECT_WORDS].map(|largest| Self { bins: Bins::new(largest), open: None })
+    }
+}
+
 /// The segments of one guest in this shard that are evictable, or those that are not.
 pub(crate) struct Heap {
     pub(crate) account: Arc<Account>,
     pub(crate) purpose: Use,
     /// Number of the guest, written into segments.
     pub(crate) guest: u32,
+    /// The guest has left: what is here is removed in steps.
+    pub(crate) leaving: bool,
     /// By lane.
     pub(crate) free: [Free; 2],
     /// Words below the tails of its segments.
@@ -110,6 +122,14 @@ impl Heap {
 
     fn free_mut(&mut self, lane: Lane) -> &mut Free {
         &mut self.free[lane as usize]
+    }
+
+    /// Forgets all segments.
+    fn clear(&mut self) {
+        self.free = Free::lanes();
+        (self.total, self.live) = (0, 0);
+        self.queues = Queues::default();
+        self.contents = Contents::default();
     }
 
     fn close(&mut self, lane: Lane, slot: usize) {
@@ -137,6 +157,7 @@ pub(crate) struct Space {
     vacant: Vec<usize>,
     /// Where the search for empty segments goes on.
     cursor: usize,
+    bookmarks: Bookmarks,
     pub(crate) heaps: Vec<Option<Heap>>,
 }
 
@@ -151,8 +172,21 @@ impl Space {
             numbers: Vec::new(),
             vacant: Vec::new(),
             cursor: 0,
+            bookmarks: Bookmarks::default(),
             heaps: Vec::new(),
         }
+    }
+
+    /// Leaves all segments to the caller, to be dropped.
+    pub(crate) fn take_all(&mut self) -> Vec<Slot> {
+        for heap in self.heaps.iter_mut().flatten() {
+            heap.clear();
+        }
+        self.numbers.clear();
+        self.vacant.clear();
+        self.cursor = 0;
+        self.bookmarks = Bookmarks::default();
+        self.slots.drain(..).flatten().collect()
     }
 
     /// Adds a heap and returns its number.
@@ -161,7 +195,8 @@ impl Space {
             account,
             purpose,
             guest,
-            free: [MAX_WORDS, OBJECT_WORDS].map(|largest| Free { bins: Bins::new(largest), open: None }),
+            free: Free::lanes(),
+            leaving: false,
             total: 0,
             live: 0,
             queues: Queues::default(),
@@ -366,11 +401,9 @@ impl Space {
             return Err(refusal);
         }
         let owner = self.heap(heap);
-        let (guest, purpose) = (owner.guest, owner.purpose);
-        let header = header::header(self.label, guest, purpose, lane);
-        let words = self.slot_mut(number).segment.words_mut();
-        words[1..HEADER_WORDS].copy_from_slice(&header[1..]);
-        self.publish(location(number, 0), header[0]);
+        let label = Label { guest: owner.guest, ..self.label };
+        let role = Role::Records(owner.purpose, lane);
+        header::write(&mut self.slot_mut(number).segment, label, role);
         let owner = self.heap_mut(heap);
         owner.free_mut(lane).open = Some(number);
         owner.total += HEADER_WORDS as u64;
@@ -520,6 +553,7 @@ impl Space {
             size += behind;
         }
         self.publish(at, hole(size));
+        self.bookmarks.join(at, size);
         if !draining {
             self.link_hole(heap, at, size);
         }
@@ -619,6 +653,7 @@ impl Space {
     pub(crate) fn release(&mut self, slot: usize) -> Option<Slot> {
         let released = self.slots[slot].take()?;
         self.vacant.push(slot);
+        self.bookmarks.leave(slot);
         let heap = self.heap_mut(released.heap);
         heap.total -= u64::from(released.tail);
         heap.close(released.lane, slot);

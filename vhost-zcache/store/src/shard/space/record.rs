@@ -8,6 +8,7 @@
 //!        18      linked: a queue word follows the key
 //!        19..21  frequency    21     queue 0 small, 1 main
 //!        22      settled: recompressing it was tried   24..32 epoch of the last use
+//! object 3..32   life of the pool
 //! page, object   32..64 checksum
 //! ```
 //!
@@ -47,6 +48,7 @@ const MAIN: u64 = 1 << 21;
 const SETTLED: u64 = 1 << 22;
 const EPOCH: u32 = 24;
 const CHECKSUM: u32 = 32;
+const LIFE: u32 = 3;
 /// Bits of a page's head that the checksum covers.
 const COVERED: u64 = KIND | 0b11 << CODEC | LENGTH_MASK << LENGTH | LINKED;
 
@@ -226,22 +228,53 @@ impl PayloadSum {
     }
 }
 
+/// Which life of a pool an object belongs to: a pool that is flushed or made anew begins another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Life(pub(crate) u32);
+
+impl Life {
+    /// Bits of a life. A guest that flushes a million pools in a second comes round in nine minutes,
+    /// long after what was left of the first life has gone.
+    pub(crate) const BITS: u32 = 29;
+
+    /// The life in the low bits of a word.
+    pub(crate) fn of(word: u64) -> Self {
+        Self(low(word & ((1 << Self::BITS) - 1)))
+    }
+
+    /// The life after this one.
+    pub(crate) fn next(self) -> Self {
+        Self::of(u64::from(self.0) + 1)
+    }
+}
+
+/// What an object's record says: its number in the shard, and the guest's pool it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ObjectName {
+    pub(crate) object: u32,
+    pub(crate) pool: u32,
+    pub(crate) life: Life,
+}
+
 /// An object's record.
-pub(crate) fn object_words(object: u32, pool: u32, id: &ObjectId) -> [u64; OBJECT_WORDS as usize] {
+pub(crate) fn object_words(name: ObjectName, id: &ObjectId) -> [u64; OBJECT_WORDS as usize] {
     let id = id_words(id);
-    let name = pair(object, pool);
-    let sum = object_sum(name, id);
-    [3 | u64::from(sum) << CHECKSUM, name, id[0], id[1], id[2]]
+    let head = 3 | u64::from(name.life.0) << LIFE;
+    let word = pair(name.object, name.pool);
+    let sum = object_sum(head, word, id);
+    [head | u64::from(sum) << CHECKSUM, word, id[0], id[1], id[2]]
 }
 
-/// Number and pool of an object record, if it is undamaged.
-pub(crate) fn check_object(words: [u64; OBJECT_WORDS as usize]) -> Option<(u32, u32)> {
-    let [head, name, a, b, c] = words;
-    (low(head >> CHECKSUM) == object_sum(name, [a, b, c])).then(|| split(name))
+/// What an object record says, if it is undamaged.
+pub(crate) fn check_object(words: [u64; OBJECT_WORDS as usize]) -> Option<ObjectName> {
+    let [head, word, a, b, c] = words;
+    let (object, pool) = split(word);
+    let whole = low(head >> CHECKSUM) == object_sum(head & 0xffff_ffff, word, [a, b, c]);
+    whole.then_some(ObjectName { object, pool, life: Life::of(head >> LIFE) })
 }
 
-fn object_sum(name: u64, id: [u64; 3]) -> u32 {
-    low(XxHash3_64::oneshot([name, id[0], id[1], id[2]].as_bytes()))
+fn object_sum(head: u64, word: u64, id: [u64; 3]) -> u32 {
+    low(XxHash3_64::oneshot([head, word, id[0], id[1], id[2]].as_bytes()))
 }
 
 /// An object's name as the words of its record.

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Checks of the whole store, for tests and fuzzing.
+
+use super::Engine;
+
+impl Engine {
+    /// Checks all shards.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for domain in self.registry.domains() {
+            domain.check_ready()?;
+            domain.each().try_for_each(|stripe| stripe.shard.check())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What requests for pages do. Encoding, decoding and checksums are done without any lock.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Engine;
+use super::guest_state::{Access, Entry, GuestState};
+use super::names::PoolRef;
+use super::shared;
+use crate::accounting::Use;
+use crate::codec::Scratch;
+use crate::key::{Key, ObjectId, Page, PoolId};
+use crate::op::{GetError, GetMode, PutError};
+use crate::pool::NoPool;
+use crate::shard::space::record::PayloadSum;
+use crate::shard::{NewPage, PageKey};
+
+/// Times that room is made for one put before it is refused.
+const ATTEMPTS: usize = 4;
+/// Pages of a range that are removed before other requests for the shard get their turn.
+const BATCH: u64 = 512;
+
+impl Engine {
+    pub(crate) fn put(
+        &self,
+        guest: &GuestState,
+        scratch: &mut Scratch,
+        key: &Key,
+        page: &Page,
+    ) -> Result<(), PutError> {
+        let spot = guest.spot(key)?;
+        // Encoding takes longer than the memory to come.
+        spot.prefetch();
+        let (codec, bytes) = scratch.encode(page);
+        let sum = PayloadSum::new(bytes);
+        let epoch = self.epoch.load(Relaxed);
+        let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let last = attempt == ATTEMPTS;
+            let outcome = guest.at_spot(&spot, Access::Change, |shard, heap, key| {
+                new.may_evict = last || self.may_evict(guest, shard, heap);
+                let outcome = shard.put(heap, key, &mut new);
+                let counters = &mut shard.pool_mut(key.pool).counters;
+                counters.puts += u64::from(attempt == 1);
+                if let (Err(refusal), true) = (outcome, last) {
+                    counters.refused.count(refusal);
+                }
+                outcome
+            })?;
+            let Err(refusal) = outcome else { return Ok(()) };
+            if last {
+                return Err(PutError::Refused(refusal));
+            }
+            if !self.make_room(guest, refusal) {
+                // Straight to the last attempt, which counts the refusal.
+                attempt = ATTEMPTS - 1;
+            }
+        }
+    }
+
+    pub(crate) fn get(
+        &self,
+        guest: &GuestState,
+        scratch: &mut Scratch,
+        key: &Key,
+        mode: GetMode,
+        page: &mut Page,
+    ) -> Result<(), GetError> {
+        let epoch = self.epoch.load(Relaxed);
+        let access = if mode == GetMode::Exclusive { Access::Change } else { Access::Read };
+        let (found, evictable) = guest.at_page(key, access, |shard, heap, key| {
+            let evictable = shard.space.heap(heap).purpose == Use::Evictable;
+            if mode == GetMode::Exclusive && !evictable {
+                return Err(GetError::ExclusivePersistent);
+            }
+            let found = shard.get(heap, key, mode, epoch, &mut scratch.stored);
+            let counters = &mut shard.pool_mut(key.pool).counters;
+            counters.gets += 1;
+            counters.hits += u64::from(found.is_some());
+            Ok((found, evictable))
+        })??;
+        let (head, name) = found.ok_or(GetError::Miss)?;
+        let length = head.length();
+        let stored = scratch.stored.get(..length).unwrap_or_default();
+        let intact = PayloadSum::new(stored).finish(head, name) == head.checksum()
+            && scratch.decode(head.codec(), length, page).is_ok();
+        if intact {
+            return Ok(());
+        }
+        guest.at_page(key, Access::Change, |shard, _, key| {
+            shard.pool_mut(key.pool).counters.corrupt += 1;
+            if evictable {
+                shard.remove_exact(key, name);
+            }
+        })?;
+        if evictable { Err(GetError::Miss) } else { Err(GetError::Corrupt) }
+    }
+
+    pub(crate) fn flush_range(
+        &self,
+        guest: &GuestState,
+        id: PoolId,
+        object: &ObjectId,
+        first: u64,
+        last: u64,
+    ) -> Result<u64, NoPool> {
+        // A pool that ends meanwhile, and another that begins under its number, are left alone.
+        let (domain, id, life) = match guest.entry(id)? {
+            Entry::Own { life, .. } => (guest.domain()?.clone(), id, Some(life)),
+            Entry::Shared(shared) => (shared.domain.clone(), shared::POOL, None),
+        };
+        let hash = domain.hash(id.0, object);
+        let mut total = 0;
+        for number in domain.shards_of(hash, first, last) {
+            let mut from = Some(first);
+            while let Some(index) = from {
+                let mut stripe = domain.lock(number);
+                let named = match life {
+                    Some(life) => stripe.names.resolve_life(id, life),
+                    None => stripe.names.resolve(id),
+                };
+                let Some(PoolRef::Own { pool, .. }) = named else { break };
+                let key = PageKey { pool: *pool, hash, object, index };
+                let (removed, next) = stripe.shard.remove_range(&key, last, BATCH);
+                stripe.shard.pool_mut(key.pool).counters.flushed += removed;
+                total += removed;
+                from = next;
+            }
+        }
+        domain.touch();
+        Ok(total)
+    }
+
+    pub(crate) fn flush_page(&self, guest: &GuestState, key: &Key) -> Result<u64, NoPool> {
+        guest.at_page(key, Access::Change, |shard, _, key| {
+            let (removed, _) = shard.remove_range(key, key.index, 1);
+            shard.pool_mut(key.pool).counters.flushed += removed;
+            removed
+        })
+    }
+}
