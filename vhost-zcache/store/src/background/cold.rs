@@ -81,25 +81,28 @@ pub(crate) struct ColdTier {
     /// By number of the domain: the epoch in which there may be a cold page. Those without one are
     /// left out.
     due: HashMap<u64, u64>,
+    /// The epochs of this round and of the one before.
     epoch: u64,
+    before: u64,
 }
 
 impl ColdTier {
     /// A tier that has nothing to do yet; `None` if there is no memory for its encoder.
     pub(crate) fn new(config: ColdConfig) -> Option<Self> {
         let worker = Worker::new()?;
-        Some(Self { config, worker, turns: VecDeque::new(), due: HashMap::new(), epoch: 0 })
+        Some(Self { config, worker, turns: VecDeque::new(), due: HashMap::new(), epoch: 0, before: 0 })
     }
 
     /// The epoch at a time since the start, as records keep it.
     pub(crate) fn set_time(&mut self, now: Duration) -> u8 {
+        self.before = self.epoch;
         self.epoch = self.config.epoch(now);
         low_byte(self.epoch)
     }
 
-    /// Notes that pages were put into a domain.
+    /// Notes that pages were put into a domain since the round before.
     pub(crate) fn touch(&mut self, domain: &Domain) {
-        let cold = self.epoch + u64::from(EPOCHS);
+        let cold = self.before + u64::from(EPOCHS);
         self.due.entry(domain.number).and_modify(|due| *due = cold.min(*due)).or_insert(cold);
     }
 

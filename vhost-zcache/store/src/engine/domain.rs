@@ -217,11 +217,15 @@ impl Domain {
         (0..self.shards.len()).map(|shard| self.lock(shard))
     }
 
-    /// Adds a heap to all shards; it has the same number in each.
+    /// Adds a heap to all shards; it has the same number in each. Two calls may not meet.
     pub(crate) fn add_heap(&self, account: &Arc<Account>, purpose: Use, guest: u32) -> usize {
         let duel = (purpose == Use::Evictable).then(|| Arc::new(Duel::new(Arc::clone(account), self.len())));
-        let add = |mut stripe: MutexGuard<'_, Stripe>| stripe.shard.add_heap(account, purpose, guest, duel.as_ref());
-        let heap = self.each().map(add).max().unwrap_or(0);
+        // Those of guests that have left go in one shard earlier than in another.
+        let used = |heap: usize| self.each().any(|stripe| stripe.shard.space.has_heap(heap));
+        let heap = (0..).find(|heap| !used(*heap)).unwrap_or(usize::MAX);
+        for mut stripe in self.each() {
+            stripe.shard.add_heap(heap, account, purpose, guest, duel.as_ref());
+        }
         self.ready.add(heap, Arc::clone(account), purpose);
         heap
     }

@@ -130,21 +130,22 @@ impl Shard {
         }
     }
 
-    /// Adds a heap, an evictable one with its duel; its number is the owner's number for the index, too.
+    /// Adds a heap under a number that is free, an evictable one with its duel; its number is the
+    /// owner's number for the index, too.
     pub(crate) fn add_heap(
         &mut self,
+        heap: usize,
         account: &Arc<Account>,
         purpose: Use,
         guest: u32,
         duel: Option<&Arc<Duel>>,
-    ) -> usize {
-        let heap = self.space.add_heap(Arc::clone(account), purpose, guest);
+    ) {
+        self.space.add_heap(heap, Arc::clone(account), purpose, guest);
         self.nodes.add_owner(heap, Arc::clone(account));
         if self.learned.len() <= heap {
             self.learned.resize_with(heap + 1, || None);
         }
         self.learned[heap] = duel.map(|duel| Learned::new(Arc::clone(account), Arc::clone(duel)));
-        heap
     }
 
     /// Adds a pool, empty, and returns its number in this shard.
@@ -486,11 +487,6 @@ impl Shard {
         }
         self.space.free(at, words);
         Ok(())
-    }
-
-    /// Pool of a page.
-    pub(crate) fn pool_of(&self, name: PageName) -> usize {
-        Object::read(&self.nodes, name.object).pool
     }
 
     /// Lets the index find a page at its new place.

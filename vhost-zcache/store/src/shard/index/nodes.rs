@@ -440,7 +440,6 @@ fn granule16(granule: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounting::Budget;
 
     #[test]
     fn nodes_on_a_huge_page_are_as_before_and_its_pages_come_back_one_by_one() {

@@ -312,10 +312,9 @@ fn guess_of(hash: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
-    use crate::accounting::{Account, Budget};
+    use crate::accounting::Account;
     use crate::fault::Faults;
 
     #[test]

@@ -189,8 +189,13 @@ impl Space {
         self.slots.drain(..).flatten().collect()
     }
 
-    /// Adds a heap and returns its number.
-    pub(crate) fn add_heap(&mut self, account: Arc<Account>, purpose: Use, guest: u32) -> usize {
+    /// Whether a heap has that number.
+    pub(crate) fn has_heap(&self, heap: usize) -> bool {
+        matches!(self.heaps.get(heap), Some(Some(_)))
+    }
+
+    /// Adds a heap under a number that is free.
+    pub(crate) fn add_heap(&mut self, number: usize, account: Arc<Account>, purpose: Use, guest: u32) {
         let heap = Heap {
             account,
             purpose,
@@ -202,12 +207,10 @@ impl Space {
             queues: Queues::default(),
             contents: Contents::default(),
         };
-        if let Some(free) = self.heaps.iter().position(Option::is_none) {
-            self.heaps[free] = Some(heap);
-            return free;
+        if self.heaps.len() <= number {
+            self.heaps.resize_with(number + 1, || None);
         }
-        self.heaps.push(Some(heap));
-        self.heaps.len() - 1
+        self.heaps[number] = Some(heap);
     }
 
     /// The heap of that number, which must exist.
