@@ -115,11 +115,13 @@ impl ColdTier {
         Some(self.config.begin(*due).saturating_sub(now))
     }
 
-    /// Recompresses for about `budget`.
+    /// Recompresses for about `budget`, one step at least unless it is zero.
     pub(crate) fn run(&mut self, domains: &[Arc<Domain>], budget: Duration) {
         self.queue_due(domains);
         let started = Instant::now();
-        while started.elapsed() < budget {
+        let mut begun = false;
+        while (!begun && !budget.is_zero()) || started.elapsed() < budget {
+            begun = true;
             // Taken out while it is worked on: one that fails does not come again at once.
             let Some(mut turn) = self.turns.pop_front() else { return };
             let slice = SLICE.min(budget.saturating_sub(started.elapsed()));

@@ -42,7 +42,8 @@ impl Shard {
     /// Moves at most `most` records, or removes them if their guest has left.
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
         let Some(slot) = self.compaction.or_else(|| self.choose(threshold, most)) else {
-            return Step::Idle;
+            // A heap whose guest has left may have no segment and still somebody to pay for its index.
+            return if self.leaving().is_some() { Step::More } else { Step::Idle };
         };
         self.compaction = Some(slot);
         let heap = self.space.slot(slot).heap;
