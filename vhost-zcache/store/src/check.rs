@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::index::objects::Object;
 use crate::shard::Shard;
 use crate::stats::Contents;
+use crate::work::Work;
 
 /// Fails with a sentence unless the condition holds.
 macro_rules! ensure {
@@ -33,6 +34,17 @@ impl Engine {
             }
         });
         outcome
+    }
+
+    /// What was done in all shards.
+    pub(crate) fn work(&self) -> Work {
+        let mut work = Work::default();
+        self.each_domain(|domain| {
+            for shard in domain.each() {
+                work.merge(shard.space.work);
+            }
+        });
+        work
     }
 }
 

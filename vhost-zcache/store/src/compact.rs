@@ -35,6 +35,15 @@ impl Threshold {
     pub(crate) const AT_THE_LIMIT: Self = Self { slack: 4096, share: 64 };
 }
 
+/// What to do with a record of a segment that is being emptied when there is no room for it elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// It stays, and so does the segment.
+    Stop,
+    /// It goes: the segment is wanted more.
+    Evict,
+}
+
 /// What a step came to.
 pub(crate) enum Step {
     /// Nothing is worth moving.
@@ -48,14 +57,39 @@ pub(crate) enum Step {
 impl Shard {
     /// Moves at most `most` records.
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
-        let Some(mut work) = self.compaction.take().or_else(|| self.choose(threshold)) else {
-            return Step::Idle;
-        };
-        // The segment may have been evicted or its guest may have left in the meantime.
-        match self.space.slots.get(work.slot) {
-            Some(Some(slot)) if slot.draining => {}
-            _ => return Step::More,
+        match self.under_way().or_else(|| self.choose(threshold)) {
+            Some(work) => self.empty(work, most, NoRoom::Stop),
+            None => Step::Idle,
         }
+    }
+
+    /// Takes up what was begun, unless the segment's guest has left in the meantime.
+    fn under_way(&mut self) -> Option<Compaction> {
+        let work = self.compaction.take()?;
+        let is_draining = matches!(self.space.slots.get(work.slot), Some(Some(slot)) if slot.draining);
+        is_draining.then_some(work)
+    }
+
+    /// Takes up or begins the emptying of a segment of that heap.
+    pub(crate) fn drain(&mut self, heap: usize) -> Option<Compaction> {
+        match self.under_way() {
+            Some(work) if self.space.slot(work.slot).heap == heap => return Some(work),
+            // It is tried again later, with less to move.
+            Some(other) => self.space.stop_draining(other.slot),
+            None => {}
+        }
+        let slot = self.space.emptiest(heap)?;
+        Some(self.begin(slot))
+    }
+
+    fn begin(&mut self, slot: usize) -> Compaction {
+        self.space.start_draining(slot);
+        Compaction { slot, at: location(slot, FIRST) }
+    }
+
+    /// Moves at most `most` records of a segment elsewhere, or does with them what `no_room` says, and frees it
+    /// when nothing is left.
+    pub(crate) fn empty(&mut self, mut work: Compaction, most: usize, no_room: NoRoom) -> Step {
         let heap = self.space.slot(work.slot).heap;
         let mut moved = 0;
         while let Some((head, next)) = self.space.walk(work.at) {
@@ -64,11 +98,19 @@ impl Shard {
                     self.compaction = Some(work);
                     return Step::More;
                 }
-                if self.relocate(work.at, head, heap).is_err() {
+                if self.relocate(work.at, head, heap).is_ok() {
+                    moved += 1;
+                } else if no_room == NoRoom::Stop {
                     self.space.stop_draining(work.slot);
                     return Step::Idle;
+                } else {
+                    let (evicted, more) = self.evict_record(heap, work.at, head, most - moved);
+                    moved += evicted;
+                    if more {
+                        self.compaction = Some(work);
+                        return Step::More;
+                    }
                 }
-                moved += 1;
             }
             work.at = next;
         }
@@ -87,19 +129,6 @@ impl Shard {
         if u64::from(chosen.tail - chosen.live) * threshold.share < u64::from(chosen.tail) {
             return None;
         }
-        self.space.start_draining(slot);
-        Some(Compaction { slot, at: location(slot, FIRST) })
-    }
-
-    /// Compacts one whole segment; true if that freed it.
-    pub(crate) fn compact_segment(&mut self, threshold: Threshold) -> Option<Slot> {
-        for _ in 0..2 {
-            match self.compact_step(threshold, usize::MAX) {
-                Step::Freed(slot) => return Some(slot),
-                Step::Idle => return None,
-                Step::More => {}
-            }
-        }
-        None
+        Some(self.begin(slot))
     }
 }

@@ -127,7 +127,9 @@ impl Domain {
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
-        self.shards[shard].shard.lock()
+        let mut shard = self.shards[shard].shard.lock();
+        shard.space.work.begin_hold();
+        shard
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows. Memory

@@ -15,6 +15,7 @@ use crate::evict::Policy;
 use crate::key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
+use crate::room::Effort;
 use crate::shard::{NewPage, PageKey, PoolRef, PoolShard};
 use crate::state::{Entry, GuestState, Pools};
 use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
@@ -105,12 +106,12 @@ impl Engine {
 
     pub(crate) fn set_memory_limit(&self, bytes: u64) {
         self.budget.set_limit(bytes);
-        while self.budget.is_exceeded() && self.reclaim_from_largest() {}
+        while self.budget.is_exceeded() && self.reclaim_from_largest(&mut Effort::unlimited()) {}
     }
 
     pub(crate) fn set_guest_limit(&self, guest: &GuestState, bytes: Option<u64>) {
         guest.account.own().set_limit(bytes.unwrap_or(u64::MAX));
-        while guest.account.own().is_exceeded() && self.reclaim(guest) {}
+        while guest.account.own().is_exceeded() && self.reclaim(guest, &mut Effort::unlimited()) {}
     }
 
     pub(crate) fn create_pool(&self, guest: &GuestState, id: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
@@ -217,6 +218,7 @@ impl Engine {
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
         let mut attempt = 0;
+        let mut effort = Effort::of_a_put();
         loop {
             attempt += 1;
             let last = attempt == ATTEMPTS;
@@ -234,7 +236,7 @@ impl Engine {
             if last {
                 return Err(PutError::Refused(refusal));
             }
-            if !self.make_room(guest, refusal) {
+            if !self.make_room(guest, refusal, &mut effort) {
                 // Straight to the last attempt, which counts the refusal.
                 attempt = ATTEMPTS - 1;
             }

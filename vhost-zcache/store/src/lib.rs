@@ -52,6 +52,7 @@ mod shard;
 mod state;
 mod stats;
 mod store;
+mod work;
 
 pub use codec::Scratch;
 pub use cold::ColdConfig;
@@ -63,3 +64,5 @@ pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
 pub use store::{Background, Rebuilt, Store, StoreConfig, StoreError};
+#[cfg(feature = "check")]
+pub use work::Work;

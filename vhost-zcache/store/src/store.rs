@@ -207,6 +207,13 @@ impl Store {
         self.engine.check()
     }
 
+    /// What was done under the locks of all shards, so that tests can tell whether it is bounded.
+    #[cfg(feature = "check")]
+    #[must_use]
+    pub fn work(&self) -> crate::work::Work {
+        self.engine.work()
+    }
+
     /// Totals of the store.
     #[must_use]
     pub fn stats(&self) -> StoreStats {

@@ -7,6 +7,7 @@
 mod backing;
 pub(crate) mod bins;
 pub(crate) mod memory;
+pub(crate) mod queue;
 pub(crate) mod ready;
 pub(crate) mod record;
 pub(crate) mod space;

@@ -16,13 +16,14 @@ use zerocopy::IntoBytes;
 
 use super::bins::{Bins, NIL};
 use super::memory::{Arena, PAGE_WORDS, SEGMENT_BYTES, SEGMENT_WORDS, Segment, Tail};
+use super::queue::Queues;
 use super::ready::{Ready, Spare};
 use super::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, count, hole, low, pair, split};
 use crate::accounting::{Account, Charge, Use};
-use crate::evict::queue::Queues;
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
 use crate::stats::Contents;
+use crate::work::Work;
 
 /// Bits of a location that count words within a segment.
 pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
@@ -159,6 +160,7 @@ pub(crate) struct Space {
     /// Where the search for empty segments goes on.
     cursor: usize,
     pub(crate) heaps: Vec<Option<Heap>>,
+    pub(crate) work: Work,
 }
 
 impl Space {
@@ -173,6 +175,7 @@ impl Space {
             vacant: Vec::new(),
             cursor: 0,
             heaps: Vec::new(),
+            work: Work::default(),
         }
     }
 
