@@ -223,6 +223,13 @@ impl Store {
         self.engine.check()
     }
 
+    /// What was done under the locks of all shards, so that tests can tell whether it is bounded.
+    #[cfg(feature = "check")]
+    #[must_use]
+    pub fn work(&self) -> crate::shard::work::Work {
+        self.engine.work()
+    }
+
     /// Totals of the store.
     #[must_use]
     pub fn stats(&self) -> StoreStats {

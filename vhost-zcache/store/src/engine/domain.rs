@@ -145,7 +145,9 @@ impl Domain {
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Stripe> {
         // No code under the lock panics; if a bug makes it, the other shards go on, and this one
         // is checked by the checksums of its pages.
-        self.shards[shard].stripe.lock()
+        let mut stripe = self.shards[shard].stripe.lock();
+        stripe.shard.space.work.begin_hold();
+        stripe
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Engine;
 use super::guest_state::{Access, Entry, GuestState};
 use super::names::PoolRef;
+use super::room::Effort;
 use super::shared;
 use crate::accounting::Use;
 use crate::codec::Scratch;
@@ -36,6 +37,7 @@ impl Engine {
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
         let mut attempt = 0;
+        let mut effort = Effort::of_a_put();
         loop {
             attempt += 1;
             let last = attempt == ATTEMPTS;
@@ -53,7 +55,7 @@ impl Engine {
             if last {
                 return Err(PutError::Refused(refusal));
             }
-            if !self.make_room(guest, refusal) {
+            if !self.make_room(guest, refusal, &mut effort) {
                 // Straight to the last attempt, which counts the refusal.
                 attempt = ATTEMPTS - 1;
             }

@@ -1,26 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where room comes from when there is none: from holes, then from ephemeral pages of whoever has
-//! more than the others.
+//! Where room comes from when there is none: from what waits to be given back, from holes, then
+//! from ephemeral pages of whoever has most beyond what is reserved for it.
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
+use super::domain::{Domain, Stripe};
+use super::guest_state::GuestState;
+use super::{Engine, SHARD_OVERHEAD};
 use crate::accounting::Use;
-use crate::engine::domain::Domain;
-use crate::engine::guest_state::GuestState;
-use crate::engine::{Engine, SHARD_OVERHEAD};
 use crate::op::Refusal;
 use crate::shard::Shard;
-use crate::shard::compact::Threshold;
+use crate::shard::compact::{Step, Threshold};
 
 /// Times that room is made for one thing that is not a put.
 const ATTEMPTS: usize = 16;
 /// Segments of garbage that are given back for one request.
 const GARBAGE: usize = 8;
+/// Records that are moved or evicted while a shard is locked.
+const RECORDS_PER_STEP: usize = 256;
+/// Steps that a put may take. Freeing a segment whose pages take the least, 4 words, is 36 steps of
+/// evictions and at most 32 of moves, so a put is refused only if others take that room meanwhile;
+/// and the next goes on where it stopped.
+const STEPS_OF_A_PUT: usize = 80;
+
+/// What an operation may still do to make room.
+pub(super) struct Effort {
+    steps: usize,
+}
+
+impl Effort {
+    /// For a request, which must not take long.
+    pub(super) const fn of_a_put() -> Self {
+        Self { steps: STEPS_OF_A_PUT }
+    }
+
+    /// For who must have the room.
+    const fn unlimited() -> Self {
+        Self { steps: usize::MAX }
+    }
+
+    fn step(&mut self) -> bool {
+        let is_left = self.steps > 0;
+        self.steps = self.steps.saturating_sub(1);
+        is_left
+    }
+
+    /// Repeats a step of freeing a segment of a shard, which others can lock in between; returns
+    /// whether that freed one.
+    fn free_segment(&mut self, domain: &Domain, number: usize, mut step: impl FnMut(&mut Shard) -> Step) -> bool {
+        while self.step() {
+            let mut stripe: MutexGuard<'_, Stripe> = domain.lock(number);
+            let outcome = step(&mut stripe.shard);
+            MutexGuard::unlock_fair(stripe);
+            match outcome {
+                Step::Idle => return false,
+                Step::More => {}
+                // The segment is given back here, without the lock.
+                Step::Freed(slot) => {
+                    drop(slot);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Where a guest has most of something.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    domain: &'a Arc<Domain>,
+    shard: usize,
+    heap: usize,
+}
 
 impl Engine {
     /// Whether a put should evict in its own shard: not while its guest, or its shard, has less
     /// than its share, because others then have more than theirs.
-    pub(crate) fn may_evict(&self, guest: &GuestState, shard: &Shard, heap: usize) -> bool {
+    pub(super) fn may_evict(&self, guest: &GuestState, shard: &Shard, heap: usize) -> bool {
         let heap = shard.space.heap(heap);
         if heap.purpose == Use::Kept {
             return false;
@@ -40,9 +99,10 @@ impl Engine {
         guest: &GuestState,
         mut work: impl FnMut() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        let mut effort = Effort::of_a_put();
         for _ in 0..ATTEMPTS {
             match work() {
-                Err(refusal) if self.make_room(guest, refusal) => {}
+                Err(refusal) if self.make_room(guest, refusal, &mut effort) => {}
                 outcome => return outcome,
             }
         }
@@ -50,22 +110,24 @@ impl Engine {
     }
 
     /// Frees some memory for a guest that was refused; returns whether that may have helped.
-    pub(super) fn make_room(&self, guest: &GuestState, refusal: Refusal) -> bool {
+    pub(super) fn make_room(&self, guest: &GuestState, refusal: Refusal, effort: &mut Effort) -> bool {
         let owner = if refusal == Refusal::StoreFull { None } else { Some(guest.number) };
         if self.garbage.release(owner, GARBAGE) {
             return true;
         }
         match refusal {
-            Refusal::GuestLimit | Refusal::NoMemory | Refusal::Share => self.reclaim(guest),
-            Refusal::StoreFull => self.reclaim_from_largest() || self.reclaim(guest),
+            // Evicting pages gives back nothing of what cannot be evicted.
+            Refusal::Share => self.reclaim(guest, &[Use::Kept], effort),
+            Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest, &BOTH, effort),
+            Refusal::StoreFull => self.reclaim_from_largest(effort) || self.reclaim(guest, &BOTH, effort),
         }
     }
 
     /// Frees memory of the guest that has most ephemeral pages beyond what is reserved for it.
-    fn reclaim_from_largest(&self) -> bool {
+    fn reclaim_from_largest(&self, effort: &mut Effort) -> bool {
         let guests = self.registry.guests();
         let largest = guests.iter().max_by_key(|guest| guest.account.surplus());
-        largest.is_some_and(|guest| guest.account.surplus() > 0 && self.reclaim(guest))
+        largest.is_some_and(|guest| guest.account.surplus() > 0 && self.reclaim(guest, &BOTH, effort))
     }
 
     /// Changes the store's limit, and drops ephemeral pages until it holds or none is left.
@@ -78,19 +140,24 @@ impl Engine {
     pub(crate) fn set_guest_limit(&self, guest: &GuestState, bytes: Option<u64>) {
         let own = guest.account.own();
         own.set_limit(bytes.unwrap_or(u64::MAX));
-        while own.is_exceeded() && (self.garbage.release(Some(guest.number), GARBAGE) || self.reclaim(guest)) {}
+        let reclaim = || {
+            self.garbage.release(Some(guest.number), GARBAGE) || self.reclaim(guest, &BOTH, &mut Effort::unlimited())
+        };
+        while own.is_exceeded() && reclaim() {}
     }
 
     /// Frees memory of a guest above its reservation, or else of any that has ephemeral pages.
     fn reclaim_from_any(&self) -> bool {
+        let effort = &mut Effort::unlimited();
         let guests = self.registry.guests();
         let largest = guests.iter().max_by_key(|guest| guest.account.own().ephemeral());
-        self.reclaim_from_largest() || largest.is_some_and(|guest| self.reclaim(guest))
+        self.reclaim_from_largest(effort) || largest.is_some_and(|guest| self.reclaim(guest, &BOTH, effort))
     }
 
-    /// Frees some memory of a guest: what nothing was written to yet, then of holes if there are
-    /// many, of ephemeral pages otherwise.
-    pub(crate) fn reclaim(&self, guest: &GuestState) -> bool {
+    /// Frees some memory of a guest in heaps of these purposes: what nothing was written to yet, then
+    /// of holes if there are many, of ephemeral pages otherwise. When that takes more than `effort`,
+    /// what was done so far is left for the next who needs memory.
+    fn reclaim(&self, guest: &GuestState, purposes: &[Use], effort: &mut Effort) -> bool {
         let shared = guest.shared_pools();
         let own = guest.domain.get().into_iter();
         let domains: Vec<&Arc<Domain>> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
@@ -104,29 +171,62 @@ impl Engine {
                 let stripe = domain.lock(number);
                 for (heap, state) in stripe.shard.space.heaps.iter().enumerate() {
                     let Some(state) = state else { continue };
-                    if state.guest != guest.number {
+                    if state.guest != guest.number || !purposes.contains(&state.purpose) {
                         continue;
                     }
+                    let place = Some(Place { domain, shard: number, heap });
                     if state.dead() > holes.0 && state.dead() > state.total / 8 {
-                        holes = (state.dead(), Some((domain, number)));
+                        holes = (state.dead(), place);
                     }
                     if state.purpose == Use::Evictable && state.total > pages.0 {
-                        pages = (state.total, Some((domain, number, heap)));
+                        pages = (state.total, place);
                     }
                 }
             }
         }
-        if let Some((domain, number)) = holes.1 {
-            let freed = domain.lock(number).shard.compact_segment(Threshold::AT_THE_LIMIT);
-            if freed.is_some() {
-                return true;
-            }
+        if let Some(Place { domain, shard, .. }) = holes.1
+            && effort.free_segment(domain, shard, |shard| shard.compact_step(Threshold::AT_THE_LIMIT, RECORDS_PER_STEP))
+        {
+            return true;
         }
-        let Some((domain, number, heap)) = pages.1 else { return false };
-        let mut stripe = domain.lock(number);
-        let freed = stripe.shard.evict_segment(heap);
-        stripe.shard.nodes.trim();
-        drop(stripe);
-        freed.is_some()
+        let Some(Place { domain, shard, heap }) = pages.1 else { return false };
+        effort.free_segment(domain, shard, |shard| {
+            // In a shared pool, another guest may have got the number.
+            let is_there = matches!(shard.space.heaps.get(heap), Some(Some(state)) if state.guest == guest.number);
+            if !is_there {
+                return Step::Idle;
+            }
+            let step = shard.evict_step(heap, RECORDS_PER_STEP);
+            shard.nodes.trim();
+            step
+        })
+    }
+}
+
+const BOTH: [Use; 2] = [Use::Evictable, Use::Kept];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::memory::Arena;
+    use crate::engine::domain::Common;
+    use crate::fault::Faults;
+
+    #[test]
+    fn a_put_gives_up_after_so_many_steps_in_all() {
+        let faults = Faults::default();
+        let arena = Arc::new(Arena::new(4, faults.clone()).expect("there is memory"));
+        let common = Common { arena, wake: Arc::default(), faults, seed: [0; 2], shards: 1, domains: Arc::default() };
+        let domain = Domain::new(&common, false);
+        let mut effort = Effort::of_a_put();
+        let mut steps = 0;
+        for _ in 0..4 {
+            let freed = effort.free_segment(&domain, 0, |_| {
+                steps += 1;
+                Step::More
+            });
+            assert!(!freed, "nothing was freed");
+        }
+        assert_eq!(steps, STEPS_OF_A_PUT);
     }
 }

@@ -69,7 +69,7 @@ impl Shared {
         let heap = members.swap_remove(at).heap;
         let last = members.is_empty();
         self.domain.ready.remove(|other| other == heap);
-        let pages = self.domain.each().map(|mut stripe| stripe.shard.leave(heap)).sum();
+        let pages = self.domain.each().map(|mut stripe| stripe.shard.retire_heap(heap)).sum();
         drop(members);
         self.domain.touch();
         (pages, last)

@@ -28,6 +28,15 @@ impl Threshold {
     pub(crate) const AT_THE_LIMIT: Self = Self { slack: 4096, share: 64 };
 }
 
+/// What to do with a record of a segment that is being emptied when there is no room for it elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// It stays, and so does the segment.
+    Stop,
+    /// It goes: the segment is wanted more.
+    Evict,
+}
+
 /// What a step came to.
 pub(crate) enum Step {
     /// Nothing is worth moving.
@@ -41,11 +50,41 @@ pub(crate) enum Step {
 impl Shard {
     /// Moves at most `most` records, or removes them if their guest has left.
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
-        let Some(slot) = self.compaction.or_else(|| self.choose(threshold, most)) else {
+        match self.compaction.or_else(|| self.choose(threshold, most)) {
+            Some(slot) => self.empty(slot, most, NoRoom::Stop),
             // A heap whose guest has left may have no segment and still somebody to pay for its index.
-            return if self.leaving().is_some() { Step::More } else { Step::Idle };
-        };
+            None if self.leaving().is_some() => Step::More,
+            None => Step::Idle,
+        }
+    }
+
+    /// Takes up or begins the emptying of a segment of that heap.
+    pub(crate) fn drain(&mut self, heap: usize) -> Option<usize> {
+        match self.compaction {
+            Some(slot) if self.space.slot(slot).heap == heap => return Some(slot),
+            // It is tried again later, with less to move.
+            Some(other) => self.stop(other),
+            None => {}
+        }
+        let slot = self.space.emptiest(heap)?;
+        Some(self.start(slot))
+    }
+
+    fn start(&mut self, slot: usize) -> usize {
+        self.space.start_draining(slot);
+        self.space.open_at(Walker::Compaction, slot);
         self.compaction = Some(slot);
+        slot
+    }
+
+    fn stop(&mut self, slot: usize) {
+        self.space.stop_draining(slot);
+        self.compaction = None;
+    }
+
+    /// Moves at most `most` records of a segment elsewhere, or does with them what `no_room` says, and
+    /// frees it when nothing is left. If their guest has left, they are removed.
+    pub(crate) fn empty(&mut self, slot: usize, most: usize, no_room: NoRoom) -> Step {
         let heap = self.space.slot(slot).heap;
         let leaving = self.space.heap(heap).leaving;
         let mut moved = 0;
@@ -61,10 +100,11 @@ impl Shard {
                 moved += self.expel(at, head, most - moved);
             } else if self.relocate(at, head, heap).is_ok() {
                 moved += 1;
-            } else {
-                self.space.stop_draining(slot);
-                self.compaction = None;
+            } else if no_room == NoRoom::Stop {
+                self.stop(slot);
                 return Step::Idle;
+            } else {
+                moved += self.evict_record(heap, at, head, most - moved);
             }
         }
         self.compaction = None;
@@ -90,23 +130,5 @@ impl Shard {
             return None;
         }
         Some(self.start(slot))
-    }
-
-    fn start(&mut self, slot: usize) -> usize {
-        self.space.start_draining(slot);
-        self.space.open_at(Walker::Compaction, slot);
-        slot
-    }
-
-    /// Compacts one whole segment; true if that freed it.
-    pub(crate) fn compact_segment(&mut self, threshold: Threshold) -> Option<Slot> {
-        for _ in 0..2 {
-            match self.compact_step(threshold, usize::MAX) {
-                Step::Freed(slot) => return Some(slot),
-                Step::Idle => return None,
-                Step::More => {}
-            }
-        }
-        None
     }
 }

@@ -12,12 +12,12 @@ use super::space::bookmark::Walker;
 use super::space::record::Head;
 use crate::arena::word::split;
 
-/// Records of a small heap that are removed before [`Shard::leave`] returns.
+/// Records of a small heap that are removed before [`Shard::retire_heap`] returns.
 const AT_ONCE: usize = 64;
 
 impl Shard {
     /// Takes a member's heap out of service; returns how many pages it has.
-    pub(crate) fn leave(&mut self, heap: usize) -> u64 {
+    pub(crate) fn retire_heap(&mut self, heap: usize) -> u64 {
         let state = self.space.heap_mut(heap);
         state.leaving = true;
         let pages = state.contents.pages;
@@ -51,17 +51,23 @@ impl Shard {
                 if self.heir().is_some_and(|heir| self.relocate(at, head, heir).is_ok()) {
                     return 1;
                 }
-                // Nobody can pay for the name, so the object goes. Its record goes with the last page.
-                let (number, _) = split(self.space.word(at + 1));
-                let pages = Object::read(&self.nodes, number).pages as usize;
-                self.remove_indexes(number, 0, u64::MAX, most as u64);
-                if pages > most {
-                    self.space.turn_back(Walker::Compaction, at);
-                }
-                pages.min(most)
+                // Nobody can pay for the name.
+                self.remove_object(at, most)
             }
             Head::End | Head::Hole(_) | Head::Unknown => 0,
         }
+    }
+
+    /// Removes at most `most` pages of the object whose record compaction has just come to; the record
+    /// goes with the last page, until then compaction comes to it again. Returns how many that were.
+    pub(super) fn remove_object(&mut self, at: u32, most: usize) -> usize {
+        let (number, _) = split(self.space.word(at + 1));
+        let pages = Object::read(&self.nodes, number).pages as usize;
+        self.remove_indexes(number, 0, u64::MAX, most as u64);
+        if pages > most {
+            self.space.turn_back(Walker::Compaction, at);
+        }
+        pages.min(most)
     }
 
     /// A member that stays.

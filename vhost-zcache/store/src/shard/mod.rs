@@ -12,6 +12,7 @@ mod leave;
 pub(crate) mod recover;
 pub(crate) mod retire;
 pub(crate) mod space;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::key::{ObjectId, Page};
 use crate::op::{GetMode, Refusal};
 use crate::shard::evict::duel::Duel;
 use crate::shard::evict::learn::{self, Learned};
+use crate::shard::evict::{Departure, Patience};
 use crate::shard::index::nodes::Nodes;
 use crate::shard::index::objects::{OBJECT_CLASS, Object, Objects};
 use crate::shard::index::tree::Tree;
@@ -231,19 +233,20 @@ impl Shard {
     /// to do without more of it, and more when there is none.
     fn alloc(&mut self, heap: usize, words: u32, may_evict: bool) -> Result<u32, Refusal> {
         let mut evicted = 0;
+        let mut patience = Patience::for_a_record();
         loop {
             if may_evict && evicted < MAX_EVICTIONS && self.space.heap(heap).account.is_tight() {
                 if let Some(at) = self.space.alloc_hole(heap, words) {
                     return Ok(at);
                 }
                 evicted += 1;
-                if self.evict_one(heap) {
+                if self.evict_one(heap, &mut patience) {
                     continue;
                 }
             }
             return match self.space.alloc(heap, words) {
                 Ok(at) => Ok(at),
-                Err(_) if may_evict && evicted < MAX_EVICTIONS && self.evict_one(heap) => {
+                Err(_) if may_evict && evicted < MAX_EVICTIONS && self.evict_one(heap, &mut patience) => {
                     evicted += 1;
                     continue;
                 }
@@ -334,6 +337,7 @@ impl Shard {
 
     /// Frees a page's record, which the index must forget.
     pub(crate) fn discard(&mut self, pool: usize, at: u32) {
+        self.space.work.count();
         let head = self.space.page_head(at);
         self.count(pool, at, head, Contents::sub);
         if head.is_linked() {
@@ -365,7 +369,7 @@ impl Shard {
         self.space.copy_payload(at, head, out);
         if mode == GetMode::Exclusive {
             let heap = self.space.heap_of(at);
-            self.remember(heap, object.hash, key.index);
+            self.leave(heap, object.hash, key.index, Departure::Hit);
             self.remove_page(number, key.index);
         } else if head.epoch() != epoch || head.frequency() < MAX_FREQUENCY {
             let used = head.with_frequency(head.frequency().saturating_add(1)).with_epoch(epoch);
@@ -374,10 +378,11 @@ impl Shard {
         Some((head, name))
     }
 
-    pub(crate) fn remember(&mut self, heap: usize, hash: u32, index: u64) {
+    /// Lets it be known that a page is about to leave.
+    pub(crate) fn leave(&mut self, heap: usize, hash: u32, index: u64, departure: Departure) {
         let pages = self.space.heap(heap).contents.pages;
         if let Some(learned) = &mut self.learned[heap] {
-            learned.remember(learn::name(hash, index), pages);
+            learned.leave(learn::name(hash, index), pages, departure);
         }
     }
 
@@ -465,6 +470,7 @@ impl Shard {
 
     /// Moves a record to another place, in heap `to`.
     pub(crate) fn relocate(&mut self, at: u32, head: Head, to: usize) -> Result<(), Refusal> {
+        self.space.work.count();
         let words = head.words();
         let apart = if head == Head::Object { self.space.alloc_name(to) } else { None };
         let new = apart.map_or_else(|| self.space.alloc(to, words), Ok)?;

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use zerocopy::FromZeros;
+
 use crate::accounting::{Account, Charge, Use};
 
 /// Names per bucket.
@@ -18,7 +20,7 @@ const MOST: usize = 1 << 22;
 /// Steps of time within which a name is remembered, at least.
 const STEPS: u64 = 512;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, FromZeros)]
 struct Name {
     /// 16 bits of the name; 0 marks an empty place.
     print: u16,
@@ -54,9 +56,16 @@ impl Ghosts {
         }
         let wanted = wanted.next_power_of_two();
         let bytes = ((wanted - names) * size_of::<Name>()) as u64;
-        if self.charge.grow(bytes).is_ok() {
-            self.buckets = vec![[Name::default(); WAYS]; wanted / WAYS];
+        if self.charge.grow(bytes).is_err() {
+            return;
+        }
+        // Of memory that is zero already: writing to all of it would take milliseconds for a large heap, and the
+        // shard is locked.
+        if let Ok(buckets) = <[Name; WAYS]>::new_vec_zeroed(wanted / WAYS) {
+            self.buckets = buckets;
             self.shift = (wanted as u64 / STEPS).max(1).ilog2();
+        } else {
+            self.charge.shrink(bytes);
         }
     }
 

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use super::Policy;
 use super::duel::Duel;
 use super::ghost::Ghosts;
+use super::rules::{Departure, Rules};
+use super::{Policy, s3_fifo::S3Fifo};
 use crate::accounting::Account;
 use crate::op::GetMode;
+use crate::shard::space::queue::Queue;
 
 /// What one shard knows of an evictable heap's pages that are gone, and what all its shards do. Pages have
 /// a [`name`]; `pages` is how many there are in the shard.
@@ -28,7 +30,8 @@ impl Learned {
     /// A page is put; returns whether it belongs into the main queue.
     pub(crate) fn put(&mut self, name: u64, pages: u64) -> bool {
         self.duel.put(name, pages);
-        self.ghosts.recall(name, pages) || self.policy() == Policy::Clock
+        let remembered = self.ghosts.recall(name, pages);
+        self.policy().admit(remembered) == Queue::Main
     }
 
     /// A page is asked for.
@@ -36,9 +39,12 @@ impl Learned {
         self.duel.get(name, mode == GetMode::Exclusive);
     }
 
-    /// A page left that is worth more if it comes back.
-    pub(crate) fn remember(&mut self, name: u64, pages: u64) {
-        self.ghosts.remember(name, pages);
+    /// A page left. What S3-FIFO wants to know of it is remembered whatever the heap does now: it may be
+    /// S3-FIFO's turn soon.
+    pub(crate) fn leave(&mut self, name: u64, pages: u64, departure: Departure) {
+        if S3Fifo.remembers(departure) {
+            self.ghosts.remember(name, pages);
+        }
     }
 
     /// A page is about to be evicted.

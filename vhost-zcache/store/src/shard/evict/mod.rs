@@ -1,30 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which ephemeral page goes first: S3-FIFO, adapted to gets that remove what they find.
+//! Which ephemeral page goes first.
 //!
-//! New pages enter a *small* queue of a fourteenth of the heap (a tenth in the paper; this was
-//! better by 0.1 to 2.5 points on all traces of `cargo xtask bench evict` but one). A page that reaches its end without
-//! a hit leaves, and its name is remembered in a *ghost* table; one that was hit moves to the
-//! *main* queue, where hits buy further rounds. A put of a remembered name goes to the main
-//! queue at once. So a scan passes through the small queue and evicts nothing but itself.
+//! The pages of a heap are in two queues, *small* and *main*, which the arena keeps. A policy's
+//! [`Rules`] say which queue a page enters, which one gives the next page up, and what becomes of a
+//! page that was used; [`victim`] follows them, over a heap's queues or over those of a [`shadow`].
 //!
-//! Exclusive gets change what can be learned: the hit removes the page, so no page in the
-//! store ever shows that it is popular. The name of a page that left by a hit is therefore
-//! remembered too, and its next put counts as the second use that the hit was.
-//!
-//! What suits some guests is wrong for others: a heap whose guest would be better off without the
-//! small queue does without it, see [`duel`].
+//! [S3-FIFO](s3_fifo) suits most guests and is wrong for some. Those do better with [CLOCK](clock),
+//! and a [`duel`] finds out which they are.
 
+mod clock;
 pub(crate) mod duel;
 mod ghost;
 pub(crate) mod learn;
 mod leave;
-pub(crate) mod queue;
+mod rules;
+mod s3_fifo;
 mod shadow;
+mod victim;
 
 use serde::Serialize;
 
-/// The small queue's share of a heap is 1 / this.
-const SMALL_SHARE: u64 = 14;
+pub(crate) use rules::Departure;
+pub(crate) use victim::Patience;
+
+use crate::shard::space::queue::Queue;
+use clock::Clock;
+use rules::Rules;
+use s3_fifo::S3Fifo;
 
 /// How a guest's ephemeral pages are chosen that make room for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,15 +40,32 @@ pub enum Policy {
     Clock,
 }
 
-impl Policy {
-    /// Whether the next page to leave is in the small queue, when there is so much in both.
-    fn is_small_next(self, small: u64, main: u64) -> bool {
-        small > 0 && (main == 0 || self == Self::Clock || small * SMALL_SHARE >= small + main)
+impl Rules for Policy {
+    fn admit(self, remembered: bool) -> Queue {
+        match self {
+            Self::S3Fifo => S3Fifo.admit(remembered),
+            Self::Clock => Clock.admit(remembered),
+        }
     }
 
-    /// What is left of a page's frequency when it is spared at the end of a queue. Out of the small one a
-    /// use is enough, S3-FIFO's main queue gives a round for each, CLOCK one round for all.
-    fn spare(self, from_small: bool, frequency: u8) -> u8 {
-        if from_small || self == Self::Clock { 0 } else { frequency - 1 }
+    fn next(self, small: u64, main: u64) -> Queue {
+        match self {
+            Self::S3Fifo => S3Fifo.next(small, main),
+            Self::Clock => Clock.next(small, main),
+        }
+    }
+
+    fn spare(self, from: Queue, frequency: u8) -> Option<(Queue, u8)> {
+        match self {
+            Self::S3Fifo => S3Fifo.spare(from, frequency),
+            Self::Clock => Clock.spare(from, frequency),
+        }
+    }
+
+    fn remembers(self, departure: Departure) -> bool {
+        match self {
+            Self::S3Fifo => S3Fifo.remembers(departure),
+            Self::Clock => Clock.remembers(departure),
+        }
     }
 }

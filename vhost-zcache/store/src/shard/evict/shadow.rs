@@ -4,83 +4,114 @@
 use hashlink::{LinkedHashMap, LinkedHashSet};
 
 use super::Policy;
+use super::rules::{Departure, Rules};
+use super::victim::{Patience, TwoQueues, victim};
+use crate::shard::space::queue::Queue;
 use crate::shard::space::record::MAX_FREQUENCY;
 
 /// Sampled keys in the order in which they leave, with how often each was used.
-type Queue = LinkedHashMap<u32, u8>;
+type Keys = LinkedHashMap<u32, u8>;
+
+/// The pages that are there, as keys.
+#[derive(Default)]
+struct Pages {
+    small: Keys,
+    main: Keys,
+}
+
+impl Pages {
+    fn keys(&self, queue: Queue) -> &Keys {
+        if queue == Queue::Main { &self.main } else { &self.small }
+    }
+
+    fn keys_mut(&mut self, queue: Queue) -> &mut Keys {
+        if queue == Queue::Main { &mut self.main } else { &mut self.small }
+    }
+
+    /// Takes a page out; returns the queue it was in.
+    fn remove(&mut self, key: u32) -> Option<Queue> {
+        [Queue::Small, Queue::Main].into_iter().find(|queue| self.keys_mut(*queue).remove(&key).is_some())
+    }
+}
+
+impl TwoQueues for Pages {
+    type Page = u32;
+
+    fn size(&self, queue: Queue) -> u64 {
+        self.keys(queue).len() as u64
+    }
+
+    fn oldest(&self, queue: Queue) -> Option<(u32, u8)> {
+        self.keys(queue).front().map(|(key, frequency)| (*key, *frequency))
+    }
+
+    fn spare(&mut self, from: Queue, to: Queue, frequency: u8) {
+        if let Some((key, _)) = self.keys_mut(from).pop_front() {
+            self.keys_mut(to).insert(key, frequency);
+        }
+    }
+}
 
 /// One policy's queues.
 pub(super) struct Shadow {
     policy: Policy,
-    small: Queue,
-    main: Queue,
+    pages: Pages,
+    /// Names that are remembered, the oldest first.
     ghosts: LinkedHashSet<u32>,
 }
 
 impl Shadow {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, small: Queue::new(), main: Queue::new(), ghosts: LinkedHashSet::new() }
+        Self { policy, pages: Pages::default(), ghosts: LinkedHashSet::new() }
     }
 
     /// Pages that are there.
     pub(super) fn len(&self) -> usize {
-        self.small.len() + self.main.len()
+        self.pages.small.len() + self.pages.main.len()
     }
 
     /// A page is put into a store that has room for so many sampled ones.
     pub(super) fn put(&mut self, key: u32, capacity: usize) {
         self.flush(key);
-        let proven = self.ghosts.remove(&key) || self.policy == Policy::Clock;
-        let queue = if proven { &mut self.main } else { &mut self.small };
-        queue.insert(key, 0);
+        let queue = self.policy.admit(self.ghosts.remove(&key));
+        self.pages.keys_mut(queue).insert(key, 0);
+        let mut patience = Patience::for_a_record();
         while self.len() > capacity {
-            self.evict_one();
+            let Some(key) = victim(&mut self.pages, self.policy, &mut patience) else { return };
+            self.leave(key, Departure::Evicted);
         }
     }
 
     /// Whether a page that is asked for would have been there.
     pub(super) fn get(&mut self, key: u32, exclusive: bool) -> bool {
         if exclusive {
-            let hit = self.flush(key);
-            if hit {
-                self.remember(key);
-            }
-            return hit;
+            return self.leave(key, |_| Departure::Hit);
         }
-        let used = self.small.get_mut(&key).or_else(|| self.main.get_mut(&key));
+        let used = self.pages.small.get_mut(&key).or_else(|| self.pages.main.get_mut(&key));
         used.map(|frequency| *frequency = MAX_FREQUENCY.min(*frequency + 1)).is_some()
     }
 
     /// Forgets a page that is not valid any more; returns whether it was there.
     pub(super) fn flush(&mut self, key: u32) -> bool {
-        self.small.remove(&key).or_else(|| self.main.remove(&key)).is_some()
+        self.pages.remove(key).is_some()
     }
 
     /// Forgets all keys but some.
     pub(super) fn retain(&mut self, keep: impl Fn(u32) -> bool) {
-        self.small.retain(|key, _| keep(*key));
-        self.main.retain(|key, _| keep(*key));
+        self.pages.small.retain(|key, _| keep(*key));
+        self.pages.main.retain(|key, _| keep(*key));
         self.ghosts.retain(|key| keep(*key));
     }
 
-    /// The same steps as [`crate::shard::space::Space::victim`] and what follows it.
-    fn evict_one(&mut self) {
-        let from_small = self.policy.is_small_next(self.small.len() as u64, self.main.len() as u64);
-        let queue = if from_small { &mut self.small } else { &mut self.main };
-        let Some((key, frequency)) = queue.pop_front() else { return };
-        if frequency > 0 {
-            self.main.insert(key, self.policy.spare(from_small, frequency));
-        } else if from_small {
-            self.remember(key);
-        }
-    }
-
-    fn remember(&mut self, key: u32) {
-        if self.policy == Policy::S3Fifo {
+    /// Takes out a page that leaves in some way; returns whether it was there.
+    fn leave(&mut self, key: u32, how: impl FnOnce(Queue) -> Departure) -> bool {
+        let Some(queue) = self.pages.remove(key) else { return false };
+        if self.policy.remembers(how(queue)) {
             self.ghosts.insert(key);
             while self.ghosts.len() > self.len() - self.len() / 10 {
                 self.ghosts.pop_front();
             }
         }
+        true
     }
 }

@@ -12,6 +12,7 @@
 
 pub(crate) mod bookmark;
 pub(crate) mod holes;
+pub(crate) mod queue;
 pub(crate) mod record;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use zerocopy::IntoBytes;
 
 use self::bookmark::Bookmarks;
 use self::holes::{Bins, NIL};
+use self::queue::Queues;
 use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, hole};
 use crate::accounting::{Account, Charge, Use};
 use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
@@ -30,7 +32,7 @@ use crate::arena::ready::{Ready, Spare};
 use crate::arena::word::{count, low, pair, split};
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
-use crate::shard::evict::queue::Queues;
+use crate::shard::work::Work;
 use crate::stats::Contents;
 
 /// Bits of a location that count words within a segment.
@@ -159,6 +161,7 @@ pub(crate) struct Space {
     cursor: usize,
     bookmarks: Bookmarks,
     pub(crate) heaps: Vec<Option<Heap>>,
+    pub(crate) work: Work,
 }
 
 impl Space {
@@ -174,6 +177,7 @@ impl Space {
             cursor: 0,
             bookmarks: Bookmarks::default(),
             heaps: Vec::new(),
+            work: Work::default(),
         }
     }
 
