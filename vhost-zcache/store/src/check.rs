@@ -10,7 +10,6 @@ use crate::engine::Engine;
 use crate::index::objects::Object;
 use crate::shard::Shard;
 use crate::stats::Contents;
-use crate::work::Work;
 
 /// Fails with a sentence unless the condition holds.
 macro_rules! ensure {
@@ -36,15 +35,13 @@ impl Engine {
         outcome
     }
 
-    /// What was done in all shards.
-    pub(crate) fn work(&self) -> Work {
-        let mut work = Work::default();
+    /// Most records that were handled in one hold of a shard's lock.
+    pub(crate) fn longest_hold(&self) -> u64 {
+        let mut longest = 0;
         self.each_domain(|domain| {
-            for shard in domain.each() {
-                work.merge(shard.space.work);
-            }
+            longest = domain.each().map(|shard| shard.space.work.longest_hold()).fold(longest, u64::max);
         });
-        work
+        longest
     }
 }
 

@@ -64,5 +64,3 @@ pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
 pub use store::{Background, Rebuilt, Store, StoreConfig, StoreError};
-#[cfg(feature = "check")]
-pub use work::Work;
