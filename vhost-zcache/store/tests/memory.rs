@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Numbers, page};
 use zcache_store::{
@@ -282,11 +282,7 @@ fn limits_hold_while_many_guests_put() {
         }
     });
     store.check().expect("the store is consistent");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while store.stats().physical_bytes > 0 {
-        assert!(Instant::now() < deadline, "memory is charged to guests that are gone: {:?}", store.stats());
-        thread::yield_now();
-    }
+    common::wait_until_empty(&store);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! Checks of the whole store, for tests and fuzzing.
 
 use super::Engine;
-use crate::shard::work::Work;
+use super::domain::Domain;
 
 impl Engine {
     /// Checks all shards.
@@ -14,12 +14,9 @@ impl Engine {
         Ok(())
     }
 
-    /// What was done in all shards.
-    pub(crate) fn work(&self) -> Work {
-        let mut work = Work::default();
-        for domain in self.registry.domains() {
-            domain.each().for_each(|stripe| work.merge(stripe.shard.space.work));
-        }
-        work
+    /// Most records that were handled in one hold of the lock of a shard.
+    pub(crate) fn longest_hold(&self) -> u64 {
+        let shards = |domain: &Domain| domain.each().map(|stripe| stripe.shard.space.work.longest_hold()).max();
+        self.registry.domains().iter().filter_map(|domain| shards(domain)).max().unwrap_or(0)
     }
 }

@@ -4,17 +4,16 @@
 //! Everybody whose pages are in a shard waits for whoever has its lock, so what one holder does there must be
 //! bounded. A time says little about that on a machine that does other things too; a count does.
 
-/// Records that were handled in one shard: removed, moved, or spared when a page to evict was looked for.
-///
-/// Without the feature `check` nothing is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Most of them between one locking of the shard and the next.
-    #[cfg(feature = "check")]
-    pub longest_hold: u64,
-    /// Those since the shard was locked.
+/// Counts the records that are handled in one shard: removed, moved, or spared when a page to evict is looked for.
+/// Without the feature `check` it is empty, and so are its functions.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// Since the shard was locked.
     #[cfg(feature = "check")]
     hold: u64,
+    /// Most between one locking and the next.
+    #[cfg(feature = "check")]
+    longest_hold: u64,
 }
 
 impl Work {
@@ -26,7 +25,7 @@ impl Work {
         }
     }
 
-    /// A record was handled.
+    /// A record is handled.
     pub(crate) fn count(&mut self) {
         #[cfg(feature = "check")]
         {
@@ -35,9 +34,9 @@ impl Work {
         }
     }
 
-    /// Adds what was done in another shard.
+    /// Most records that were handled between one locking of the shard and the next.
     #[cfg(feature = "check")]
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.longest_hold = self.longest_hold.max(other.longest_hold);
+    pub(crate) fn longest_hold(&self) -> u64 {
+        self.longest_hold
     }
 }

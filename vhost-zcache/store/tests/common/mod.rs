@@ -3,8 +3,20 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use zcache_store::{PAGE_SIZE, Page};
+use zcache_store::{PAGE_SIZE, Page, Store};
+
+/// Waits until the background has given all memory of guests that are gone back.
+#[allow(dead_code, reason = "not every test that uses this module lets guests go")]
+pub(crate) fn wait_until_empty(store: &Store) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.stats().physical_bytes > 0 {
+        assert!(Instant::now() < deadline, "memory is charged to guests that are gone: {:?}", store.stats());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// The page of a seed: same-filled, compressible or incompressible, different for each seed.
 pub(crate) fn page(seed: u32) -> Page {
