@@ -23,7 +23,6 @@ use zcache_store::{Store, StoreConfig};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsSocket;
 use crate::args::{Args, FdGuest, GuestOptions, PathGuest};
-use crate::device::session::Epochs;
 use crate::error::Error;
 use crate::frontend::connection;
 use crate::frontend::guest::{GuestPolicy, GuestSocket, Host};
@@ -65,8 +64,7 @@ impl Daemon {
 
         let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
         let store = Store::new(StoreConfig::new(limit))?;
-        let host =
-            Arc::new(Host { store: store.clone(), epochs: Arc::new(Epochs::default()), num_queues: args.queues });
+        let host = Arc::new(Host { store: store.clone(), num_queues: args.queues });
         let guest = |name: String, options: &GuestOptions| {
             let limit = options.memory_limit.or(args.guest_memory_limit);
             let policy =

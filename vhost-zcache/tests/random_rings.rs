@@ -9,8 +9,8 @@ use vhost_zcache::device::chain::Chain;
 use vhost_zcache::device::counters::QueueCounters;
 use vhost_zcache::device::execute::Executor;
 use vhost_zcache::device::guest_memory::Memory;
-use vhost_zcache::device::ring::{Ring, RingLayout};
-use vhost_zcache::device::session::{Epochs, Session};
+use vhost_zcache::device::ring::{Ring, RingFeatures, RingPlace};
+use vhost_zcache::device::session::Session;
 use vm_memory::{Bytes, GuestAddress};
 use zcache_protocol::{Opcode, Status};
 use zcache_store::{GuestConfig, Store, StoreConfig};
@@ -96,7 +96,7 @@ fn nothing_in_guest_memory_harms_the_device() {
     let store = Store::new(StoreConfig::new(4 << 20)).unwrap();
     let session = Arc::new(Session::new(store.register_guest(GuestConfig::new("random")), Vec::new()));
     let counters = Arc::new(QueueCounters::default());
-    let mut executor = Executor::new(session, Arc::new(Epochs::default()), Arc::clone(&counters));
+    let mut executor = Executor::new(session, Arc::clone(&counters));
     let memory = Memory::from_ranges(&[(GuestAddress(BASE), SIZE)]).unwrap();
     let mut device = Batch::default();
     let mut chain = Chain::default();
@@ -119,15 +119,10 @@ fn nothing_in_guest_memory_harms_the_device() {
             let head = random.mostly(&[0, 2, 4, 6]).to_le_bytes();
             memory.write_slice(&head[..2], GuestAddress(BASE + 0x1004 + 2 * slot)).unwrap();
         }
-        let layout = RingLayout {
-            size: 8,
-            descriptors: BASE,
-            available: BASE + 0x1000,
-            used: BASE + 0x2000,
-            event_idx: random.below(2) == 0,
-        };
+        let place = RingPlace { size: 8, descriptors: BASE, available: BASE + 0x1000, used: BASE + 0x2000 };
+        let features = RingFeatures { event_idx: random.below(2) == 0, indirect: random.below(4) != 0 };
 
-        let Ok(mut ring) = Ring::start(&layout, &memory) else { panic!("round {round}: the layout is right") };
+        let Ok(mut ring) = Ring::start(place, features, &memory) else { panic!("round {round}: the layout is right") };
         for taken in 0.. {
             match ring.take(&memory, &mut chain) {
                 Ok(None) => break,

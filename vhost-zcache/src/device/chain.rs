@@ -27,6 +27,9 @@ pub enum ChainError {
         /// Entries of the queue.
         limit: u16,
     },
+    /// An indirect descriptor although the driver declined the feature.
+    #[error("an indirect descriptor, which the driver did not negotiate")]
+    IndirectDeclined,
     /// An indirect descriptor in an indirect table, or one that is not the last of its chain.
     #[error("an indirect descriptor is inside an indirect table or not the last of its chain")]
     NestedIndirect,
@@ -87,6 +90,15 @@ impl Table {
     }
 }
 
+/// Whether the driver may use indirect descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indirect {
+    /// It has acknowledged the feature.
+    Negotiated,
+    /// It has not.
+    Declined,
+}
+
 /// Buffers of one chain, in order. Reused from chain to chain to save allocations.
 #[derive(Debug, Default)]
 pub struct Chain {
@@ -106,6 +118,7 @@ impl Chain {
         ring_table: Table,
         head: u16,
         queue_size: u16,
+        indirect: Indirect,
     ) -> Result<(), ChainError> {
         self.readable.clear();
         self.writable.clear();
@@ -118,12 +131,17 @@ impl Chain {
         loop {
             let descriptor = table.descriptor(memory, index)?;
             if descriptor.has(VRING_DESC_F_INDIRECT) {
+                if indirect == Indirect::Declined {
+                    return Err(ChainError::IndirectDeclined);
+                }
                 if in_indirect || descriptor.has(VRING_DESC_F_NEXT) {
                     return Err(ChainError::NestedIndirect);
                 }
                 if descriptor.length == 0 || descriptor.length % DESCRIPTOR_SIZE != 0 {
                     return Err(ChainError::IndirectLength(descriptor.length));
                 }
+                // All of the table has to be in memory, entries that no chain reaches included.
+                Buffer::new(memory, descriptor.address, descriptor.length)?;
                 table = Table { address: descriptor.address, entries: descriptor.length / DESCRIPTOR_SIZE };
                 in_indirect = true;
                 index = 0;
@@ -198,7 +216,7 @@ mod tests {
     /// Follows the chain at descriptor 0 and gives the lengths of its buffers.
     fn collect(memory: &Memory) -> Result<(Vec<u32>, Vec<u32>), ChainError> {
         let mut chain = Chain::default();
-        chain.collect(memory, TABLE, 0, 8)?;
+        chain.collect(memory, TABLE, 0, 8, Indirect::Negotiated)?;
         let lengths = |buffers: &[Buffer]| buffers.iter().map(|b| b.length()).collect();
         Ok((lengths(chain.readable()), lengths(chain.writable())))
     }
@@ -225,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn indirect_descriptors_have_to_be_negotiated() {
+        let memory = memory();
+        write(&memory, 0x1000, 0, INDIRECT_TABLE, 16, INDIRECT, 0);
+        write(&memory, INDIRECT_TABLE, 0, 0x3000, 1, 0, 0);
+        let error = Chain::default().collect(&memory, TABLE, 0, 8, Indirect::Declined);
+        assert_eq!(error, Err(ChainError::IndirectDeclined));
+    }
+
+    #[test]
     fn a_chain_may_use_every_entry_but_not_one_more() {
         let memory = memory();
         for index in 0..8 {
@@ -248,7 +275,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         type Spoil = fn(&Memory);
-        let cases: [(&str, Spoil, ChainError); 9] = [
+        let cases: [(&str, Spoil, ChainError); 10] = [
             (
                 "next outside the table",
                 |memory| write(memory, 0x1000, 0, 0x3000, 1, NEXT, 8),
@@ -288,7 +315,15 @@ mod tests {
             (
                 "an indirect table outside memory",
                 |memory| write(memory, 0x1000, 0, u64::MAX - 15, 32, INDIRECT, 0),
-                ChainError::Unmapped(Unmapped { address: u64::MAX - 15, length: 16 }),
+                ChainError::Unmapped(Unmapped { address: u64::MAX - 15, length: 32 }),
+            ),
+            (
+                "an indirect table that ends outside memory, beyond the entries that are used",
+                |memory| {
+                    write(memory, 0x1000, 0, 0x9ff0, 32, INDIRECT, 0);
+                    write(memory, 0x9ff0, 0, 0x3000, 1, 0, 0);
+                },
+                ChainError::Unmapped(Unmapped { address: 0x9ff0, length: 32 }),
             ),
             (
                 "a readable descriptor after a writable one",

@@ -9,12 +9,11 @@ use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, P
 
 use super::counters::QueueCounters;
 use super::request::{self, Operation, Request};
-use super::session::{Access, Epochs, NoSession, Session};
+use super::session::{Access, NoSession, Session};
 
 /// Executes the requests of one queue.
 pub struct Executor {
     session: Arc<Session>,
-    epochs: Arc<Epochs>,
     counters: Arc<QueueCounters>,
     scratch: Scratch,
 }
@@ -22,8 +21,8 @@ pub struct Executor {
 impl Executor {
     /// An executor of requests in `session`.
     #[must_use]
-    pub fn new(session: Arc<Session>, epochs: Arc<Epochs>, counters: Arc<QueueCounters>) -> Self {
-        Self { session, epochs, counters, scratch: Scratch::new() }
+    pub fn new(session: Arc<Session>, counters: Arc<QueueCounters>) -> Self {
+        Self { session, counters, scratch: Scratch::new() }
     }
 
     /// Executes one request. `page` holds the page of a PUT, and receives the page of a GET that
@@ -44,7 +43,7 @@ impl Executor {
     fn carry_out(&mut self, request: Request, page: &mut Page) -> Result<Done, Status> {
         match request {
             Request::Hello { instance } => {
-                let welcome = self.session.hello(instance, &self.epochs);
+                let welcome = self.session.hello(instance);
                 Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch })
             }
             Request::Operation(operation) => {

@@ -4,10 +4,11 @@
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
-use super::chain::{Chain, ChainError, Table};
+use super::chain::{Chain, ChainError, Indirect, Table};
 use super::guest_memory::{self, Memory, Unmapped};
 
 /// Most entries a ring may have. Both VMMs with a generic vhost-user device stop at this.
@@ -51,9 +52,9 @@ impl From<virtio_queue::Error> for RingError {
     }
 }
 
-/// Where a ring is, as the VMM said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RingLayout {
+/// Where a ring lies in guest memory, as the VMM said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingPlace {
     /// Entries.
     pub size: u16,
     /// Guest-physical address of the descriptor table.
@@ -62,8 +63,25 @@ pub struct RingLayout {
     pub available: u64,
     /// Guest-physical address of the used ring.
     pub used: u64,
-    /// Whether `VIRTIO_RING_F_EVENT_IDX` was negotiated.
+}
+
+/// How far a ring was served. A ring that is another driver's differs in this, because a driver
+/// that sets up a ring begins with a used index of zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingPosition {
+    /// Where the ring lies.
+    pub place: RingPlace,
+    /// Index of the first chain that is not completed.
+    pub index: u16,
+}
+
+/// What the driver has acknowledged of the features that concern rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingFeatures {
+    /// `VIRTIO_RING_F_EVENT_IDX`.
     pub event_idx: bool,
+    /// `VIRTIO_RING_F_INDIRECT_DESC`.
+    pub indirect: bool,
 }
 
 /// A chain that was taken and has to be completed before the next one is taken.
@@ -73,10 +91,12 @@ pub struct Taken {
     head: u16,
 }
 
-/// A ring that is being served.
+/// A ring that can be served, by whichever thread has it.
 #[derive(Debug)]
 pub struct Ring {
     queue: Queue,
+    place: RingPlace,
+    features: RingFeatures,
 }
 
 impl Ring {
@@ -89,16 +109,16 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// [`RingError`] when the layout is wrong or not in guest memory.
-    pub fn start(layout: &RingLayout, memory: &Memory) -> Result<Self, RingError> {
+    /// [`RingError::Layout`] or [`RingError::Unmapped`] when the VMM has placed it wrongly.
+    pub fn start(place: RingPlace, features: RingFeatures, memory: &Memory) -> Result<Self, RingError> {
         let mut queue = Queue::new(MAX_QUEUE_SIZE).map_err(|_| RingError::Layout)?;
         queue
-            .try_set_size(layout.size)
-            .and_then(|()| queue.try_set_desc_table_address(GuestAddress(layout.descriptors)))
-            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(layout.available)))
-            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(layout.used)))
+            .try_set_size(place.size)
+            .and_then(|()| queue.try_set_desc_table_address(GuestAddress(place.descriptors)))
+            .and_then(|()| queue.try_set_avail_ring_address(GuestAddress(place.available)))
+            .and_then(|()| queue.try_set_used_ring_address(GuestAddress(place.used)))
             .map_err(|_| RingError::Layout)?;
-        queue.set_event_idx(layout.event_idx);
+        queue.set_event_idx(features.event_idx);
         queue.set_ready(true);
         if !queue.is_valid(memory) {
             return Err(RingError::Unmapped);
@@ -106,7 +126,7 @@ impl Ring {
         let used = queue.used_idx(memory, Ordering::Acquire)?.0;
         queue.set_next_avail(used);
         queue.set_next_used(used);
-        Ok(Self { queue })
+        Ok(Self { queue, place, features })
     }
 
     /// Takes the next chain into `chain`, if the driver made one available.
@@ -131,7 +151,8 @@ impl Ring {
         // The whole ring was found to be in guest memory, far from the end of addresses.
         let head = guest_memory::load_u16(memory, self.queue.avail_ring().wrapping_add(slot))?;
         let table = Table { address: self.queue.desc_table(), entries: size.into() };
-        chain.collect(memory, table, head, size)?;
+        let indirect = if self.features.indirect { Indirect::Negotiated } else { Indirect::Declined };
+        chain.collect(memory, table, head, size, indirect)?;
         self.queue.set_next_avail(next.wrapping_add(1));
         Ok(Some(Taken { head }))
     }
@@ -151,7 +172,15 @@ impl Ring {
     ///
     /// [`RingError::Unmapped`] when the ring's memory has gone.
     pub fn needs_notification(&mut self, memory: &Memory) -> Result<bool, RingError> {
-        Ok(self.queue.needs_notification(memory)?)
+        // Has a fence between the used index, written before, and what the driver wants, read
+        // after.
+        let wanted = self.queue.needs_notification(memory)?;
+        if self.features.event_idx {
+            return Ok(wanted);
+        }
+        // The crate does not look at the flag. It is the first word of the available ring.
+        let flags = guest_memory::load_u16(memory, self.queue.avail_ring())?;
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks the driver not to kick.
@@ -173,9 +202,9 @@ impl Ring {
         Ok(self.queue.enable_notification(memory)?)
     }
 
-    /// Index of the first chain that is not completed.
+    /// How far the ring was served.
     #[must_use]
-    pub fn position(&self) -> u16 {
-        self.queue.next_used()
+    pub fn position(&self) -> RingPosition {
+        RingPosition { place: self.place, index: self.queue.next_used() }
     }
 }

@@ -8,38 +8,23 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use log::{debug, warn};
+use log::warn;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
     VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
-use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use super::features::{Acknowledged, FEATURES, PROTOCOL_FEATURES};
 use super::guest::GuestSocket;
 use super::memory_table::{MAX_MEM_SLOTS, MemoryTable};
 use super::vring::{Addresses, Settings, Vring};
-use super::worker::queue::{QueueSetup, QueueWorker};
+use super::worker::event::PeerEvent;
 use crate::device::config_space::ConfigSpace;
-use crate::device::execute::Executor;
 use crate::device::ring::MAX_QUEUE_SIZE;
 use crate::device::session::Session;
-
-/// Virtio features offered to every VMM.
-pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
-    | 1 << VIRTIO_RING_F_INDIRECT_DESC
-    | 1 << VIRTIO_RING_F_EVENT_IDX
-    | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-
-/// Protocol features offered to every VMM. QEMU aborts when STATUS or SHMEM is, and an inflight
-/// region would say nothing that the used index does not.
-pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
-    .union(VhostUserProtocolFeatures::REPLY_ACK)
-    .union(VhostUserProtocolFeatures::CONFIG)
-    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
 /// State of one connection.
 pub struct Backend {
@@ -47,9 +32,9 @@ pub struct Backend {
     vrings: Vec<Vring>,
     memory: MemoryTable,
     guest: Arc<GuestSocket>,
-    session: Arc<Session>,
     config_space: ConfigSpace,
-    acked_features: u64,
+    /// `None` until the VMM has said so.
+    features: Option<Acknowledged>,
 }
 
 impl Backend {
@@ -57,54 +42,46 @@ impl Backend {
     #[must_use]
     pub fn new(guest: Arc<GuestSocket>, session: Arc<Session>) -> Self {
         let config_space = guest.config_space();
-        Self {
-            vrings: guest.queues().iter().map(|_| Vring::unset()).collect(),
-            memory: MemoryTable::empty(),
-            guest,
-            session,
-            config_space,
-            acked_features: 0,
-        }
+        let vrings = guest.queues().iter().enumerate();
+        let vrings = vrings
+            .map(|(queue, counters)| Vring::unset(queue, Arc::clone(counters), &guest, Arc::clone(&session)))
+            .collect();
+        Self { vrings, memory: MemoryTable::empty(), guest, config_space, features: None }
     }
 
-    fn acked(&self, bit: u32) -> bool {
-        self.acked_features & (1 << bit) != 0
-    }
-
-    /// Changes a ring's settings. A ring that is being served is stopped for that long.
+    /// Changes a ring's settings. A ring that is being served is paused for that long.
     fn change(&mut self, index: u32, change: impl FnOnce(&mut Settings)) -> Result<()> {
-        change(vring(&mut self.vrings, index)?.pause());
-        self.resume(index)
-    }
-
-    /// Serves a ring if it is to be served.
-    fn resume(&mut self, index: u32) -> Result<()> {
-        let event_idx = self.acked(VIRTIO_RING_F_EVENT_IDX);
-        let memory = self.memory.memory();
         let vring = vring(&mut self.vrings, index)?;
-        let Some((layout, kick)) = vring.wants_worker(event_idx) else {
-            return Ok(());
-        };
-        let counters =
-            self.guest.queues().get(usize::try_from(index).unwrap_or(usize::MAX)).ok_or(Error::InvalidParam)?;
-        let setup = QueueSetup {
-            name: format!("Queue {index} of {}", self.guest.name()),
-            layout,
-            memory,
-            kick: kick.try_clone().map_err(Error::ReqHandlerError)?,
-            call: Arc::clone(vring.call()),
-            executor: Executor::new(Arc::clone(&self.session), Arc::clone(self.guest.epochs()), Arc::clone(counters)),
-            counters: Arc::clone(counters),
-            log_limit: Arc::clone(self.guest.log_limit()),
-        };
-        let worker = QueueWorker::start(setup).map_err(Error::ReqHandlerError)?;
-        vring.serve(worker);
-        Ok(())
+        change(vring.pause());
+        vring.resume(self.features, &self.memory.memory()).map_err(Error::ReqHandlerError)
     }
 
-    /// Starts every ring anew, with what has changed for all of them.
-    fn restart_all(&mut self, change: impl Fn(&mut Settings)) -> Result<()> {
-        (0u32..).zip(0..self.vrings.len()).try_for_each(|(index, _)| self.change(index, &change))
+    /// Changes what concerns all rings, while none is served.
+    fn change_all<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        for vring in &mut self.vrings {
+            vring.pause();
+        }
+        let changed = change(self);
+        let memory = self.memory.memory();
+        // All of them go on that can.
+        let resumed: Vec<_> = self.vrings.iter_mut().map(|vring| vring.resume(self.features, &memory)).collect();
+        let changed = changed?;
+        resumed.into_iter().collect::<io::Result<()>>().map_err(Error::ReqHandlerError)?;
+        Ok(changed)
+    }
+
+    /// An event that the VMM passes for a ring. One that is none counts as if it had passed none:
+    /// the ring is not served, or gives no interrupts, and the connection goes on.
+    fn event(&self, index: u8, file: Option<File>) -> Option<Arc<PeerEvent>> {
+        PeerEvent::new(file?)
+            .map(Arc::new)
+            .inspect_err(|error| {
+                if let Some(suppressed) = self.guest.log_limit().pass() {
+                    let name = self.guest.name();
+                    warn!("{name}: an event of queue {index} is {error} ({suppressed} such messages not shown)");
+                }
+            })
+            .ok()
     }
 }
 
@@ -134,16 +111,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !FEATURES != 0 {
-            return Err(Error::InvalidParam);
-        }
-        if features == self.acked_features {
+        let acknowledged = Acknowledged::new(features).ok_or(Error::InvalidParam)?;
+        if self.features == Some(acknowledged) {
             return Ok(());
         }
-        self.acked_features = features;
-        // Without protocol features there is no SET_VRING_ENABLE, and rings are enabled.
-        let always_enabled = features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
-        self.restart_all(|ring| ring.enabled |= always_enabled)
+        self.change_all(|device| {
+            device.features = Some(acknowledged);
+            Ok(())
+        })
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
@@ -164,7 +139,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.memory.replace(regions, files)?;
+        self.change_all(|device| Ok(device.memory.replace(regions, files)?))?;
         Ok(None)
     }
 
@@ -178,12 +153,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
         file: File,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        self.memory.add(region, file)?;
+        self.change_all(|device| Ok(device.memory.add(region, file)?))?;
         Ok(None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        Ok(self.memory.remove(region)?)
+        self.change_all(|device| Ok(device.memory.remove(region)?))
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
@@ -223,26 +198,18 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let vring = vring(&mut self.vrings, index)?;
-        let was_started = vring.is_started();
-        let settings = vring.pause();
-        settings.kick = None;
-        let base = settings.base;
-        vring.call().replace(None);
-        if was_started && !self.vrings.iter().any(Vring::is_started) {
-            debug!("{}: all queues are stopped, the session is over", self.guest.name());
-            self.session.end();
-        }
+        let base = vring(&mut self.vrings, index)?.stop();
         Ok(VhostUserVringState::new(index, base.into()))
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        self.change(index.into(), |ring| ring.kick = file)
+        let kick = self.event(index, file);
+        self.change(index.into(), |ring| ring.kick = kick)
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
-        vring(&mut self.vrings, index.into())?.call().replace(file);
-        Ok(())
+        let call = self.event(index, file);
+        self.change(index.into(), |ring| ring.call = call)
     }
 
     fn set_vring_err(&mut self, index: u8, _file: Option<File>) -> Result<()> {
@@ -250,10 +217,6 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        let vring = vring(&mut self.vrings, index)?;
-        if vring.settings().enabled == enable {
-            return Ok(());
-        }
         self.change(index, |ring| ring.enabled = enable)
     }
 

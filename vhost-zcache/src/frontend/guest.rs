@@ -10,14 +10,12 @@ use super::log_limit::LogLimit;
 
 use crate::device::config_space::ConfigSpace;
 use crate::device::counters::QueueCounters;
-use crate::device::session::{Epochs, Session};
+use crate::device::session::Session;
 
 /// What all guests of a daemon have in common.
 pub struct Host {
     /// The one store.
     pub store: Store,
-    /// Numbers the sessions.
-    pub epochs: Arc<Epochs>,
     /// Queues of each guest's device, 1 to 64.
     pub num_queues: u16,
 }
@@ -59,12 +57,6 @@ impl GuestSocket {
     #[must_use]
     pub fn memory_limit(&self) -> Option<u64> {
         self.policy.memory_limit
-    }
-
-    /// Numbers the sessions.
-    #[must_use]
-    pub fn epochs(&self) -> &Arc<Epochs> {
-        &self.host.epochs
     }
 
     /// The configuration space of its device.

@@ -4,8 +4,8 @@
 //! Each socket belongs to one [`guest::GuestSocket`], served by one thread: [`listener`] makes
 //! the socket, [`connection`] talks to one VMM at a time, [`backend`] answers its messages and
 //! keeps the [`memory_table`] and a [`vring`] per queue. While a ring is started and enabled a
-//! [`worker::queue`] thread owns it; stopping the ring joins the thread, so that nothing is
-//! written to guest memory afterwards.
+//! [`worker`] has it. Whatever changes about it, the guest's memory included, changes while the
+//! worker has given it back, so that nothing is done with what was before.
 //!
 //! The messages are parsed by the `vhost` crate. Its companion `vhost-user-backend` is not used,
 //! because it cannot take over a connected socket, ends a queue's thread for good at the first
@@ -13,6 +13,7 @@
 
 pub mod backend;
 pub mod connection;
+pub mod features;
 pub mod guest;
 pub mod listener;
 pub mod log_limit;

@@ -1,34 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One ring as the VMM sets it up, with the thread that serves it.
+//! One ring as the VMM sets it up: whether it is to be served, and by whom it is.
 
-use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
-use super::worker::call::Call;
-use super::worker::queue::QueueWorker;
-use crate::device::ring::{MAX_QUEUE_SIZE, RingLayout};
+use log::{info, warn};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
-/// What the VMM says about a ring. It is *started* while it has a kick event, and *served* while
-/// it is started, enabled and placed.
+use super::features::Acknowledged;
+use super::guest::GuestSocket;
+use super::log_limit::LogLimit;
+use super::worker::event::PeerEvent;
+use super::worker::service::{Assignment, Outcome, ServiceContext};
+use super::worker::thread::{BusyWorker, IdleWorker};
+use crate::device::comeback::{Comeback, QueueIndex};
+use crate::device::counters::QueueCounters;
+use crate::device::execute::Executor;
+use crate::device::guest_memory::Memory;
+use crate::device::ring::{MAX_QUEUE_SIZE, Ring, RingError, RingPlace};
+use crate::device::session::Session;
+
+/// What the VMM says about a ring. All of it but the events stays over a stop.
 #[derive(Debug)]
 pub struct Settings {
     /// Where it is; `None` until the VMM has said so.
     pub addresses: Option<Addresses>,
     /// Number of entries.
     pub size: u16,
-    /// Index of the next chain, for the VMM to keep while the ring is stopped.
+    /// Index of the next chain, for the VMM to keep while the ring is not served. One that is
+    /// served starts at its used index instead.
     pub base: u16,
-    /// Event by which the driver kicks.
-    pub kick: Option<File>,
+    /// Event by which the driver kicks. The ring is *started* while it has one.
+    pub kick: Option<Arc<PeerEvent>>,
+    /// Event that tells the driver of used chains.
+    pub call: Option<Arc<PeerEvent>>,
     /// Whether the VMM lets the ring run.
     pub enabled: bool,
-}
-
-/// A ring. Its settings can be changed only while no thread serves it.
-pub struct Vring {
-    settings: Settings,
-    call: Arc<Call>,
-    worker: Option<QueueWorker>,
 }
 
 /// Guest-physical addresses of a ring's parts.
@@ -42,66 +49,135 @@ pub struct Addresses {
     pub used: u64,
 }
 
+/// A ring. It is *served* while it is started, enabled and placed in memory, and paused for as
+/// long as anything about that changes. The thread that serves it stays with it over a pause.
+pub struct Vring {
+    queue: QueueIndex,
+    name: Arc<str>,
+    session: Arc<Session>,
+    counters: Arc<QueueCounters>,
+    log_limit: Arc<LogLimit>,
+    settings: Settings,
+    state: State,
+}
+
+enum State {
+    /// Nobody serves it.
+    Idle(Option<IdleWorker>),
+    /// A worker serves it.
+    Served(BusyWorker),
+    /// It made no sense, and is left alone until the VMM stops and starts it: ZC-DEV-43.
+    Quarantined,
+}
+
 impl Vring {
-    /// A ring that the VMM has not set up.
+    /// A ring of a guest's device that the VMM has not set up.
     #[must_use]
-    pub fn unset() -> Self {
-        let settings = Settings { addresses: None, size: MAX_QUEUE_SIZE, base: 0, kick: None, enabled: false };
-        Self { settings, call: Arc::default(), worker: None }
-    }
-
-    /// The settings.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// The ring's interrupt, which may be changed at any time.
-    #[must_use]
-    pub fn call(&self) -> &Arc<Call> {
-        &self.call
-    }
-
-    /// Whether the VMM has started the ring.
-    #[must_use]
-    pub fn is_started(&self) -> bool {
-        self.settings.kick.is_some()
-    }
-
-    /// Stops serving the ring, and gives its settings to be changed. When this returns nothing is
-    /// written to guest memory on behalf of the ring any more.
-    pub fn pause(&mut self) -> &mut Settings {
-        if let Some(worker) = self.worker.take()
-            && let Some(position) = worker.stop()
-        {
-            self.settings.base = position;
+    pub fn unset(queue: QueueIndex, counters: Arc<QueueCounters>, guest: &GuestSocket, session: Arc<Session>) -> Self {
+        Self {
+            queue,
+            name: format!("Queue {queue} of {}", guest.name()).into(),
+            session,
+            counters,
+            log_limit: Arc::clone(guest.log_limit()),
+            settings: Settings {
+                addresses: None,
+                size: MAX_QUEUE_SIZE,
+                base: 0,
+                kick: None,
+                call: None,
+                enabled: false,
+            },
+            state: State::Idle(None),
         }
+    }
+
+    /// Stops serving the ring for now, and gives its settings to be changed. When this returns
+    /// guest memory is not read or written on behalf of the ring any more.
+    pub fn pause(&mut self) -> &mut Settings {
+        self.state = match std::mem::replace(&mut self.state, State::Idle(None)) {
+            State::Served(worker) => {
+                let (worker, Outcome { position, quarantined }) = worker.stop();
+                if let Some(position) = position {
+                    self.settings.base = position.index;
+                    self.session.ring_stops(self.queue, position);
+                }
+                if quarantined { State::Quarantined } else { State::Idle(Some(worker)) }
+            }
+            other => other,
+        };
         &mut self.settings
     }
 
-    /// The layout to serve the ring with and its kick event, if it is to be served and is not.
-    #[must_use]
-    pub fn wants_worker(&self, event_idx: bool) -> Option<(RingLayout, &File)> {
-        let addresses = self.settings.addresses?;
-        let kick = self.settings.kick.as_ref()?;
-        let layout = RingLayout {
-            size: self.settings.size,
-            descriptors: addresses.descriptors,
-            available: addresses.available,
-            used: addresses.used,
-            event_idx,
-        };
-        (self.settings.enabled && self.worker.is_none()).then_some((layout, kick))
+    /// Stops the ring until it gets another kick event, and ends its thread; the index of the
+    /// first chain that is not completed.
+    pub fn stop(&mut self) -> u16 {
+        let settings = self.pause();
+        settings.kick = None;
+        settings.call = None;
+        let base = settings.base;
+        self.state = State::Idle(None);
+        base
     }
 
-    /// The ring is served from now on.
-    pub fn serve(&mut self, worker: QueueWorker) {
-        self.worker = Some(worker);
+    /// Serves the ring if it is to be served and is not.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot have another thread or file descriptor.
+    pub fn resume(&mut self, features: Option<Acknowledged>, memory: &GuestMemoryAtomic<Memory>) -> io::Result<()> {
+        let State::Idle(idle) = &mut self.state else { return Ok(()) };
+        let Some((features, place, kick)) = self.settings.wanted(features) else { return Ok(()) };
+        if !features.version_1() {
+            warn(&self.log_limit, &self.name, "is not served: the driver does not know virtio 1 (VIRTIO_F_VERSION_1)");
+            return Ok(());
+        }
+        let memory = memory.memory();
+        let ring = match Ring::start(place, features.of_rings(), &memory) {
+            Ok(ring) => ring,
+            Err(error) => {
+                // The VMM's fault, who may place it elsewhere, or put memory where it is.
+                self.misplaced(error);
+                return Ok(());
+            }
+        };
+        let worker = match idle.take() {
+            Some(worker) => worker,
+            None => IdleWorker::start(ServiceContext {
+                name: Arc::clone(&self.name),
+                executor: Executor::new(Arc::clone(&self.session), Arc::clone(&self.counters)),
+                counters: Arc::clone(&self.counters),
+                log_limit: Arc::clone(&self.log_limit),
+            })?,
+        };
+        if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another {
+            info!("{} is another driver's now, and the session is over", self.name);
+        }
+        self.counters.ring_started();
+        let call = self.settings.call.clone();
+        self.state = State::Served(worker.serve(Assignment { ring, memory, kick, call }));
+        Ok(())
+    }
+
+    fn misplaced(&self, error: RingError) {
+        self.counters.count_ring_error();
+        warn(&self.log_limit, &self.name, &format!("is not served until it is placed elsewhere: {error}"));
     }
 }
 
-impl Drop for Vring {
-    fn drop(&mut self) {
-        self.pause();
+impl Settings {
+    /// How to serve the ring, if the VMM wants it to be served.
+    fn wanted(&self, features: Option<Acknowledged>) -> Option<(Acknowledged, RingPlace, Arc<PeerEvent>)> {
+        let features = features?;
+        let Addresses { descriptors, available, used } = self.addresses?;
+        let kick = self.kick.as_ref()?;
+        let place = RingPlace { size: self.size, descriptors, available, used };
+        (self.enabled || features.rings_always_enabled()).then(|| (features, place, Arc::clone(kick)))
+    }
+}
+
+fn warn(limit: &LogLimit, name: &str, what: &str) {
+    if let Some(suppressed) = limit.pass() {
+        warn!("{name} {what} ({suppressed} such messages not shown)");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Tells a thread to end, whether it works or sleeps.
+//! Tells a thread to stop, whether it works or sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,14 +24,21 @@ impl StopSignal {
         Ok(Self { raised: AtomicBool::new(false), event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
-    /// Raises the signal, for good.
+    /// Raises the signal.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::Relaxed);
-        // The counter was 0, so that adding 1 neither fails nor blocks.
+        // The counter is far from full, so that adding 1 neither fails nor blocks.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Whether the signal was raised.
+    /// Lowers the signal. To be called by whoever raises it, when the thread has noticed.
+    pub fn lower(&self) {
+        self.raised.store(false, Ordering::Relaxed);
+        // It does not block, whether or not there is anything to read.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+    }
+
+    /// Whether the signal is raised.
     #[must_use]
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Relaxed)
@@ -39,7 +46,7 @@ impl StopSignal {
 }
 
 impl AsFd for StopSignal {
-    /// Becomes readable when the signal is raised.
+    /// Is readable while the signal is raised.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

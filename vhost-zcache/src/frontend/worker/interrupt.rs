@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Gets a thread out of a system call on a descriptor of the VMM's.
+//!
+//! Such descriptors are made non-blocking when they come. But that is a property of the open file,
+//! which the VMM has too: it can make it blocking again, fill it or drain it, at any moment. So
+//! whoever stops a thread sends it a signal that does nothing but interrupt the call, again and
+//! again until the thread has noticed, as the signal may come just before the call.
+//!
+//! A thread that serves a ring blocks the signal except around these calls, so that no other
+//! system call of it, the store's for example, fails by being interrupted.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+
+use libc::siginfo_t;
+use vmm_sys_util::signal::{Killable, SIGRTMIN, block_signal, register_signal_handler, unblock_signal};
+
+/// Does nothing, but unlike an ignored signal it interrupts.
+extern "C" fn nothing(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
+
+/// Prepares this process for interrupts, once. Without it an interrupt would end the process.
+///
+/// # Errors
+///
+/// When the signal's handler cannot be installed.
+pub fn prepare() -> io::Result<()> {
+    static PREPARED: OnceLock<Result<(), vmm_sys_util::errno::Error>> = OnceLock::new();
+    // The handler is installed without SA_RESTART.
+    let prepared = PREPARED.get_or_init(|| register_signal_handler(SIGRTMIN(), nothing));
+    prepared.map_err(Into::into)
+}
+
+/// Blocks interrupts in this thread from now on, but for [`interruptible`] calls.
+pub fn block() {
+    // It fails where the signal is blocked already, and never otherwise.
+    let _ = block_signal(SIGRTMIN());
+}
+
+/// Makes a system call that an interrupt may end.
+pub fn interruptible<T>(call: impl FnOnce() -> T) -> T {
+    // Neither fails: the signal exists, and each thread changes its own mask.
+    let _ = unblock_signal(SIGRTMIN());
+    let result = call();
+    block();
+    result
+}
+
+/// Interrupts a thread, once.
+pub fn interrupt<T>(thread: &JoinHandle<T>) {
+    // A thread that has just ended needs no interrupt.
+    let _ = thread.kill(SIGRTMIN());
+}

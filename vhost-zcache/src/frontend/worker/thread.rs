@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A thread that serves one ring at a time, and can be made to give it back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::interrupt;
+use super::service::{Assignment, Outcome, Service, ServiceContext};
+use super::stop::StopSignal;
+
+/// Time between two interrupts of a thread that has not stopped yet. A batch takes a fraction of
+/// it, so that mostly none is sent.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A worker without a ring.
+pub struct IdleWorker(Worker);
+
+/// A worker that has a ring.
+pub struct BusyWorker(Worker);
+
+/// The thread of both. It ends when this is dropped, busy or not.
+struct Worker {
+    assignments: Option<Sender<Assignment>>,
+    outcomes: Receiver<Outcome>,
+    stop: Arc<StopSignal>,
+    thread: JoinHandle<()>,
+}
+
+impl IdleWorker {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot have another thread or file descriptor.
+    pub fn start(context: ServiceContext) -> io::Result<Self> {
+        interrupt::prepare()?;
+        let stop = Arc::new(StopSignal::new()?);
+        let (assignments, assigned) = channel::<Assignment>();
+        let (done, outcomes) = channel();
+        let mut service = Service::new(context, Arc::clone(&stop));
+        let thread = thread::Builder::new().name("queue".into()).spawn(move || {
+            interrupt::block();
+            for assignment in assigned {
+                if done.send(service.serve(assignment)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self(Worker { assignments: Some(assignments), outcomes, stop, thread }))
+    }
+
+    /// Serves a ring from now on.
+    #[must_use]
+    pub fn serve(self, assignment: Assignment) -> BusyWorker {
+        if let Some(assignments) = &self.0.assignments {
+            // The thread takes assignments as long as there is a sender.
+            let _ = assignments.send(assignment);
+        }
+        BusyWorker(self.0)
+    }
+}
+
+impl BusyWorker {
+    /// Stops serving the ring. When this returns the chain that was in progress is completed, and
+    /// nothing is read from or written to the guest's memory any more. That takes as long as one
+    /// batch, and does not depend on what the VMM does with the ring's events.
+    #[must_use]
+    pub fn stop(self) -> (IdleWorker, Outcome) {
+        let worker = self.0;
+        worker.stop.raise();
+        let outcome = loop {
+            match worker.outcomes.recv_timeout(INTERRUPT_INTERVAL) {
+                Ok(outcome) => break outcome,
+                Err(RecvTimeoutError::Timeout) => interrupt::interrupt(&worker.thread),
+                // The thread has panicked where no ring could have made it.
+                Err(RecvTimeoutError::Disconnected) => break Outcome::lost(),
+            }
+        };
+        worker.stop.lower();
+        (IdleWorker(worker), outcome)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.assignments = None;
+        self.stop.raise();
+        while !self.thread.is_finished() {
+            match self.outcomes.recv_timeout(INTERRUPT_INTERVAL) {
+                Err(RecvTimeoutError::Timeout) => interrupt::interrupt(&self.thread),
+                // The thread ends in a moment.
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => thread::yield_now(),
+            }
+        }
+    }
+}
