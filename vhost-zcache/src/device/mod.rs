@@ -11,7 +11,8 @@
 //! 6. [`batch`] writes the results and pages, [`ring`] publishes the used entry.
 //!
 //! [`guest_memory`] is the only module that touches guest memory: everything past it works on
-//! owned copies that the guest can no longer change.
+//! owned copies that the guest can no longer change. [`guest_region`] maps it, and
+//! [`memory_fault`] survives that it goes away.
 
 pub mod batch;
 pub mod chain;
@@ -19,6 +20,8 @@ pub mod config_space;
 pub mod counters;
 pub mod execute;
 pub mod guest_memory;
+pub mod guest_region;
+pub mod memory_fault;
 pub mod request;
 pub mod ring;
 pub mod session;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use log::{debug, warn};
+use log::debug;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
@@ -19,8 +19,9 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use super::guest::GuestSocket;
-use super::memory_table::{MAX_MEM_SLOTS, MemoryTable};
+use super::guest::{Connected, GuestSocket};
+use super::log_limit::Occasion;
+use super::memory_table::MemoryTable;
 use super::vring::{Addresses, Settings, Vring};
 use super::worker::queue::{QueueSetup, QueueWorker};
 use crate::device::config_space::ConfigSpace;
@@ -55,13 +56,14 @@ pub struct Backend {
 impl Backend {
     /// The state of a new connection.
     #[must_use]
-    pub fn new(guest: Arc<GuestSocket>, session: Arc<Session>) -> Self {
+    pub fn new(guest: Arc<GuestSocket>, connected: &Connected<'_>) -> Self {
         let config_space = guest.config_space();
+        let memory = MemoryTable::new(connected.memory().clone(), guest.memory_budget());
         Self {
             vrings: guest.queues().iter().map(|_| Vring::unset()).collect(),
-            memory: MemoryTable::empty(),
+            memory,
             guest,
-            session,
+            session: Arc::clone(connected.session()),
             config_space,
             acked_features: 0,
         }
@@ -164,12 +166,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.memory.replace(regions, files)?;
+        self.memory.replace(regions, &files)?;
         Ok(None)
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Ok(MAX_MEM_SLOTS)
+        Ok(self.memory.max_regions())
     }
 
     fn add_mem_region(
@@ -178,7 +180,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         file: File,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        self.memory.add(region, file)?;
+        self.memory.add(region, &file)?;
         Ok(None)
     }
 
@@ -187,14 +189,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        let size = u16::try_from(num)
-            .ok()
-            .filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE)
-            .ok_or_else(|| {
-                warn!("{}: queue {index} cannot have {num} entries", self.guest.name());
-                Error::InvalidParam
-            })?;
-        self.change(index, |ring| ring.size = size)
+        let size = u16::try_from(num).ok().filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE);
+        if size.is_none() {
+            let text = format_args!("queue {index} cannot have {num} entries, and is not served");
+            self.guest.log(Occasion::Placement, text);
+        }
+        // No ring is served with 0 entries. An error would be no use to QEMU, which does not ask,
+        // and would end the virtual machine of Cloud Hypervisor.
+        self.change(index, |ring| ring.size = size.unwrap_or(0))
     }
 
     fn set_vring_addr(
@@ -206,14 +208,23 @@ impl VhostUserBackendReqHandlerMut for Backend {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let place = |vmm_address| {
-            self.memory.guest_address(vmm_address).ok_or_else(|| {
-                warn!("{}: queue {index} is at {vmm_address:#x}, which is not in a memory region", self.guest.name());
-                Error::InvalidParam
-            })
-        };
-        let addresses = Addresses { descriptors: place(descriptor)?, available: place(available)?, used: place(used)? };
-        self.change(index, |ring| ring.addresses = Some(addresses))
+        let place = |vmm_address| self.memory.guest_address(vmm_address);
+        let addresses = place(descriptor)
+            .zip(place(available))
+            .zip(place(used))
+            .map(|((descriptors, available), used)| Addresses { descriptors, available, used });
+        if addresses.is_none() {
+            let missing = if self.memory.is_empty() {
+                "the VMM shares no memory; give the virtual machine shared memory (QEMU: share=on of its memory \
+                 backend, Cloud Hypervisor: shared=on of --memory) and start it again"
+            } else {
+                "that is in no memory region"
+            };
+            let text = format_args!("queue {index} is not served: it is at {descriptor:#x}, but {missing}");
+            self.guest.log(Occasion::Placement, text);
+        }
+        // The ring is left alone. An error here would end the virtual machine.
+        self.change(index, |ring| ring.addresses = addresses)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
