@@ -9,6 +9,8 @@ use log::LevelFilter;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::access::{Group, Owner, SocketAccess, SocketMode};
+
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
 pub const MAX_QUEUES: u16 = 64;
 
@@ -19,6 +21,10 @@ pub const MAX_QUEUES: u16 = 64;
 ///
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
+///   mode=MODE           who may connect to the socket, as an octal number [default: 0600, or
+///                       0660 if there is a group]
+///   owner=USER          user the socket belongs to, by name or number
+///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
     .args(["socket_path", "fd", "print_capabilities"])))]
@@ -49,9 +55,23 @@ pub struct Args {
           value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
     pub queues: u16,
 
-    /// Answer each connection at PATH with one JSON document of statistics
-    #[arg(long, value_name = "PATH")]
-    pub stats_socket: Option<PathBuf>,
+    /// Mode of the guests' sockets that are not given one
+    #[arg(long, value_name = "MODE")]
+    pub socket_mode: Option<SocketMode>,
+
+    /// User to whom guests' sockets belong that are not given one [default: the daemon's]
+    #[arg(long, value_name = "USER")]
+    pub socket_owner: Option<Owner>,
+
+    /// Group to which guests' sockets belong that are not given one, so that VMMs of another user
+    /// can connect [default: the daemon's]
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<Group>,
+
+    /// Answer each connection at PATH with one JSON document of statistics; mode, owner and group
+    /// may follow as for a guest's socket
+    #[arg(long, value_name = "PATH[,OPTION]...")]
+    pub stats_socket: Option<StatsPath>,
 
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -74,7 +94,10 @@ pub enum ArgError {
     #[error("a file descriptor is a number from 3 on")]
     Descriptor,
     /// An unknown option of a guest.
-    #[error("{0:?} is not an option: memory-limit=SIZE and allow-shared=UUID are")]
+    #[error(
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets with \
+         a path mode=MODE, owner=USER and group=GROUP"
+    )]
     Option(String),
     /// An option of a guest with a wrong value.
     #[error("{option}: {error}")]
@@ -113,6 +136,14 @@ impl FromStr for Size {
     }
 }
 
+impl Args {
+    /// Owner and mode of guests' sockets that are not given any.
+    #[must_use]
+    pub fn socket_access(&self) -> SocketAccess {
+        SocketAccess { mode: self.socket_mode, owner: self.socket_owner, group: self.socket_group }
+    }
+}
+
 /// What follows a guest's socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuestOptions {
@@ -123,38 +154,54 @@ pub struct GuestOptions {
 }
 
 impl GuestOptions {
-    /// Parses `SOCKET[,OPTION]...`; the socket and the options.
-    fn split(text: &str) -> Result<(&str, Self), ArgError> {
-        let mut parts = text.split(',');
-        let socket = parts.next().filter(|s| !s.is_empty()).ok_or(ArgError::NoSocket)?;
-        let mut options = Self::default();
-        for part in parts {
-            match part.split_once('=') {
-                Some(("memory-limit", value)) => {
-                    let size = value.parse().map_err(|error: ArgError| ArgError::Value {
-                        option: "memory-limit",
-                        error: error.to_string(),
-                    })?;
-                    options.memory_limit = Some(size);
+    /// Takes `NAME=VALUE` if it is an option of a guest's; whether it is.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, ArgError> {
+        match name {
+            "memory-limit" => self.memory_limit = Some(parse("memory-limit", value)?),
+            "allow-shared" => {
+                let wrong = |error: String| ArgError::Value { option: "allow-shared", error };
+                let uuid: Uuid = value.parse().map_err(|_| wrong(format!("{value:?} is not a UUID")))?;
+                if uuid.is_nil() {
+                    return Err(wrong("the zero UUID names no pool".into()));
                 }
-                Some(("allow-shared", value)) => {
-                    let uuid: Uuid = value.parse().map_err(|_| ArgError::Value {
-                        option: "allow-shared",
-                        error: format!("{value:?} is not a UUID"),
-                    })?;
-                    if uuid.is_nil() {
-                        return Err(ArgError::Value {
-                            option: "allow-shared",
-                            error: "the zero UUID names no pool".into(),
-                        });
-                    }
-                    options.allow_shared.push(uuid.into_bytes());
-                }
-                _ => return Err(ArgError::Option(part.into())),
+                self.allow_shared.push(uuid.into_bytes());
             }
+            _ => return Ok(false),
         }
-        Ok((socket, options))
+        Ok(true)
     }
+}
+
+impl SocketAccess {
+    /// Takes `NAME=VALUE` if it is an option of a socket's; whether it is.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, ArgError> {
+        match name {
+            "mode" => self.mode = Some(parse("mode", value)?),
+            "owner" => self.owner = Some(parse("owner", value)?),
+            "group" => self.group = Some(parse("group", value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn parse<T: FromStr<Err: ToString>>(option: &'static str, value: &str) -> Result<T, ArgError> {
+    value.parse().map_err(|error: T::Err| ArgError::Value { option, error: error.to_string() })
+}
+
+/// Parses `SOCKET[,OPTION]...`: gives each option to `take`, which says whether it is one, and
+/// returns the socket.
+fn split(text: &str, mut take: impl FnMut(&str, &str) -> Result<bool, ArgError>) -> Result<&str, ArgError> {
+    let mut parts = text.split(',');
+    let socket = parts.next().filter(|s| !s.is_empty()).ok_or(ArgError::NoSocket)?;
+    for part in parts {
+        let unknown = || ArgError::Option(part.into());
+        let (name, value) = part.split_once('=').ok_or_else(unknown)?;
+        if !take(name, value)? {
+            return Err(unknown());
+        }
+    }
+    Ok(socket)
 }
 
 /// A guest that connects to a path.
@@ -162,6 +209,8 @@ impl GuestOptions {
 pub struct PathGuest {
     /// Path of the socket.
     pub path: PathBuf,
+    /// Who may connect.
+    pub access: SocketAccess,
     /// Options of the guest.
     pub options: GuestOptions,
 }
@@ -170,9 +219,28 @@ impl FromStr for PathGuest {
     type Err = ArgError;
 
     fn from_str(text: &str) -> Result<Self, ArgError> {
-        let (path, options) = GuestOptions::split(text)?;
-        let path = path.into();
-        Ok(Self { path, options })
+        let (mut options, mut access) = (GuestOptions::default(), SocketAccess::default());
+        let path = split(text, |name, value| Ok(options.take(name, value)? || access.take(name, value)?))?.into();
+        Ok(Self { path, access, options })
+    }
+}
+
+/// Where statistics are to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsPath {
+    /// Path of the socket.
+    pub path: PathBuf,
+    /// Who may connect.
+    pub access: SocketAccess,
+}
+
+impl FromStr for StatsPath {
+    type Err = ArgError;
+
+    fn from_str(text: &str) -> Result<Self, ArgError> {
+        let mut access = SocketAccess::default();
+        let path = split(text, |name, value| access.take(name, value))?.into();
+        Ok(Self { path, access })
     }
 }
 
@@ -189,7 +257,8 @@ impl FromStr for FdGuest {
     type Err = ArgError;
 
     fn from_str(text: &str) -> Result<Self, ArgError> {
-        let (number, options) = GuestOptions::split(text)?;
+        let mut options = GuestOptions::default();
+        let number = split(text, |name, value| options.take(name, value))?;
         let number = number.parse().ok().filter(|n| *n > 2).ok_or(ArgError::Descriptor)?;
         Ok(Self { number, options })
     }
@@ -239,6 +308,12 @@ mod tests {
             [[0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff], [0xff; 16]]
         );
         assert_eq!("7".parse::<FdGuest>().unwrap().number, 7);
+        let guest: PathGuest = "a,mode=0660,owner=root,memory-limit=1,group=0".parse().unwrap();
+        assert_eq!(guest.access.mode, Some("660".parse().unwrap()));
+        assert_eq!(
+            (guest.access.owner, guest.access.group),
+            (Some("0".parse().unwrap()), Some("root".parse().unwrap()))
+        );
     }
 
     #[test]
@@ -246,6 +321,8 @@ mod tests {
         for text in ["", ",memory-limit=1G"] {
             assert_eq!(text.parse::<PathGuest>(), Err(ArgError::NoSocket), "{text:?}");
         }
+        let error = "7,mode=0660".parse::<FdGuest>().unwrap_err();
+        assert!(matches!(error, ArgError::Option(_)), "an inherited socket has the mode it has: {error}");
         for text in ["a,", "a,limit=1G", "a,memory-limit", "a, memory-limit=1G"] {
             let error = text.parse::<PathGuest>().unwrap_err();
             assert!(matches!(error, ArgError::Option(_)), "{text:?}: {error}");
@@ -254,6 +331,9 @@ mod tests {
             "a,memory-limit=",
             "a,memory-limit=0",
             "a,allow-shared=1",
+            "a,mode=rw",
+            "a,owner=nobody that I know",
+            "a,group=",
             "a,allow-shared=\
                       00000000-0000-0000-0000-000000000000",
         ] {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Start, control plane and end of the daemon.
 //!
-//! The main thread waits for signals and for readers of the statistics. Each guest has a thread
-//! of its own, and each started queue of a guest has one.
+//! The main thread waits for signals. The statistics have a thread, each guest has one, and so
+//! has each started queue of a guest.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -21,9 +21,11 @@ use signal_hook::low_level::pipe;
 use zcache_store::{Store, StoreConfig};
 
 use crate::admin::stats::Reporter;
-use crate::admin::stats_socket::StatsSocket;
-use crate::args::{Args, FdGuest, GuestOptions, PathGuest};
+use crate::admin::stats_socket::StatsServer;
+use crate::args::{Args, FdGuest, GuestOptions, PathGuest, StatsPath};
+use crate::device::memory_fault;
 use crate::error::Error;
+use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::connection;
 use crate::frontend::guest::{GuestPolicy, GuestSocket, Host};
 use crate::frontend::listener::{BoundSocket, Endpoint};
@@ -37,9 +39,10 @@ pub struct Daemon {
     guests: Vec<(Arc<GuestSocket>, Endpoint)>,
     /// Removes the sockets when the daemon ends.
     bound: Vec<BoundSocket>,
-    stats: Option<StatsSocket>,
+    stats: Option<StatsServer>,
     signals: UnixStream,
     memory_limit: u64,
+    num_queues: u16,
 }
 
 impl Daemon {
@@ -61,10 +64,16 @@ impl Daemon {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let signals = signals().map_err(Error::Signals)?;
+        memory_fault::install().map_err(Error::Signals)?;
+        raise_descriptor_limit();
 
         let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
         let store = Store::new(StoreConfig::new(limit))?;
-        let host = Arc::new(Host { store: store.clone(), num_queues: args.queues });
+        let host = Arc::new(Host {
+            store: store.clone(),
+            num_queues: args.queues,
+            memory_budget: MemoryBudget::share(args.socket_path.len() + args.fd.len()),
+        });
         let guest = |name: String, options: &GuestOptions| {
             let limit = options.memory_limit.or(args.guest_memory_limit);
             let policy =
@@ -74,9 +83,9 @@ impl Daemon {
 
         let mut guests = Vec::new();
         let mut bound = Vec::new();
-        for PathGuest { path, options } in &args.socket_path {
-            let socket = BoundSocket::bind(path)?;
-            let endpoint = socket.endpoint().map_err(Error::Descriptors)?;
+        for PathGuest { path, access, options } in &args.socket_path {
+            let socket = BoundSocket::bind(path, access.or(args.socket_access()))?;
+            let endpoint = Endpoint::Listening(socket.listener().map_err(Error::Descriptors)?);
             guests.push((guest(path.display().to_string(), options), endpoint));
             bound.push(socket);
         }
@@ -86,8 +95,13 @@ impl Daemon {
 
         let reported = guests.iter().map(|(guest, _)| Arc::clone(guest)).collect();
         let reporter = Reporter::new(store, reported);
-        let stats = args.stats_socket.as_deref().map(|path| StatsSocket::bind(path, reporter));
-        Ok(Self { guests, bound, stats: stats.transpose()?, signals, memory_limit: limit })
+        let mut stats = None;
+        if let Some(StatsPath { path, access }) = &args.stats_socket {
+            let socket = BoundSocket::bind(path, *access)?;
+            stats = Some(StatsServer::new(socket.listener().map_err(Error::Descriptors)?, reporter));
+            bound.push(socket);
+        }
+        Ok(Self { guests, bound, stats, signals, memory_limit: limit, num_queues: args.queues })
     }
 
     /// Serves the guests until a signal says to end, or until no guest can come back.
@@ -106,16 +120,19 @@ impl Daemon {
             reason: "the end of the last inherited connection",
             ending: Rc::clone(&ending),
         }));
+        // All that stays open is open now.
+        let descriptors = DescriptorBudget::plan(self.guests.len(), self.num_queues);
+        let descriptors = Arc::new(descriptors.map_err(Error::Descriptors)?);
         if let Some(stats) = self.stats {
-            events.add_subscriber(Box::new(stats));
+            thread::Builder::new().name("statistics".into()).spawn(|| stats.run()).map_err(Error::Thread)?;
         }
 
         let left = Arc::new(AtomicUsize::new(self.guests.len()));
         for (guest, endpoint) in self.guests {
-            let (left, all_gone) = (Arc::clone(&left), Arc::clone(&all_gone));
+            let (left, all_gone, descriptors) = (Arc::clone(&left), Arc::clone(&all_gone), Arc::clone(&descriptors));
             let serve = move || {
                 info!("{}: ready", guest.name());
-                connection::serve(endpoint, &guest);
+                connection::serve(endpoint, &guest, &descriptors);
                 if left.fetch_sub(1, Ordering::Relaxed) == 1 {
                     all_gone.raise();
                 }
@@ -167,7 +184,7 @@ fn signals() -> io::Result<UnixStream> {
 fn check_unique(args: &Args) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     let paths = args.socket_path.iter().map(|guest| guest.path.as_path());
-    for path in paths.chain(args.stats_socket.as_deref()) {
+    for path in paths.chain(args.stats_socket.as_ref().map(|stats| stats.path.as_path())) {
         if !seen.insert(path) {
             return Err(Error::Twice(path.display().to_string()));
         }

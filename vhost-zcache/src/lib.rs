@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`args`] | the command line |
+//! | [`access`] | who may connect to a socket |
 //! | [`daemon`] | start, control plane, end |
 //! | [`frontend`] | sockets, connections and rings; knows vhost-user |
 //! | [`device`] | chains and requests; knows virtio |
@@ -13,6 +14,7 @@
 //!
 //! A request's way is told in [`device`]; a connection's in [`frontend`].
 
+pub mod access;
 pub mod admin;
 pub mod args;
 pub mod daemon;

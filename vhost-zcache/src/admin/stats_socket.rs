@@ -1,68 +1,113 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Answers each connection with one document of statistics.
+//!
+//! It has a thread of its own, which never waits for one reader: a document that a socket does
+//! not take at once is sent as it is read, for a bounded time and to a bounded number of readers.
 
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use log::{debug, error};
-use rustix::fs::Mode;
-use rustix::process::umask;
+use log::{debug, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 use super::stats::Reporter;
-use crate::frontend::listener::{BoundSocket, SocketError};
+use crate::frontend::log_limit::LogLimit;
 
-/// How long a reader may take until it is given up, while other readers wait.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a reader may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The statistics socket; only its owner may connect.
-pub struct StatsSocket {
-    socket: BoundSocket,
+/// Readers that may be slow at the same time. One more, and the oldest is given up.
+pub const MAX_READERS: usize = 8;
+
+/// How long to wait when a connection cannot be accepted, for want of descriptors mostly.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Serves the statistics socket.
+pub struct StatsServer {
+    listener: UnixListener,
     reporter: Reporter,
+    /// In the order in which they came.
+    readers: VecDeque<Reader>,
+    log_limit: LogLimit,
 }
 
-impl StatsSocket {
-    /// Listens at a path.
-    ///
-    /// # Errors
-    ///
-    /// [`SocketError`], as for a guest's socket.
-    pub fn bind(path: &Path, reporter: Reporter) -> Result<Self, SocketError> {
-        // The mask is the whole process's: this runs before there are other threads.
-        let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-        let socket = BoundSocket::bind(path);
-        umask(before);
-        let socket = socket?;
-        // A reader may be gone before it is accepted, and signals are not to wait for the next.
-        let listener = socket.listener();
-        listener.set_nonblocking(true).map_err(|error| SocketError::Bind { path: path.into(), error })?;
-        Ok(Self { socket, reporter })
+/// A reader that has not taken all of its document.
+struct Reader {
+    stream: UnixStream,
+    rest: Vec<u8>,
+    until: Instant,
+}
+
+impl StatsServer {
+    /// A server at a socket that does not block.
+    #[must_use]
+    pub fn new(listener: UnixListener, reporter: Reporter) -> Self {
+        Self { listener, reporter, readers: VecDeque::new(), log_limit: LogLimit::default() }
     }
 
-    fn answer(&self) {
-        let written = self.socket.listener().accept().and_then(|(mut stream, _)| {
-            stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-            let document = serde_json::to_vec_pretty(&self.reporter.report())?;
-            stream.write_all(&document)?;
-            stream.write_all(b"\n")
-        });
-        if let Err(error) = written {
-            debug!("Statistics were not delivered: {error}");
+    /// Serves readers for ever.
+    pub fn run(mut self) {
+        loop {
+            if let Err(error) = self.wait().and_then(|()| self.accept()) {
+                if let Some(suppressed) = self.log_limit.pass() {
+                    warn!("Statistics cannot be asked for: {error} ({suppressed} such messages not shown)");
+                }
+                thread::sleep(ACCEPT_RETRY);
+            }
+            self.readers.retain_mut(Reader::is_reading);
         }
+    }
+
+    /// Waits for a new reader, for one that reads, or until the first has had its time.
+    fn wait(&self) -> io::Result<()> {
+        let patience = self.readers.front().map(|reader| reader.until.saturating_duration_since(Instant::now()));
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut events = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        events.extend(self.readers.iter().map(|reader| PollFd::new(&reader.stream, PollFlags::OUT)));
+        match poll(&mut events, patience.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a new reader, if there is one.
+    fn accept(&mut self) -> io::Result<()> {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut rest = serde_json::to_vec_pretty(&self.reporter.report())?;
+        rest.push(b'\n');
+        let mut reader = Reader { stream, rest, until: Instant::now() + PATIENCE };
+        if reader.is_reading() {
+            if self.readers.len() == MAX_READERS {
+                self.readers.pop_front();
+            }
+            self.readers.push_back(reader);
+        }
+        Ok(())
     }
 }
 
-impl MutEventSubscriber for StatsSocket {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        self.answer();
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let listener = self.socket.listener().as_raw_fd();
-        if let Err(error) = ops.add(Events::new_raw(listener, EventSet::IN)) {
-            error!("The statistics socket cannot be watched: {error}");
+impl Reader {
+    /// Sends what the socket takes now; whether there is more to send, and time left to do it.
+    fn is_reading(&mut self) -> bool {
+        match send(&self.stream, &self.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => drop(self.rest.drain(..sent)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => {
+                debug!("Statistics were not delivered: {error}");
+                return false;
+            }
         }
+        !self.rest.is_empty() && Instant::now() < self.until
     }
 }

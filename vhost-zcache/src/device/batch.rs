@@ -8,7 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::chain::{Chain, stream_length};
 use super::execute::Executor;
-use super::guest_memory::{Memory, Reader, Unmapped, Writer};
+use super::guest_memory::{Memory, MemoryError, Reader, Writer};
 
 /// Most requests in one chain. Enough to make the cost of a kick small, and small enough that a
 /// queue can be stopped, and a HELLO let in, within a fraction of a millisecond.
@@ -51,8 +51,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`Unmapped`] when the chain's memory has gone since the chain was collected.
-    pub fn serve(&mut self, memory: &Memory, chain: &Chain, executor: &mut Executor) -> Result<Served, Unmapped> {
+    /// [`MemoryError`] when the chain's memory has gone since the chain was collected.
+    pub fn serve(&mut self, memory: &Memory, chain: &Chain, executor: &mut Executor) -> Result<Served, MemoryError> {
         let mut input = Reader::new(memory, chain.readable());
         match self.read_requests(&mut input, chain)? {
             Some(count) => {
@@ -66,7 +66,7 @@ impl Batch {
 
     /// Reads the batch header and the requests; their number, or `None` when the lengths of the
     /// streams are not those of a batch.
-    fn read_requests(&mut self, input: &mut Reader<'_>, chain: &Chain) -> Result<Option<usize>, Unmapped> {
+    fn read_requests(&mut self, input: &mut Reader<'_>, chain: &Chain) -> Result<Option<usize>, MemoryError> {
         let readable = stream_length(chain.readable());
         if readable < HEADER_SIZE as u64 {
             return Ok(None);
@@ -98,7 +98,7 @@ impl Batch {
         memory: &Memory,
         chain: &Chain,
         executor: &mut Executor,
-    ) -> Result<u32, Unmapped> {
+    ) -> Result<u32, MemoryError> {
         let mut pages = Writer::new(memory, chain.writable());
         let results_size = count * RESULT_SIZE;
         pages.skip(results_size)?;
@@ -133,7 +133,7 @@ impl Batch {
 }
 
 /// Answers a chain that is not a batch.
-fn refuse(memory: &Memory, chain: &Chain) -> Result<Served, Unmapped> {
+fn refuse(memory: &Memory, chain: &Chain) -> Result<Served, MemoryError> {
     let mut written = 0;
     if stream_length(chain.writable()) >= RESULT_SIZE as u64 {
         let result = RequestResult { status: (Status::Malformed as u16).into(), ..RequestResult::default() };

@@ -4,7 +4,7 @@
 use thiserror::Error;
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 
-use super::guest_memory::{self, Buffer, Memory, Unmapped};
+use super::guest_memory::{self, Buffer, Memory, MemoryError};
 
 /// Bytes of a descriptor: le64 address, le32 length, le16 flags, le16 next.
 const DESCRIPTOR_SIZE: u32 = 16;
@@ -39,9 +39,9 @@ pub enum ChainError {
     /// A device-readable descriptor after a device-writable one.
     #[error("a readable descriptor follows a writable one")]
     Direction,
-    /// A table or buffer outside the guest's memory.
+    /// A table or buffer outside the guest's memory, or in memory that has gone away.
     #[error(transparent)]
-    Unmapped(#[from] Unmapped),
+    Memory(#[from] MemoryError),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,10 +74,10 @@ impl Table {
             return Err(ChainError::Index { index, entries });
         }
         let offset = u64::from(DESCRIPTOR_SIZE) * u64::from(index);
-        let address = self
-            .address
-            .checked_add(offset)
-            .ok_or(Unmapped { address: self.address, length: u64::from(self.entries) * u64::from(DESCRIPTOR_SIZE) })?;
+        let address = self.address.checked_add(offset).ok_or(MemoryError::Unmapped {
+            address: self.address,
+            length: u64::from(self.entries) * u64::from(DESCRIPTOR_SIZE),
+        })?;
         let mut raw = [0; 16];
         guest_memory::read(memory, address, &mut raw)?;
         let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = raw;
@@ -200,7 +200,7 @@ mod tests {
     const INDIRECT: u32 = VRING_DESC_F_INDIRECT;
 
     fn memory() -> Memory {
-        Memory::from_ranges(&[(GuestAddress(0x1000), 0x9000)]).unwrap()
+        guest_memory::test_memory(&[(0x1000, 0x9000)])
     }
 
     fn write(memory: &Memory, table: u64, index: u64, address: u64, length: u32, flags: u32, next: u16) {
@@ -315,7 +315,7 @@ mod tests {
             (
                 "an indirect table outside memory",
                 |memory| write(memory, 0x1000, 0, u64::MAX - 15, 32, INDIRECT, 0),
-                ChainError::Unmapped(Unmapped { address: u64::MAX - 15, length: 32 }),
+                ChainError::Memory(MemoryError::Unmapped { address: u64::MAX - 15, length: 32 }),
             ),
             (
                 "an indirect table that ends outside memory, beyond the entries that are used",
@@ -323,7 +323,7 @@ mod tests {
                     write(memory, 0x1000, 0, 0x9ff0, 32, INDIRECT, 0);
                     write(memory, 0x9ff0, 0, 0x3000, 1, 0, 0);
                 },
-                ChainError::Unmapped(Unmapped { address: 0x9ff0, length: 32 }),
+                ChainError::Memory(MemoryError::Unmapped { address: 0x9ff0, length: 32 }),
             ),
             (
                 "a readable descriptor after a writable one",
@@ -336,7 +336,7 @@ mod tests {
             (
                 "a buffer that ends outside memory",
                 |memory| write(memory, 0x1000, 0, 0x9fff, 2, 0, 0),
-                ChainError::Unmapped(Unmapped { address: 0x9fff, length: 2 }),
+                ChainError::Memory(MemoryError::Unmapped { address: 0x9fff, length: 2 }),
             ),
         ];
         for (what, spoil, error) in cases {

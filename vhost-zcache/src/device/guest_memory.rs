@@ -7,19 +7,41 @@
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestRegionCollection};
+
+use super::guest_region::GuestRegion;
+use super::memory_fault;
 
 /// All memory of one guest.
-pub type Memory = GuestMemoryMmap<()>;
+pub type Memory = GuestRegionCollection<GuestRegion>;
 
-/// The guest named an address it does not have.
+/// Why guest memory is not accessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{length} bytes at guest address {address:#x} are not in the guest's memory")]
-pub struct Unmapped {
-    /// First guest-physical address.
-    pub address: u64,
-    /// Length in bytes.
-    pub length: u64,
+pub enum MemoryError {
+    /// The guest named an address it does not have.
+    #[error("{length} bytes at guest address {address:#x} are not in the guest's memory")]
+    Unmapped {
+        /// First guest-physical address.
+        address: u64,
+        /// Length in bytes.
+        length: u64,
+    },
+    /// The VMM's file was cut off under the mapping, has no pages left, or its memory failed.
+    #[error("memory of the guest has gone away, although the VMM shares it")]
+    Lost,
+}
+
+/// Makes sure that what was read before were the guest's own bytes, and that what was written
+/// before has reached it.
+///
+/// # Errors
+///
+/// [`MemoryError::Lost`] when any of the guest's memory has gone away.
+pub fn check_intact(memory: &Memory) -> Result<(), MemoryError> {
+    if memory_fault::any_lost() && memory.iter().any(GuestRegion::is_lost) {
+        return Err(MemoryError::Lost);
+    }
+    Ok(())
 }
 
 /// Guest-physical range that a descriptor names. Its length is not zero and it was inside the
@@ -35,14 +57,14 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// [`Unmapped`] when a byte of it is outside the guest's memory.
-    pub fn new(memory: &Memory, address: u64, length: u32) -> Result<Option<Self>, Unmapped> {
+    /// [`MemoryError`] when a byte of it is outside the guest's memory.
+    pub fn new(memory: &Memory, address: u64, length: u32) -> Result<Option<Self>, MemoryError> {
         if length == 0 {
             return Ok(None);
         }
-        let unmapped = Unmapped { address, length: length.into() };
+        let unmapped = MemoryError::Unmapped { address, length: length.into() };
         let size = usize::try_from(length).map_err(|_| unmapped)?;
-        if memory.check_range(GuestAddress(address), size, Permissions::ReadWrite) {
+        if GuestMemoryBackend::check_range(memory, GuestAddress(address), size) {
             Ok(Some(Self { address, length }))
         } else {
             Err(unmapped)
@@ -60,22 +82,23 @@ impl Buffer {
 ///
 /// # Errors
 ///
-/// [`Unmapped`] when one of them is outside the guest's memory.
-pub fn read(memory: &Memory, address: u64, bytes: &mut [u8]) -> Result<(), Unmapped> {
+/// [`MemoryError`] when one of them is outside the guest's memory.
+pub fn read(memory: &Memory, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
     let length = bytes.len() as u64;
-    memory.read_slice(bytes, GuestAddress(address)).map_err(|_| Unmapped { address, length })
+    memory.read_slice(bytes, GuestAddress(address)).map_err(|_| MemoryError::Unmapped { address, length })?;
+    check_intact(memory)
 }
 
 /// Loads one little-endian 16-bit word in one access.
 ///
 /// # Errors
 ///
-/// [`Unmapped`] when it is misaligned or outside the guest's memory.
-pub fn load_u16(memory: &Memory, address: u64) -> Result<u16, Unmapped> {
+/// [`MemoryError`] when it is misaligned or outside the guest's memory.
+pub fn load_u16(memory: &Memory, address: u64) -> Result<u16, MemoryError> {
     memory
         .load::<u16>(GuestAddress(address), Ordering::Relaxed)
         .map(u16::from_le)
-        .map_err(|_| Unmapped { address, length: 2 })
+        .map_err(|_| MemoryError::Unmapped { address, length: 2 })
 }
 
 /// Position in a list of buffers that together form one stream of bytes.
@@ -131,16 +154,20 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// [`Unmapped`] when the stream ends before, or its memory has gone.
-    pub fn read(&mut self, mut bytes: &mut [u8]) -> Result<(), Unmapped> {
+    /// [`MemoryError`] when the stream ends before, or the guest's memory has gone.
+    pub fn read(&mut self, mut bytes: &mut [u8]) -> Result<(), MemoryError> {
         while !bytes.is_empty() {
-            let (address, length) =
-                self.cursor.advance(bytes.len()).ok_or(Unmapped { address: 0, length: bytes.len() as u64 })?;
+            let (address, length) = self
+                .cursor
+                .advance(bytes.len())
+                .ok_or(MemoryError::Unmapped { address: 0, length: bytes.len() as u64 })?;
             let (now, later) = bytes.split_at_mut(length);
-            self.memory.read_slice(now, address).map_err(|_| Unmapped { address: address.0, length: length as u64 })?;
+            self.memory
+                .read_slice(now, address)
+                .map_err(|_| MemoryError::Unmapped { address: address.0, length: length as u64 })?;
             bytes = later;
         }
-        Ok(())
+        check_intact(self.memory)
     }
 }
 
@@ -163,32 +190,46 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// [`Unmapped`] when the stream ends before, or its memory has gone.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Unmapped> {
+    /// [`MemoryError`] when the stream ends before, or the guest's memory has gone.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), MemoryError> {
         while !bytes.is_empty() {
-            let (address, length) =
-                self.cursor.advance(bytes.len()).ok_or(Unmapped { address: 0, length: bytes.len() as u64 })?;
+            let (address, length) = self
+                .cursor
+                .advance(bytes.len())
+                .ok_or(MemoryError::Unmapped { address: 0, length: bytes.len() as u64 })?;
             let (now, later) = bytes.split_at(length);
             self.memory
                 .write_slice(now, address)
-                .map_err(|_| Unmapped { address: address.0, length: length as u64 })?;
+                .map_err(|_| MemoryError::Unmapped { address: address.0, length: length as u64 })?;
             bytes = later;
         }
-        Ok(())
+        check_intact(self.memory)
     }
 
     /// Leaves the next `length` bytes of the stream as they are.
     ///
     /// # Errors
     ///
-    /// [`Unmapped`] when the stream ends before.
-    pub fn skip(&mut self, mut length: usize) -> Result<(), Unmapped> {
+    /// [`MemoryError`] when the stream ends before.
+    pub fn skip(&mut self, mut length: usize) -> Result<(), MemoryError> {
         while length > 0 {
-            let (_, passed) = self.cursor.advance(length).ok_or(Unmapped { address: 0, length: length as u64 })?;
+            let (_, passed) =
+                self.cursor.advance(length).ok_or(MemoryError::Unmapped { address: 0, length: length as u64 })?;
             length -= passed;
         }
         Ok(())
     }
+}
+
+/// Memory of these addresses and lengths, for tests.
+#[cfg(test)]
+pub(crate) fn test_memory(regions: &[(u64, u64)]) -> Memory {
+    let map = |&(start, length): &(u64, u64)| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length).unwrap();
+        GuestRegion::map(&file, 0, GuestAddress(start), length).unwrap()
+    };
+    Memory::from_regions(regions.iter().map(map).collect()).unwrap()
 }
 
 #[cfg(test)]
@@ -196,7 +237,7 @@ mod tests {
     use super::*;
 
     fn memory() -> Memory {
-        Memory::from_ranges(&[(GuestAddress(0x1000), 0x1000), (GuestAddress(0x4000), 0x1000)]).unwrap()
+        test_memory(&[(0x1000, 0x1000), (0x4000, 0x1000)])
     }
 
     fn buffer(memory: &Memory, address: u64, length: u32) -> Buffer {

@@ -15,7 +15,8 @@
 //! stopped, on which the session depends.
 //!
 //! [`guest_memory`] is the only module that touches guest memory: everything past it works on
-//! owned copies that the guest can no longer change.
+//! owned copies that the guest can no longer change. [`guest_region`] maps it, and
+//! [`memory_fault`] survives that it goes away.
 
 pub mod batch;
 pub mod chain;
@@ -24,6 +25,8 @@ pub mod config_space;
 pub mod counters;
 pub mod execute;
 pub mod guest_memory;
+pub mod guest_region;
+pub mod memory_fault;
 pub mod request;
 pub mod ring;
 pub mod session;

@@ -9,7 +9,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
 use super::chain::{Chain, ChainError, Indirect, Table};
-use super::guest_memory::{self, Memory, Unmapped};
+use super::guest_memory::{self, Memory, MemoryError};
 
 /// Most entries a ring may have. Both VMMs with a generic vhost-user device stop at this.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
@@ -39,8 +39,8 @@ pub enum RingError {
     Chain(#[from] ChainError),
 }
 
-impl From<Unmapped> for RingError {
-    fn from(error: Unmapped) -> Self {
+impl From<MemoryError> for RingError {
+    fn from(error: MemoryError) -> Self {
         Self::Chain(error.into())
     }
 }
@@ -139,6 +139,8 @@ impl Ring {
         let next = self.queue.next_avail();
         // Acquire: the entry and descriptors are read after the index that announces them.
         let available = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        // An index out of memory that has gone away says nothing.
+        guest_memory::check_intact(memory)?;
         let pending = available.wrapping_sub(next);
         if pending == 0 {
             return Ok(None);
@@ -161,8 +163,10 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// [`RingError::Unmapped`] when the used ring's memory has gone.
+    /// [`RingError`] when any of the guest's memory has gone: then the chain is not used, whose
+    /// results may be wrong or lost.
     pub fn complete(&mut self, memory: &Memory, taken: Taken, written: u32) -> Result<(), RingError> {
+        guest_memory::check_intact(memory)?;
         Ok(self.queue.add_used(memory, taken.head, written)?)
     }
 

@@ -18,13 +18,13 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::features::{Acknowledged, FEATURES, PROTOCOL_FEATURES};
-use super::guest::GuestSocket;
-use super::memory_table::{MAX_MEM_SLOTS, MemoryTable};
+use super::guest::{Connected, GuestSocket};
+use super::log_limit::Occasion;
+use super::memory_table::MemoryTable;
 use super::vring::{Addresses, Settings, Vring};
 use super::worker::event::PeerEvent;
 use crate::device::config_space::ConfigSpace;
 use crate::device::ring::MAX_QUEUE_SIZE;
-use crate::device::session::Session;
 
 /// State of one connection.
 pub struct Backend {
@@ -40,13 +40,15 @@ pub struct Backend {
 impl Backend {
     /// The state of a new connection.
     #[must_use]
-    pub fn new(guest: Arc<GuestSocket>, session: Arc<Session>) -> Self {
+    pub fn new(guest: Arc<GuestSocket>, connected: &Connected<'_>) -> Self {
         let config_space = guest.config_space();
+        let memory = MemoryTable::new(connected.memory().clone(), guest.memory_budget());
+        let session = connected.session();
         let vrings = guest.queues().iter().enumerate();
         let vrings = vrings
-            .map(|(queue, counters)| Vring::unset(queue, Arc::clone(counters), &guest, Arc::clone(&session)))
+            .map(|(queue, counters)| Vring::unset(queue, Arc::clone(counters), &guest, Arc::clone(session)))
             .collect();
-        Self { vrings, memory: MemoryTable::empty(), guest, config_space, features: None }
+        Self { vrings, memory, guest, config_space, features: None }
     }
 
     /// Changes a ring's settings. A ring that is being served is paused for that long.
@@ -139,12 +141,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        self.change_all(|device| Ok(device.memory.replace(regions, files)?))?;
+        self.change_all(|device| Ok(device.memory.replace(regions, &files)?))?;
         Ok(None)
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Ok(MAX_MEM_SLOTS)
+        Ok(self.memory.max_regions())
     }
 
     fn add_mem_region(
@@ -153,7 +155,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         file: File,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        self.change_all(|device| Ok(device.memory.add(region, file)?))?;
+        self.change_all(|device| Ok(device.memory.add(region, &file)?))?;
         Ok(None)
     }
 
@@ -162,14 +164,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        let size = u16::try_from(num)
-            .ok()
-            .filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE)
-            .ok_or_else(|| {
-                warn!("{}: queue {index} cannot have {num} entries", self.guest.name());
-                Error::InvalidParam
-            })?;
-        self.change(index, |ring| ring.size = size)
+        let size = u16::try_from(num).ok().filter(|size| size.is_power_of_two() && *size <= MAX_QUEUE_SIZE);
+        if size.is_none() {
+            let text = format_args!("queue {index} cannot have {num} entries, and is not served");
+            self.guest.log(Occasion::Placement, text);
+        }
+        // No ring is served with 0 entries. An error would be no use to QEMU, which does not ask,
+        // and would end the virtual machine of Cloud Hypervisor.
+        self.change(index, |ring| ring.size = size.unwrap_or(0))
     }
 
     fn set_vring_addr(
@@ -181,14 +183,23 @@ impl VhostUserBackendReqHandlerMut for Backend {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let place = |vmm_address| {
-            self.memory.guest_address(vmm_address).ok_or_else(|| {
-                warn!("{}: queue {index} is at {vmm_address:#x}, which is not in a memory region", self.guest.name());
-                Error::InvalidParam
-            })
-        };
-        let addresses = Addresses { descriptors: place(descriptor)?, available: place(available)?, used: place(used)? };
-        self.change(index, |ring| ring.addresses = Some(addresses))
+        let place = |vmm_address| self.memory.guest_address(vmm_address);
+        let addresses = place(descriptor)
+            .zip(place(available))
+            .zip(place(used))
+            .map(|((descriptors, available), used)| Addresses { descriptors, available, used });
+        if addresses.is_none() {
+            let missing = if self.memory.is_empty() {
+                "the VMM shares no memory; give the virtual machine shared memory (QEMU: share=on of its memory \
+                 backend, Cloud Hypervisor: shared=on of --memory) and start it again"
+            } else {
+                "that is in no memory region"
+            };
+            let text = format_args!("queue {index} is not served: it is at {descriptor:#x}, but {missing}");
+            self.guest.log(Occasion::Placement, text);
+        }
+        // The ring is left alone. An error here would end the virtual machine.
+        self.change(index, |ring| ring.addresses = addresses)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {

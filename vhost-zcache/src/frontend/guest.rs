@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One guest's place in the daemon, which outlives its connections.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vm_memory::GuestMemoryAtomic;
 use zcache_protocol::ID_SIZE;
 use zcache_store::{GuestConfig, Store};
 
-use super::log_limit::LogLimit;
+use super::budget::MemoryBudget;
+use super::log_limit::{LogLimit, Occasion, SocketLog};
+use super::memory_table::lost_regions;
 
 use crate::device::config_space::ConfigSpace;
 use crate::device::counters::QueueCounters;
+use crate::device::guest_memory::Memory;
 use crate::device::session::Session;
 
 /// What all guests of a daemon have in common.
@@ -18,6 +23,8 @@ pub struct Host {
     pub store: Store,
     /// Queues of each guest's device, 1 to 64.
     pub num_queues: u16,
+    /// What each guest may share.
+    pub memory_budget: MemoryBudget,
 }
 
 /// What the operator decided for one guest.
@@ -35,8 +42,16 @@ pub struct GuestSocket {
     host: Arc<Host>,
     policy: GuestPolicy,
     queues: Vec<Arc<QueueCounters>>,
-    connected: Mutex<Option<Arc<Session>>>,
+    connected: Mutex<Option<Connection>>,
+    log: SocketLog,
     log_limit: Arc<LogLimit>,
+}
+
+/// What is there of a guest while a VMM is connected.
+#[derive(Clone)]
+struct Connection {
+    session: Arc<Session>,
+    memory: GuestMemoryAtomic<Memory>,
 }
 
 impl GuestSocket {
@@ -44,7 +59,8 @@ impl GuestSocket {
     #[must_use]
     pub fn new(name: String, host: Arc<Host>, policy: GuestPolicy) -> Self {
         let queues = (0..host.num_queues).map(|_| Arc::default()).collect();
-        Self { name, host, policy, queues, connected: Mutex::new(None), log_limit: Arc::default() }
+        let (log, log_limit) = (SocketLog::default(), Arc::default());
+        Self { name, host, policy, queues, connected: Mutex::new(None), log, log_limit }
     }
 
     /// Path or descriptor of the socket.
@@ -71,7 +87,18 @@ impl GuestSocket {
         &self.queues
     }
 
-    /// Limits what this guest can write to the log.
+    /// What it may share.
+    #[must_use]
+    pub fn memory_budget(&self) -> MemoryBudget {
+        self.host.memory_budget
+    }
+
+    /// Logs a line about its socket, unless there were too many of late.
+    pub fn log(&self, occasion: Occasion, text: fmt::Arguments<'_>) {
+        self.log.say(&self.name, occasion, text);
+    }
+
+    /// Limits what its rings can write to the log.
     #[must_use]
     pub fn log_limit(&self) -> &Arc<LogLimit> {
         &self.log_limit
@@ -80,7 +107,14 @@ impl GuestSocket {
     /// The session of the connection there is.
     #[must_use]
     pub fn session(&self) -> Option<Arc<Session>> {
-        self.slot().clone()
+        self.slot().as_ref().map(|connection| Arc::clone(&connection.session))
+    }
+
+    /// Regions of its memory that have gone away under the daemon.
+    #[must_use]
+    pub fn lost_regions(&self) -> usize {
+        let memory = self.slot().as_ref().map(|connection| connection.memory.clone());
+        memory.map_or(0, |memory| lost_regions(&memory))
     }
 
     /// Gives a new connection its part of the store.
@@ -90,11 +124,12 @@ impl GuestSocket {
         config.memory_limit = self.policy.memory_limit;
         let guest = self.host.store.register_guest(config);
         let session = Arc::new(Session::new(guest, self.policy.allow_shared.clone()));
-        *self.slot() = Some(Arc::clone(&session));
-        Connected { socket: self, session }
+        let connection = Connection { session, memory: GuestMemoryAtomic::new(Memory::new()) };
+        *self.slot() = Some(connection.clone());
+        Connected { socket: self, connection }
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,14 +137,20 @@ impl GuestSocket {
 /// A guest while it is connected.
 pub struct Connected<'a> {
     socket: &'a GuestSocket,
-    session: Arc<Session>,
+    connection: Connection,
 }
 
 impl Connected<'_> {
     /// The connection's session.
     #[must_use]
     pub fn session(&self) -> &Arc<Session> {
-        &self.session
+        &self.connection.session
+    }
+
+    /// The guest's memory, which is none until the VMM shares some.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryAtomic<Memory> {
+        &self.connection.memory
     }
 }
 

@@ -8,10 +8,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, chmod, chownat, fchmod};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use thiserror::Error;
+
+use crate::access::SocketAccess;
+
+/// Connections that may wait to be accepted, as many as the standard library lets wait.
+const BACKLOG: i32 = 128;
 
 /// Why a socket cannot be used.
 #[derive(Debug, Error)]
@@ -38,6 +44,14 @@ pub enum SocketError {
         /// The reason.
         error: io::Error,
     },
+    /// The socket cannot be given the owner, group or mode it is to have.
+    #[error("Cannot set the owner, group or mode of {path}: {error}")]
+    Access {
+        /// Path of the socket.
+        path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
     /// A descriptor that the process did not inherit.
     #[error("File descriptor {0} is not open")]
     NotOpen(i32),
@@ -59,12 +73,13 @@ pub struct BoundSocket {
 }
 
 impl BoundSocket {
-    /// Listens at a path, in place of a socket that a dead process left there.
+    /// Listens at a path, in place of a socket that a dead process left there. From its first
+    /// moment on nobody can connect to it who may not.
     ///
     /// # Errors
     ///
     /// [`SocketError`], in particular when another process listens there.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
         let mut lock_name = path.as_os_str().to_owned();
         lock_name.push(".lock");
         let lock_path = PathBuf::from(lock_name);
@@ -72,9 +87,7 @@ impl BoundSocket {
             TryLockError::WouldBlock => SocketError::InUse(path.into()),
             TryLockError::Error(error) => SocketError::Lock { path: lock_path.clone(), error },
         })?;
-        let bound = remove_stale(path)
-            .and_then(|()| UnixListener::bind(path).map_err(|error| SocketError::Bind { path: path.into(), error }));
-        match bound {
+        match remove_stale(path).and_then(|()| make(path, access)) {
             Ok(listener) => Ok(Self { listener, path: path.into(), lock_path, _lock: lock }),
             Err(error) => {
                 // Best effort: a lock file that stays behind does no harm.
@@ -84,19 +97,13 @@ impl BoundSocket {
         }
     }
 
-    /// The socket.
-    #[must_use]
-    pub fn listener(&self) -> &UnixListener {
-        &self.listener
-    }
-
-    /// Another handle on the socket, to meet VMMs at.
+    /// Another handle on the socket, to accept connections with.
     ///
     /// # Errors
     ///
     /// When the process has no file descriptor left.
-    pub fn endpoint(&self) -> io::Result<Endpoint> {
-        self.listener.try_clone().map(Endpoint::Listening)
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
     }
 }
 
@@ -131,6 +138,36 @@ fn lock(path: &Path) -> Result<File, TryLockError> {
             _ => {}
         }
     }
+}
+
+/// Makes a listening socket. It is nobody's to connect to until it has its owner and group, and
+/// refuses connections until it has its mode, too.
+fn make(path: &Path, access: SocketAccess) -> Result<UnixListener, SocketError> {
+    let failed = |error: rustix::io::Errno| SocketError::Bind { path: path.into(), error: error.into() };
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    // The file that bind makes has the mode of the socket, less the umask.
+    fchmod(&socket, Mode::empty()).map_err(failed)?;
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    bind(&socket, &address).map_err(failed)?;
+    let open = || {
+        if access.owner.is_some() || access.group.is_some() {
+            let (owner, group) = (access.owner.map(|owner| owner.0), access.group.map(|group| group.0));
+            chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        chmod(path, access.permissions())
+    };
+    let made = open()
+        .map_err(|error| SocketError::Access { path: path.into(), error: error.into() })
+        .and_then(|()| listen(&socket, BACKLOG).map_err(failed));
+    if let Err(error) = made {
+        // Best effort: the socket is of no use to anybody.
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    let listener = UnixListener::from(socket);
+    // Whoever is seen to wait may be gone before it is accepted.
+    listener.set_nonblocking(true).map_err(|error| SocketError::Bind { path: path.into(), error })?;
+    Ok(listener)
 }
 
 /// Removes the socket of a dead process. With the lock held no other daemon of this kind is
@@ -192,7 +229,9 @@ impl Endpoint {
             return Err(SocketError::WrongKind(number));
         }
         if socket_acceptconn(socket).map_err(wrong)? {
-            Ok(Self::Listening(fd.into()))
+            let listener = UnixListener::from(fd);
+            listener.set_nonblocking(true).map_err(|_| SocketError::WrongKind(number))?;
+            Ok(Self::Listening(listener))
         } else {
             Ok(Self::Connected(fd.into()))
         }
@@ -208,8 +247,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("guest.sock");
 
-        let bound = BoundSocket::bind(&path).unwrap();
-        let again = BoundSocket::bind(&path);
+        let bound = BoundSocket::bind(&path, SocketAccess::default()).unwrap();
+        let again = BoundSocket::bind(&path, SocketAccess::default());
         assert!(matches!(again, Err(SocketError::InUse(_))), "bound twice: {again:?}");
         assert!(UnixStream::connect(&path).is_ok(), "the first socket was harmed");
         drop(bound);
@@ -217,7 +256,7 @@ mod tests {
 
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "the test needs a stale socket");
-        BoundSocket::bind(&path).expect("a stale socket is replaced");
+        BoundSocket::bind(&path, SocketAccess::default()).expect("a stale socket is replaced");
     }
 
     #[test]
@@ -225,8 +264,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("guest.sock");
         let _other = UnixListener::bind(&path).unwrap();
-        let bound = BoundSocket::bind(&path);
+        let bound = BoundSocket::bind(&path, SocketAccess::default());
         assert!(matches!(bound, Err(SocketError::InUse(_))), "bound: {bound:?}");
+    }
+
+    #[test]
+    fn the_mode_is_the_one_asked_for_and_not_the_umask_s() {
+        let directory = tempfile::tempdir().unwrap();
+        for (mode, expected) in [(None, 0o600), (Some("0666"), 0o666), (Some("0620"), 0o620), (Some("0"), 0)] {
+            let path = directory.path().join(format!("{expected:o}"));
+            let access = SocketAccess { mode: mode.map(|mode| mode.parse().unwrap()), ..SocketAccess::default() };
+            let bound = BoundSocket::bind(&path, access).unwrap();
+            let mode = fs::metadata(&path).unwrap().mode();
+            assert_eq!(mode & 0o7777, expected, "the mode is {mode:o}");
+            drop(bound);
+        }
     }
 
     #[test]
@@ -234,7 +286,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         fs::write(&path, "data").unwrap();
-        let bound = BoundSocket::bind(&path);
+        let bound = BoundSocket::bind(&path, SocketAccess::default());
         assert!(matches!(bound, Err(SocketError::NotASocket(_))), "bound: {bound:?}");
         assert_eq!(fs::read(&path).unwrap(), b"data");
     }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Keeps a guest from filling the log.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use log::{Level, log};
 
 /// Time between two messages.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -31,6 +34,54 @@ impl LogLimit {
         }
         state.last = Some(now);
         Some(std::mem::take(&mut state.suppressed))
+    }
+}
+
+/// Under what the lines are logged, whichever module they come from.
+const TARGET: &str = "vhost_zcache::frontend";
+
+/// What a socket has to tell. Each kind has a limit of its own, so that none hides another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A VMM connected.
+    Connected,
+    /// A connection ended.
+    Ended,
+    /// A VMM was turned away.
+    Refused,
+    /// A connection could not be accepted.
+    AcceptFailed,
+    /// A message was answered with an error, or ignored.
+    Message,
+    /// A ring is not where it could be served.
+    Placement,
+}
+
+impl Occasion {
+    const COUNT: usize = 6;
+
+    fn level(self) -> Level {
+        match self {
+            Self::Connected | Self::Ended => Level::Info,
+            Self::Refused | Self::AcceptFailed | Self::Message | Self::Placement => Level::Warn,
+        }
+    }
+}
+
+/// The limits of one socket's messages.
+#[derive(Debug, Default)]
+pub struct SocketLog([LogLimit; Occasion::COUNT]);
+
+impl SocketLog {
+    /// Logs a line about the socket of a name, if it is time.
+    pub fn say(&self, name: &str, occasion: Occasion, text: fmt::Arguments<'_>) {
+        match self.0[occasion as usize].pass() {
+            None => {}
+            Some(0) => log!(target: TARGET, occasion.level(), "{name}: {text}"),
+            Some(suppressed) => {
+                log!(target: TARGET, occasion.level(), "{name}: {text} ({suppressed} such messages not shown)");
+            }
+        }
     }
 }
 

@@ -4,32 +4,50 @@
 use std::fs::File;
 use std::io;
 
-use log::warn;
-use rustix::fs::{SealFlags, fcntl_get_seals};
 use thiserror::Error;
 use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserSingleMemoryRegion};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionCollectionError, GuestRegionMmap};
+use vm_memory::{
+    GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryRegion,
+    GuestRegionCollectionError,
+};
 
+use super::budget::MemoryBudget;
 use crate::device::guest_memory::Memory;
+use crate::device::guest_region::{GuestRegion, RegionError};
 
-/// Most regions a VMM may add one by one. The limit KVM had for long, which VMMs count on.
-pub const MAX_MEM_SLOTS: u64 = 509;
-
-/// Why a memory region was not accepted.
+/// Why a change of the memory table was refused.
 #[derive(Debug, Error)]
 pub enum MemoryError {
-    /// The VMM's file cannot be mapped.
-    #[error("a memory region cannot be mapped: {0}")]
-    Map(vhost::vhost_user::Error),
-    /// The region ends beyond the 64-bit address space.
-    #[error("a memory region ends beyond the guest's address space")]
-    Address,
+    /// A region cannot be mapped.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// Regions overlap, or the one to remove is not there.
     #[error("the memory regions do not fit together: {0}")]
     Layout(#[from] GuestRegionCollectionError),
     /// A file for each region is needed.
-    #[error("a memory region came without its file")]
-    NoFile,
+    #[error("{regions} memory regions came with {files} files")]
+    Files {
+        /// Regions in the message.
+        regions: usize,
+        /// Files that came with it.
+        files: usize,
+    },
+    /// More regions than the device told the VMM it may have.
+    #[error("{regions} memory regions are more than the {limit} that a guest may have here")]
+    TooMany {
+        /// Regions there would be.
+        regions: usize,
+        /// Limit of them.
+        limit: u64,
+    },
+    /// More address space than is left for one guest.
+    #[error("{bytes:#x} bytes of memory are more than the {limit:#x} that a guest may have here")]
+    TooLarge {
+        /// Bytes there would be.
+        bytes: u64,
+        /// Limit of them.
+        limit: u64,
+    },
 }
 
 impl From<MemoryError> for vhost::vhost_user::Error {
@@ -46,19 +64,25 @@ struct Mapping {
     size: u64,
 }
 
+impl From<&VhostUserMemoryRegion> for Mapping {
+    fn from(region: &VhostUserMemoryRegion) -> Self {
+        Self { vmm_address: region.user_addr, guest_address: region.guest_phys_addr, size: region.memory_size }
+    }
+}
+
 /// All regions of one guest.
 #[derive(Debug)]
 pub struct MemoryTable {
     memory: GuestMemoryAtomic<Memory>,
     mappings: Vec<Mapping>,
-    warned: bool,
+    budget: MemoryBudget,
 }
 
 impl MemoryTable {
-    /// A guest without memory.
+    /// The table of a guest without memory, which changes `memory`.
     #[must_use]
-    pub fn empty() -> Self {
-        Self { memory: GuestMemoryAtomic::new(Memory::new()), mappings: Vec::new(), warned: false }
+    pub fn new(memory: GuestMemoryAtomic<Memory>, budget: MemoryBudget) -> Self {
+        Self { memory, mappings: Vec::new(), budget }
     }
 
     /// A handle on the memory that follows its changes.
@@ -67,32 +91,36 @@ impl MemoryTable {
         self.memory.clone()
     }
 
+    /// Most regions there may be.
+    #[must_use]
+    pub fn max_regions(&self) -> u64 {
+        self.budget.regions
+    }
+
+    /// Whether there is no region at all, as when the VMM shares no memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mappings.is_empty()
+    }
+
     /// Replaces all regions.
     ///
     /// # Errors
     ///
     /// [`MemoryError`]; the old regions then stay.
-    pub fn replace(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> Result<(), MemoryError> {
+    pub fn replace(&mut self, regions: &[VhostUserMemoryRegion], files: &[File]) -> Result<(), MemoryError> {
         if regions.len() != files.len() {
-            return Err(MemoryError::NoFile);
+            return Err(MemoryError::Files { regions: regions.len(), files: files.len() });
         }
+        self.check(regions.len(), regions.iter().map(|region| region.memory_size))?;
         let mut mapped = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
-            self.check_seals(&file);
-            let mmap = region.mmap_region(file).map_err(MemoryError::Map)?;
-            let base = GuestAddress(region.guest_phys_addr);
-            mapped.push(GuestRegionMmap::new(mmap, base).ok_or(MemoryError::Address)?);
+            mapped.push(map(region, file)?);
         }
-        let memory = Memory::from_regions(mapped)?;
+        mapped.sort_by_key(GuestMemoryRegion::start_addr);
+        let memory = if mapped.is_empty() { Memory::new() } else { Memory::from_regions(mapped)? };
         self.publish(memory);
-        self.mappings = regions
-            .iter()
-            .map(|region| Mapping {
-                vmm_address: region.user_addr,
-                guest_address: region.guest_phys_addr,
-                size: region.memory_size,
-            })
-            .collect();
+        self.mappings = regions.iter().map(Mapping::from).collect();
         Ok(())
     }
 
@@ -101,22 +129,16 @@ impl MemoryTable {
     /// # Errors
     ///
     /// [`MemoryError`]; the regions then stay as they were.
-    pub fn add(&mut self, region: &VhostUserSingleMemoryRegion, file: File) -> Result<(), MemoryError> {
-        self.check_seals(&file);
-        let mmap = region.mmap_region(file).map_err(MemoryError::Map)?;
-        let base = GuestAddress(region.guest_phys_addr);
-        let mapped = GuestRegionMmap::new(mmap, base).ok_or(MemoryError::Address)?;
-        let memory = self.memory.memory().insert_region(mapped.into())?;
+    pub fn add(&mut self, region: &VhostUserSingleMemoryRegion, file: &File) -> Result<(), MemoryError> {
+        let sizes = self.mappings.iter().map(|mapping| mapping.size).chain([region.memory_size]);
+        self.check(self.mappings.len() + 1, sizes)?;
+        let memory = self.memory.memory().insert_region(map(region, file)?.into())?;
         self.publish(memory);
-        self.mappings.push(Mapping {
-            vmm_address: region.user_addr,
-            guest_address: region.guest_phys_addr,
-            size: region.memory_size,
-        });
+        self.mappings.push((&**region).into());
         Ok(())
     }
 
-    /// Removes a region. A chain in progress may still use it until it is completed.
+    /// Removes a region.
     ///
     /// # Errors
     ///
@@ -138,23 +160,34 @@ impl MemoryTable {
         })
     }
 
+    /// Checks the number and the sizes of the regions there would be.
+    fn check(&self, regions: usize, sizes: impl Iterator<Item = u64>) -> Result<(), MemoryError> {
+        let limit = self.budget.regions;
+        if regions as u64 > limit {
+            return Err(MemoryError::TooMany { regions, limit });
+        }
+        let bytes = sizes.fold(0, u64::saturating_add);
+        let limit = self.budget.bytes;
+        if bytes > limit {
+            return Err(MemoryError::TooLarge { bytes, limit });
+        }
+        Ok(())
+    }
+
     fn publish(&self, memory: Memory) {
         match self.memory.lock() {
             Ok(guard) => guard.replace(memory),
             Err(poisoned) => poisoned.into_inner().replace(memory),
         }
     }
+}
 
-    /// Says once when the VMM could shrink the file under us, which would end the daemon by
-    /// SIGBUS at the next access.
-    fn check_seals(&mut self, file: &File) {
-        let sealed = fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-        if !sealed && !self.warned {
-            self.warned = true;
-            warn!(
-                "The VMM's memory file is not sealed against shrinking; a VMM that truncates it \
-                 ends this daemon"
-            );
-        }
-    }
+fn map(region: &VhostUserMemoryRegion, file: &File) -> Result<GuestRegion, RegionError> {
+    GuestRegion::map(file, region.mmap_offset, GuestAddress(region.guest_phys_addr), region.memory_size)
+}
+
+/// Regions of a guest whose memory has gone away.
+#[must_use]
+pub fn lost_regions(memory: &GuestMemoryAtomic<Memory>) -> usize {
+    memory.memory().iter().filter(|region| region.is_lost()).count()
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the process has of what the system limits, and how much of it each guest gets.
+//!
+//! File descriptors, mappings and address space belong to the process, so a guest that took what
+//! it could would take it from the others. Each guest's share is known before it is admitted, and
+//! a guest whose share is not there is not admitted.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use log::warn;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::admin::stats_socket::MAX_READERS;
+
+/// Most files that may come with one message of the vhost-user protocol.
+pub const MAX_MESSAGE_FILES: usize = 32;
+
+/// Descriptors that a queue may use: kick and call, their successors while they are exchanged,
+/// and what its thread needs to wait for them and to be woken.
+const QUEUE_DESCRIPTORS: u64 = 6;
+
+/// Descriptors of a connection besides those of its queues: the socket, and a message's files
+/// until it is answered.
+const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64;
+
+/// Descriptors for what is opened for a moment, besides a connection that is turned away at each
+/// socket: readers of the statistics, and files of /proc.
+const SPARE_DESCRIPTORS: u64 = MAX_READERS as u64 + 8;
+
+/// Most regions a VMM may share. The limit KVM had for long, which VMMs count on.
+const MAX_REGIONS: u64 = 509;
+
+/// Regions that any VMM needs: QEMU's PC has 2 to 4, and some for memory that is plugged.
+const MIN_REGIONS: u64 = 8;
+
+/// Mappings a process may have where the system does not say: the kernel's default.
+const DEFAULT_MAX_MAPPINGS: u64 = 65530;
+
+/// Address space for guests' memory: half of what a process has on the machines with the least,
+/// x86-64 with four levels of page tables (128 TiB).
+const ADDRESS_SPACE: u64 = 64 << 40;
+
+/// What one guest may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBudget {
+    /// Regions.
+    pub regions: u64,
+    /// Bytes of all regions together.
+    pub bytes: u64,
+}
+
+impl MemoryBudget {
+    /// A fair share for each of so many guests.
+    #[must_use]
+    pub fn share(guests: usize) -> Self {
+        let mappings = fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(DEFAULT_MAX_MAPPINGS);
+        Self::share_of(mappings, guests)
+    }
+
+    fn share_of(max_mappings: u64, guests: usize) -> Self {
+        let guests = (guests as u64).max(1);
+        // The other half is for the store, threads and libraries.
+        let regions = (max_mappings / 2 / guests).clamp(MIN_REGIONS, MAX_REGIONS);
+        Self { regions, bytes: ADDRESS_SPACE / guests }
+    }
+}
+
+/// File descriptors for connections.
+#[derive(Debug)]
+pub struct DescriptorBudget {
+    places: u64,
+    taken: AtomicU64,
+}
+
+impl DescriptorBudget {
+    /// Plans with the descriptors that are not open yet, and warns when they do not suffice for
+    /// all guests at once. To be called when all that stays open is open.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot see its descriptors.
+    pub fn plan(guests: usize, queues: u16) -> io::Result<Self> {
+        let open = fs::read_dir("/proc/self/fd")?.count() as u64;
+        let guests = guests as u64;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let each = CONNECTION_DESCRIPTORS + QUEUE_DESCRIPTORS * u64::from(queues);
+        let fixed = open + guests + SPARE_DESCRIPTORS;
+        let places = limit.saturating_sub(fixed) / each;
+        if places < guests {
+            let needed = fixed + guests * each;
+            warn!(
+                "Only {places} of {guests} guests can be served at the same time: the limit of open files \
+                 (RLIMIT_NOFILE, systemd's LimitNOFILE) is {limit} and should be {needed}"
+            );
+        }
+        Ok(Self { places, taken: AtomicU64::new(0) })
+    }
+
+    /// Takes the descriptors of one connection, for as long as the admission exists. `None` when
+    /// there are not enough.
+    pub fn admit(&self) -> Option<Admission<'_>> {
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.places).then_some(taken + 1))
+            .ok()
+            .map(|_| Admission(self))
+    }
+}
+
+/// A connection's descriptors. Given back when dropped, which must be after they were closed.
+#[derive(Debug)]
+pub struct Admission<'a>(&'a DescriptorBudget);
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets the process open as many files as it may. The soft limit is low for the sake of programs
+/// that use select(2), which this one does not.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!("The limit of open files cannot be raised: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_guests_have_all_regions_and_many_have_some() {
+        let budget = |guests| MemoryBudget::share_of(DEFAULT_MAX_MAPPINGS, guests);
+        assert_eq!(budget(1), MemoryBudget { regions: 509, bytes: 64 << 40 });
+        assert_eq!(budget(64), MemoryBudget { regions: 509, bytes: 1 << 40 });
+        assert_eq!(budget(1024), MemoryBudget { regions: 31, bytes: 64 << 30 });
+        assert_eq!(budget(100_000).regions, 8);
+    }
+
+    #[test]
+    fn places_are_taken_and_given_back() {
+        let budget = DescriptorBudget { places: 2, taken: AtomicU64::new(0) };
+        let first = budget.admit();
+        let second = budget.admit();
+        assert!(first.is_some() && second.is_some());
+        assert!(budget.admit().is_none(), "a place too many");
+        drop(first);
+        assert!(budget.admit().is_some(), "a place is not given back");
+    }
+}
