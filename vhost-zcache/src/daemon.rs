@@ -31,6 +31,10 @@ use crate::frontend::guest::{GuestPolicy, GuestSocket, Host};
 use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::frontend::worker::stop::StopSignal;
 
+/// Part of the store that is reserved for its guests' persistent pages, the same for each. The
+/// other part is for whoever comes first, so that a guest that needs much finds it, and none can
+/// take everything.
+const RESERVED_SHARE: u64 = 2;
 /// Part of the host's memory that the store may use if the operator does not say.
 const DEFAULT_SHARE: u64 = 4;
 
@@ -69,15 +73,21 @@ impl Daemon {
 
         let limit = args.memory_limit.map_or_else(default_memory_limit, |size| size.0);
         let store = Store::new(StoreConfig::new(limit))?;
+        let guest_count = args.socket_path.len() + args.fd.len();
         let host = Arc::new(Host {
             store: store.clone(),
             num_queues: args.queues,
-            memory_budget: MemoryBudget::share(args.socket_path.len() + args.fd.len()),
+            memory_budget: MemoryBudget::share(guest_count),
         });
+        let share = limit / RESERVED_SHARE / (guest_count as u64).max(1);
         let guest = |name: String, options: &GuestOptions| {
-            let limit = options.memory_limit.or(args.guest_memory_limit);
-            let policy =
-                GuestPolicy { memory_limit: limit.map(|size| size.0), allow_shared: options.allow_shared.clone() };
+            let memory_limit = options.memory_limit.or(args.guest_memory_limit).map(|size| size.0);
+            let reserved = memory_limit.unwrap_or(u64::MAX).min(share);
+            let policy = GuestPolicy {
+                memory_limit,
+                reservation: store.reserve(reserved),
+                allow_shared: options.allow_shared.clone(),
+            };
             Arc::new(GuestSocket::new(name, Arc::clone(&host), policy))
         };
 

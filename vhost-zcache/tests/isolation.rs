@@ -4,7 +4,7 @@
 mod client;
 
 use client::daemon::Daemon;
-use client::wire::{EXCLUSIVE, PERSISTENT, Req, SHARED, opcode, status};
+use client::wire::{EXCLUSIVE, PERSISTENT, Page, Req, SHARED, opcode, status};
 use client::{Client, Setup, Shape, eventually, page};
 
 const UUID: [u8; 16] = [0xab; 16];
@@ -84,6 +84,37 @@ fn a_guest_at_its_limit_leaves_room_for_others() {
     assert!(bytes <= Some(256 << 10), "the guest has {bytes:?} bytes");
     assert_eq!(modest.get(0, 1, 1), Ok(page(1)));
     assert_eq!(modest.put(0, 1, 2, &page(2)), status::OK);
+}
+
+/// Nobody has set a limit for anybody: half of the store is for whoever comes first, the other half in
+/// equal parts for each.
+#[test]
+fn without_limits_no_guest_can_take_everything() {
+    let daemon = Daemon::with(&["", ""], &["--memory-limit", "8M"]);
+    let mut greedy = Client::attach(&daemon.socket(0));
+    let mut late = Client::attach(&daemon.socket(1));
+    for guest in [&mut greedy, &mut late] {
+        guest.create(0, PERSISTENT);
+    }
+    // Pages that do not compress: of 8 MiB, 6 MiB are at most 1536 of them.
+    let put = |guest: &mut Client, index: u64| guest.put(0, 1, index, &noise(index));
+    let taken = (0..2000).find(|index| put(&mut greedy, *index) == status::REFUSED);
+    assert!(taken.is_some_and(|taken| (1200..1536).contains(&taken)), "the first guest got {taken:?} pages");
+    assert_eq!(daemon.guest_stats(0)["pools"][0]["refused"]["share"], 1);
+    let taken = (0..2000).find(|index| put(&mut late, *index) == status::REFUSED);
+    assert!(taken >= Some(300), "the second guest got {taken:?} pages of a quarter of the store");
+    assert_eq!(greedy.get(0, 1, 0), Ok(noise(0)), "a page of the first guest is lost");
+}
+
+/// A page that does not compress.
+fn noise(number: u64) -> Page {
+    let mut state = number + 1;
+    let mut page = page(number);
+    for word in page.as_chunks_mut::<8>().0 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *word = (state ^ state >> 29).to_le_bytes();
+    }
+    page
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn reconnecting_leaves_nothing_behind() {
     }
     // The thread of the last statistics reader's connection may still close its socket.
     eventually("descriptors and threads are as many as before", || gone() == before);
-    assert_eq!(daemon.stats()["store"]["physical_bytes"], 0, "the store is empty again");
+    eventually("the store is empty again", || daemon.stats()["store"]["physical_bytes"] == 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::GuestMemoryAtomic;
 use zcache_protocol::ID_SIZE;
-use zcache_store::{GuestConfig, Store};
+use zcache_store::{GuestConfig, Reservation, Store};
 
 use super::budget::MemoryBudget;
 use super::log_limit::{LogLimit, Occasion, SocketLog};
@@ -32,6 +32,8 @@ pub struct Host {
 pub struct GuestPolicy {
     /// Physical bytes the guest may use; `None` for the store's limit.
     pub memory_limit: Option<u64>,
+    /// What the guest can count on for its persistent pages, connected or not.
+    pub reservation: Arc<Reservation>,
     /// UUIDs of shared pools the guest may create.
     pub allow_shared: Vec<[u8; ID_SIZE]>,
 }
@@ -122,6 +124,7 @@ impl GuestSocket {
     pub fn connect(&self) -> Connected<'_> {
         let mut config = GuestConfig::new(self.name.as_str());
         config.memory_limit = self.policy.memory_limit;
+        config.reservation = Some(Arc::clone(&self.policy.reservation));
         let guest = self.host.store.register_guest(config);
         let session = Arc::new(Session::new(guest, self.policy.allow_shared.clone()));
         let connection = Connection { session, memory: GuestMemoryAtomic::new(Memory::new()) };
