@@ -88,6 +88,8 @@ fn a_guest_at_its_limit_leaves_room_for_others() {
 
 /// Nobody has set a limit for anybody: half of the store is for whoever comes first, the other half in
 /// equal parts for each.
+///
+/// Conformance: ZC-DEV-92.
 #[test]
 fn without_limits_no_guest_can_take_everything() {
     let daemon = Daemon::with(&["", ""], &["--memory-limit", "8M"]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::daemon::Daemon;
 use crate::client::wire::{EXCLUSIVE, PAGE, PERSISTENT, Page, Req, status};
-use crate::client::{Client, page};
+use crate::client::{Client, eventually, page};
 
 /// Pages of every kind the store treats differently.
 fn all_kinds_of_pages() -> Vec<Page> {
@@ -162,6 +162,28 @@ fn flushes_remove_what_they_cover_and_count_it() {
             assert_eq!(answer.status, status::INVALID, "{count} pages from {first}");
         }
     }
+}
+
+/// Conformance: ZC-DEV-91.
+#[test]
+fn what_was_removed_at_once_makes_room_at_once() {
+    let daemon = Daemon::with(&[""], &["--memory-limit", "4M"]);
+    let mut guest = Client::attach(&daemon.socket(0));
+    let removals: [fn() -> Req; 3] = [|| Req::destroy(1), || Req::flush_pool(1), || Req::flush_object(1, 1)];
+    for remove in removals {
+        guest.create(1, PERSISTENT);
+        let stored = (0..).take_while(|index| guest.put(1, 1, *index, &page(*index)) == status::OK).count();
+        assert!(stored > 1000, "4 MiB took {stored} pages only");
+        let answer = guest.one(remove());
+        assert_eq!((answer.status, answer.value), (status::OK, stored as u64), "pages removed");
+        guest.create(1, PERSISTENT);
+        assert_eq!(guest.get(1, 1, 0), Err(status::MISS));
+        for index in 0..stored as u64 / 2 {
+            assert_eq!(guest.put(1, 1, index, &page(index + 1)), status::OK, "page {index} beside what was removed");
+        }
+        assert_eq!(guest.status(Req::destroy(1)), status::OK);
+    }
+    eventually("the memory has followed", || daemon.stats()["store"]["garbage_bytes"] == 0);
 }
 
 /// Conformance: ZC-DEV-37.

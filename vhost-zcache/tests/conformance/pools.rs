@@ -84,6 +84,25 @@ fn shared_pools_are_for_those_who_may() {
     assert_eq!(two.get(2, 1, 1), Err(status::MISS), "a page that survived its only member's connection");
 }
 
+/// Conformance: ZC-DEV-90.
+#[test]
+fn a_flush_of_a_shared_pool_is_for_all_members() {
+    let daemon = Daemon::with(&[ALLOW, ALLOW], &[]);
+    let mut one = Client::attach(&daemon.socket(0));
+    let mut two = Client::attach(&daemon.socket(1));
+    for (guest, other) in [(&mut one, 1), (&mut two, 2)] {
+        assert_eq!(guest.status(Req::create(1, SHARED, UUID)), status::OK);
+        for index in 0..100 {
+            assert_eq!(guest.put(1, other, index, &page(index)), status::OK);
+        }
+    }
+    let answer = one.one(Req::flush_pool(1));
+    assert_eq!((answer.status, answer.value), (status::OK, 200), "pages of both members");
+    for object in [1, 2] {
+        assert_eq!(two.get(1, object, 0), Err(status::MISS), "a page after the flush of the other member");
+    }
+}
+
 /// Conformance: ZC-DEV-23.
 #[test]
 fn the_number_of_pools_is_limited() {

@@ -25,6 +25,9 @@ const RECORDS_PER_STEP: usize = 256;
 /// and the next goes on where it stopped.
 const STEPS_OF_A_PUT: usize = 80;
 
+/// Of these, steps in which pages that are out of service are collected in one shard.
+const STEPS_OF_COLLECTION: usize = 8;
+
 /// What an operation may still do to make room.
 pub(super) struct Effort {
     steps: usize,
@@ -45,6 +48,19 @@ impl Effort {
         let is_left = self.steps > 0;
         self.steps = self.steps.saturating_sub(1);
         is_left
+    }
+
+    /// Collects what is out of service in a shard, for a few steps.
+    fn collect(&mut self, domain: &Domain, number: usize) {
+        let collect = |stripe: &mut Stripe| stripe.shard.has_retired() && stripe.shard.collect(RECORDS_PER_STEP as u64);
+        for _ in 0..STEPS_OF_COLLECTION {
+            let mut stripe = domain.lock(number);
+            let more = collect(&mut stripe);
+            MutexGuard::unlock_fair(stripe);
+            if !more || !self.step() {
+                return;
+            }
+        }
     }
 
     /// Repeats a step of freeing a segment of a shard, which others can lock in between; returns
@@ -163,6 +179,9 @@ impl Engine {
         let domains: Vec<&Arc<Domain>> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
         if domains.iter().any(|domain| domain.trim_ahead()) {
             return true;
+        }
+        for domain in &domains {
+            (0..domain.len()).for_each(|number| effort.collect(domain, number));
         }
         let mut holes = (0, None);
         let mut pages = (0, None);

@@ -38,6 +38,9 @@ use crate::stats::{Contents, Counters};
 /// Most pages evicted one by one to make room for one record.
 const MAX_EVICTIONS: usize = 32;
 
+/// Pages that are out of service and are collected at a time to make room for one record.
+const COLLECTED_AT_A_TIME: u64 = 8;
+
 /// Words of a page that are looked at when it is replaced.
 const HEAD_WORDS: u32 = 4;
 /// Words of a page that are asked for before it is read; the processor comes to ask for more by itself.
@@ -246,6 +249,12 @@ impl Shard {
             }
             return match self.space.alloc(heap, words) {
                 Ok(at) => Ok(at),
+                // What is out of service goes first: once it leaves holes, these are tried again.
+                Err(_) if self.has_retired() && evicted < MAX_EVICTIONS => {
+                    self.collect(COLLECTED_AT_A_TIME);
+                    evicted += 1;
+                    continue;
+                }
                 Err(_) if may_evict && evicted < MAX_EVICTIONS && self.evict_one(heap, &mut patience) => {
                     evicted += 1;
                     continue;
