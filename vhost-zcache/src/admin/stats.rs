@@ -37,6 +37,7 @@ struct GuestReport {
     lost_regions: usize,
     physical_bytes: u64,
     memory_limit: Option<u64>,
+    reserved_bytes: u64,
     eviction: EvictionPolicy,
     #[serde(flatten)]
     contents: Contents,
@@ -95,6 +96,7 @@ fn guest_report(guest: &GuestSocket) -> GuestReport {
         lost_regions: guest.lost_regions(),
         physical_bytes: stats.as_ref().map_or(0, |stats| stats.physical_bytes),
         memory_limit: guest.memory_limit(),
+        reserved_bytes: guest.reserved_bytes(),
         eviction: stats.as_ref().map_or_else(EvictionPolicy::default, |stats| stats.eviction),
         contents: stats.as_ref().map_or_else(Contents::default, |stats| stats.contents),
         queues: guest.queues().iter().map(|queue| queue_report(queue)).collect(),

@@ -77,6 +77,12 @@ impl GuestSocket {
         self.policy.memory_limit
     }
 
+    /// Bytes it can count on for its persistent pages.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.policy.reservation.bytes()
+    }
+
     /// The configuration space of its device.
     #[must_use]
     pub fn config_space(&self) -> ConfigSpace {

@@ -101,6 +101,12 @@ impl Reservation {
         Self { store: Arc::clone(store), bytes }
     }
 
+    /// How much it is.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// A reservation of nothing.
     pub(crate) fn none(store: &Arc<Budget>) -> Self {
         Self::new(store, 0)
