@@ -2,7 +2,6 @@
 //! The store as the daemon sees it: limits, guests, totals.
 
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -80,6 +79,9 @@ pub enum StoreError {
     /// The index of a rebuilt store finds no memory.
     #[error("the host has no memory for the index of the store")]
     Rebuild,
+    /// The host did not give random numbers.
+    #[error("the host gives no random numbers")]
+    Seed(#[source] io::Error),
     /// The host did not give the background thread.
     #[error("the background thread of the store cannot be started")]
     Thread(#[source] io::Error),
@@ -99,9 +101,10 @@ fn shard_count(wanted: usize) -> usize {
     wanted.clamp(1, 256).next_power_of_two()
 }
 
-fn random_seed() -> [u64; 2] {
-    let random = RandomState::new();
-    [random.hash_one(0), random.hash_one(1)]
+/// A secret that guests cannot guess: with it they could choose keys that are all in one place.
+fn random_seed() -> Result<[u64; 2], StoreError> {
+    let number = || getrandom::u64().map_err(|error| StoreError::Seed(error.into()));
+    Ok([number()?, number()?])
 }
 
 /// A store; clones are handles of the same one.
@@ -134,7 +137,7 @@ impl Store {
             arena: Arc::new(arena),
             wake: Arc::default(),
             faults: config.faults,
-            seed: random_seed(),
+            seed: random_seed()?,
             shards: shard_count(config.shards),
             domains: Arc::default(),
         };
@@ -162,7 +165,7 @@ impl Store {
             arena.adopt_all().into_iter().filter_map(|segment| Some((Origin::read(&segment)?, segment))).collect();
         let (seed, shards) = match segments.first() {
             Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
-            None => (random_seed(), shard_count(config.shards)),
+            None => (random_seed()?, shard_count(config.shards)),
         };
         let common =
             Common { arena, wake: Arc::default(), faults: config.faults, seed, shards, domains: Arc::default() };

@@ -77,3 +77,22 @@ fn an_idle_store_is_left_alone() {
     drop(guest);
     wait_until("memory given back", || store.stats().physical_bytes == 0);
 }
+
+/// However often somebody changes something, rounds have a rest between them.
+#[test]
+fn a_store_in_use_is_looked_after_in_rounds() {
+    let store = Store::new(StoreConfig { cold: None, ..StoreConfig::new(1 << 30) }).expect("a store is made");
+    let guest = store.register_guest(GuestConfig::new("a"));
+    guest.create_pool(POOL, PoolKind::Persistent).expect("a pool is made");
+    let mut scratch = Scratch::new();
+    let (started, before) = (Instant::now(), naps("zcache-store"));
+    for n in 0..1000 {
+        let key = Key { pool: POOL, object: ObjectId([0; 24]), index: 0 };
+        guest.put(&mut scratch, &key, &page(n)).expect("there is room");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let rounds = naps("zcache-store") - before;
+    // A round each 20 ms, which a put may have woken the thread for once more.
+    let most = started.elapsed().as_millis() / 20 * 2 + 10;
+    assert!(u128::from(rounds) <= most, "the thread went to sleep {rounds} times, and {most} should do");
+}

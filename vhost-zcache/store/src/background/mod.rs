@@ -112,14 +112,21 @@ fn reason(failure: &(dyn std::any::Any + Send)) -> &str {
 }
 
 fn run(engine: &Weak<Engine>, upkeep: &mut Upkeep, started: Instant) {
-    let mut next_round = Instant::now();
+    let (mut last_round, mut next_round) = (Instant::now(), Instant::now());
     let mut idle = false;
     while let Some(engine) = engine.upgrade() {
         let wake = &engine.common.wake;
-        let roused = idle && !wake.is_idle();
-        if roused || Instant::now() >= next_round {
+        if idle && !wake.is_idle() {
+            // Not sooner than without the rest, however often it is roused.
+            idle = false;
+            next_round = next_round.min(last_round + ROUND);
+        }
+        if Instant::now() >= next_round {
             let cpu_percent = engine.cold.map_or(0, |cold| cold.cpu_percent.min(100));
-            let allowance = Allowance { tidying: Some(TIDYING), recompression: ROUND * cpu_percent / 100 };
+            // Its share of the time since the last round, which may have been just now.
+            let passed = last_round.elapsed().min(ROUND);
+            last_round = Instant::now();
+            let allowance = Allowance { tidying: Some(TIDYING), recompression: passed * cpu_percent / 100 };
             let rest = upkeep.round(&engine, started.elapsed(), &allowance);
             next_round = Instant::now() + rest.unwrap_or(Duration::MAX).min(LONGEST);
             idle = rest.is_none_or(|rest| rest > ROUND);
