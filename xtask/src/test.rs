@@ -8,7 +8,7 @@ use anyhow::Result;
 use zcache_tests::{Artefacts, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
-use crate::{dependencies, driver};
+use crate::{dependencies, driver, lines};
 
 /// Run all checks and tests
 ///
@@ -39,10 +39,14 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("daemon", || build::daemon().map(drop))?;
     step("rustfmt and clippy components", ensure_components)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    step("lines of comments and documents", lines::check)?;
     step("clippy", || {
         run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
     })?;
     step("licences and duplicates of dependencies", dependencies::check)?;
+    step("limits in every interleaving", || {
+        run(cargo().args(["test", "--quiet", "--package", "zcache-store", "--lib", "--features", "loom", "accounting"]))
+    })?;
     step("guest driver's style", driver::check)?;
     step("guest's tool", driver::check_tool)?;
     println!("== tests");
