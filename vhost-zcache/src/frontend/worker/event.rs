@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt::socket_domain};
 
@@ -28,7 +29,8 @@ pub enum Kick {
 }
 
 impl PeerEvent {
-    /// Takes an event and makes it non-blocking, for the VMM too.
+    /// Takes an event. Whether it blocks is left as it is, because the VMM has the same open file and
+    /// may count on it.
     ///
     /// Only files on which a call can be interrupted are taken: what the kernel itself
     /// implements without a file system (eventfds have no file type), pipes, and sockets without a
@@ -46,18 +48,24 @@ impl PeerEvent {
         if !usable {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither an eventfd nor a pipe nor a Unix socket"));
         }
-        fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
         Ok(Self(file))
     }
 
     /// Notifies whoever waits for the event. An event that is full is one that was not noticed
     /// yet, and one that is broken is the VMM's affair: the results are in its ring all the same.
     pub fn signal(&self, stop: &StopSignal) {
+        // If the VMM fills it after this look, the write waits, until the ring is to be stopped.
+        let mut event = [PollFd::new(self, PollFlags::OUT)];
+        let has_room = poll(&mut event, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+        if !has_room {
+            return;
+        }
         let signal = || interruptible(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
         while signal() == Err(Errno::INTR) && !stop.is_raised() {}
     }
 
-    /// Takes the kicks that there are.
+    /// Takes the kicks that there are, once the event was seen to be ready. If somebody else has read
+    /// them since, it may wait for the next one.
     pub fn take(&self, stop: &StopSignal) -> Kick {
         // An eventfd gives the number of kicks; a pipe has bytes for them.
         let mut kicks = [0; 512];
@@ -82,6 +90,7 @@ impl AsFd for PeerEvent {
 mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::{OFlags, fcntl_getfl};
     use std::io::Write;
     use std::net::UdpSocket;
     use std::os::fd::OwnedFd;
@@ -94,7 +103,7 @@ mod tests {
         let event = eventfd(0, EventfdFlags::empty()).unwrap();
         for (what, file) in [("an eventfd", event), ("a pipe", pipe.into()), ("a Unix socket", socket.into())] {
             let event = PeerEvent::new(File::from(file)).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(fcntl_getfl(&event).unwrap().contains(OFlags::NONBLOCK), "{what} may block");
+            assert!(!fcntl_getfl(&event).unwrap().contains(OFlags::NONBLOCK), "{what} was changed under the VMM");
         }
         let network = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         let file = OwnedFd::from(tempfile::tempfile().unwrap());
@@ -112,7 +121,6 @@ mod tests {
         let stop = StopSignal::new().unwrap();
         let (reader, mut writer) = io::pipe().unwrap();
         let kick = PeerEvent::new(File::from(OwnedFd::from(reader))).unwrap();
-        assert_eq!(kick.take(&stop), Kick::Taken, "a kick that somebody else has read");
         writer.write_all(b"x").unwrap();
         assert_eq!(kick.take(&stop), Kick::Taken);
         drop(writer);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Gets a thread out of a system call on a descriptor of the VMM's.
 //!
-//! Such descriptors are made non-blocking when they come. But that is a property of the open file,
-//! which the VMM has too: it can make it blocking again, fill it or drain it, at any moment. So
+//! Such a call is made only when the descriptor was seen to be ready. But the VMM has the same open
+//! file, and can fill it or drain it at any moment, and whether it blocks is the VMM's choice too. So
 //! whoever stops a thread sends it a signal that does nothing but interrupt the call, again and
 //! again until the thread has noticed, as the signal may come just before the call.
 //!
