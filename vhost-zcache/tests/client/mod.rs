@@ -11,6 +11,7 @@
 pub mod daemon;
 pub mod ram;
 pub mod ring;
+pub mod vmm;
 pub mod wire;
 
 use std::os::unix::net::UnixStream;
@@ -50,11 +51,13 @@ pub struct Setup {
     pub ram: usize,
     /// Pass memory by ADD_MEM_REG instead of SET_MEM_TABLE.
     pub memory_slots: bool,
+    /// Whether the memory's file is kept from being shrunk.
+    pub sealed: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { queues: 2, queue_size: 256, event_idx: true, ram: 16 << 20, memory_slots: false }
+        Self { queues: 2, queue_size: 256, event_idx: true, ram: 16 << 20, memory_slots: false, sealed: true }
     }
 }
 
@@ -144,7 +147,7 @@ impl Client {
         assert_eq!(offered & features, features, "the device offers features {offered:#x} only");
         frontend.set_features(features).expect("SET_FEATURES");
 
-        let mut ram = Ram::new(setup.ram);
+        let mut ram = if setup.sealed { Ram::new(setup.ram) } else { Ram::unsealed(setup.ram) };
         if setup.memory_slots {
             frontend.add_mem_region(&ram.region()).expect("ADD_MEM_REG");
         } else {
