@@ -52,7 +52,7 @@ impl Daemon {
             None => binary(),
             Some((soft, hard)) => {
                 let mut shell = Command::new("sh");
-                let limit = format!("ulimit -Hn {hard}; ulimit -Sn {soft}; exec \"$0\" \"$@\"");
+                let limit = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
                 shell.arg("-c").arg(limit).arg(env!("CARGO_BIN_EXE_vhost-zcache")).stdin(Stdio::null());
                 shell
             }
