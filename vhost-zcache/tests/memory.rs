@@ -30,7 +30,11 @@ fn a_region_longer_than_its_file_is_refused_and_nobody_harmed() {
     for (size, offset, what) in [(0x4000, 0, "longer than"), (0x2000, 0x2000, "beyond"), (0x1000, u64::MAX, "far of")] {
         let bad = region(0x1000, size, 0x1000, offset);
         let files = [file.as_fd()];
-        assert_eq!(vmm.ask(request::SET_MEM_TABLE, &table(&[bad.clone()]), &files), 1, "a region {what} its file");
+        assert_eq!(
+            vmm.ask(request::SET_MEM_TABLE, &table(std::slice::from_ref(&bad)), &files),
+            1,
+            "a region {what} its file"
+        );
         assert_eq!(vmm.ask(request::ADD_MEM_REG, &single(&bad), &files), 1, "a region {what} its file");
         vmm.expect_alive("a refused region");
     }
