@@ -305,7 +305,7 @@ mod tests {
             watcher.join().unwrap()
         });
         assert!(seen.contains(&0o600), "the test has not seen the socket");
-        assert!(seen.iter().all(|mode| [0, 0o600].contains(mode)), "modes that were seen: {seen:o?}");
+        assert!(seen.iter().all(|mode| [0, 0o600].contains(mode)), "modes that were seen: {seen:?}");
     }
 
     #[test]
