@@ -61,16 +61,17 @@ fn claims() -> Vec<Claim> {
 }
 
 #[test]
-fn numbers_are_unique_and_follow_each_other() {
+fn numbers_are_unique() {
     for kind in ["DEV", "DRV"] {
-        let numbers: Vec<u32> = sentences()
+        let mut numbers: Vec<u32> = sentences()
             .iter()
             .filter_map(|sentence| sentence.strip_prefix(kind)?.strip_prefix('-'))
             .map(|number| number.parse().unwrap())
             .collect();
-        let expected: Vec<u32> = (1..).take(numbers.len()).collect();
         assert!(numbers.len() > 15, "SPEC.md's ZC-{kind} sentences were not found: {numbers:?}");
-        assert_eq!(numbers, expected, "ZC-{kind} numbers in SPEC.md");
+        numbers.sort_unstable();
+        let twice: Vec<_> = numbers.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "ZC-{kind} numbers that SPEC.md has twice: {twice:?}");
     }
 }
 

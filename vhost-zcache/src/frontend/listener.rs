@@ -241,6 +241,9 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     #[test]
     fn a_live_socket_is_refused_and_a_dead_one_replaced() {
@@ -279,6 +282,30 @@ mod tests {
             assert_eq!(mode & 0o7777, expected, "the mode is {mode:o}");
             drop(bound);
         }
+    }
+
+    #[test]
+    fn a_socket_is_never_more_open_than_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.sock");
+        let done = AtomicBool::new(false);
+        let seen = thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut seen = BTreeSet::new();
+                while !done.load(Ordering::Relaxed) {
+                    seen.extend(fs::metadata(&path).map(|status| status.mode() & 0o7777));
+                }
+                seen
+            });
+            let mode = Some("0600".parse().unwrap());
+            for _ in 0..2000 {
+                drop(BoundSocket::bind(&path, SocketAccess { mode, ..SocketAccess::default() }).unwrap());
+            }
+            done.store(true, Ordering::Relaxed);
+            watcher.join().unwrap()
+        });
+        assert!(seen.contains(&0o600), "the test has not seen the socket");
+        assert!(seen.iter().all(|mode| [0, 0o600].contains(mode)), "modes that were seen: {seen:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::{PATIENCE, eventually};
 
@@ -19,7 +19,18 @@ use super::{PATIENCE, eventually};
 pub struct Daemon {
     child: Child,
     directory: TempDir,
+    /// Not in the directory, which the daemon has to leave empty.
+    log: NamedTempFile,
     guests: usize,
+}
+
+/// How a daemon is started, for what [`Daemon::with`] does not do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// Limits of open files, as `ulimit` takes them: soft and hard.
+    pub files: Option<(u32, u32)>,
+    /// Further arguments.
+    pub arguments: &'a [&'a str],
 }
 
 impl Daemon {
@@ -31,8 +42,23 @@ impl Daemon {
     /// A daemon with a guest for each of `guests`, which are options after the socket's path
     /// such as `memory-limit=1M`, and with further arguments.
     pub fn with(guests: &[&str], arguments: &[&str]) -> Self {
+        Self::start_as(guests, Start { arguments, ..Start::default() })
+    }
+
+    /// A daemon with a guest for each of `guests`. Its log, from `info` on, is kept.
+    pub fn start_as(guests: &[&str], start: Start<'_>) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the sockets");
-        let mut command = binary();
+        let mut command = match start.files {
+            None => binary(),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                let limit = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(limit).arg(env!("CARGO_BIN_EXE_vhost-zcache")).stdin(Stdio::null());
+                shell
+            }
+        };
+        let log = NamedTempFile::new().expect("a file for the log");
+        command.stderr(log.reopen().expect("the file for the log"));
         for (number, options) in guests.iter().enumerate() {
             let mut socket = socket_path(directory.path(), number).into_os_string();
             if !options.is_empty() {
@@ -42,18 +68,29 @@ impl Daemon {
             command.arg("--socket-path").arg(socket);
         }
         command.arg("--stats-socket").arg(directory.path().join("stats"));
-        command.args(["--log-level", "warn"]).args(arguments);
+        command.args(["--log-level", "info"]).args(start.arguments);
         let child = command.spawn().expect("the daemon starts");
-        let mut daemon = Self { child, directory, guests: guests.len() };
+        let mut daemon = Self { child, directory, log, guests: guests.len() };
         let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
         sockets.push(daemon.directory.path().join("stats"));
         eventually("the daemon listens on all its sockets", || {
             if let Some(status) = daemon.child.try_wait().expect("the daemon's state") {
-                panic!("the daemon ended at its start: {status}");
+                panic!("the daemon ended at its start: {status}\n{}", daemon.log());
             }
             sockets.iter().all(|socket| socket.exists())
         });
+        eventually("the daemon answers", || daemon.log().contains("ready"));
         daemon
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).expect("the log")
+    }
+
+    /// Lines of the log that contain some text.
+    pub fn lines(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
     }
 
     /// Flips a bit in each place of the store's memory that holds `bytes`, as failing memory would;
@@ -144,6 +181,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Shown for tests that fail.
+        println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();

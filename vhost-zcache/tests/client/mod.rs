@@ -11,8 +11,10 @@
 pub mod daemon;
 pub mod ram;
 pub mod ring;
+pub mod vmm;
 pub mod wire;
 
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
 };
+
+use vmm_sys_util::eventfd::EventFd;
 
 use ram::Ram;
 use ring::{Descriptor, DriverRing};
@@ -46,15 +50,44 @@ pub struct Setup {
     pub queue_size: u16,
     /// Whether to accept `VIRTIO_RING_F_EVENT_IDX`.
     pub event_idx: bool,
+    /// Whether to accept `VIRTIO_RING_F_INDIRECT_DESC`.
+    pub indirect: bool,
+    /// Whether to start the queues.
+    pub start: bool,
     /// Bytes of guest memory.
     pub ram: usize,
     /// Pass memory by ADD_MEM_REG instead of SET_MEM_TABLE.
     pub memory_slots: bool,
+    /// Whether the memory's file is kept from being shrunk.
+    pub sealed: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { queues: 2, queue_size: 256, event_idx: true, ram: 16 << 20, memory_slots: false }
+        Self {
+            queues: 2,
+            queue_size: 256,
+            event_idx: true,
+            indirect: true,
+            start: true,
+            ram: 16 << 20,
+            memory_slots: false,
+            sealed: true,
+        }
+    }
+}
+
+impl Setup {
+    /// The virtio features it accepts.
+    pub fn features(&self) -> u64 {
+        let mut features = 1 << VIRTIO_F_VERSION_1 | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        if self.event_idx {
+            features |= 1 << VIRTIO_RING_F_EVENT_IDX;
+        }
+        if self.indirect {
+            features |= 1 << VIRTIO_RING_F_INDIRECT_DESC;
+        }
+        features
     }
 }
 
@@ -121,6 +154,8 @@ impl Client {
 
     /// As [`Client::connect`], on a connected socket.
     pub fn from_stream(stream: UnixStream, setup: Setup) -> Self {
+        // A daemon that hangs fails the test that made it hang.
+        stream.set_read_timeout(Some(2 * PATIENCE)).expect("a timeout");
         let mut frontend = Frontend::from_stream(stream, 64);
         frontend.set_owner().expect("SET_OWNER");
         let offered = frontend.get_features().expect("GET_FEATURES");
@@ -135,16 +170,11 @@ impl Client {
         let queues = frontend.get_queue_num().expect("GET_QUEUE_NUM");
         assert!(setup.queues as u64 <= queues, "the device has {queues} queues only");
 
-        let mut features = 1 << VIRTIO_F_VERSION_1
-            | 1 << VIRTIO_RING_F_INDIRECT_DESC
-            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        if setup.event_idx {
-            features |= 1 << VIRTIO_RING_F_EVENT_IDX;
-        }
+        let features = setup.features();
         assert_eq!(offered & features, features, "the device offers features {offered:#x} only");
         frontend.set_features(features).expect("SET_FEATURES");
 
-        let mut ram = Ram::new(setup.ram);
+        let mut ram = if setup.sealed { Ram::new(setup.ram) } else { Ram::unsealed(setup.ram) };
         if setup.memory_slots {
             frontend.add_mem_region(&ram.region()).expect("ADD_MEM_REG");
         } else {
@@ -152,8 +182,10 @@ impl Client {
         }
         let rings = (0..setup.queues).map(|_| DriverRing::new(&mut ram, setup.queue_size, setup.event_idx)).collect();
         let mut client = Self { frontend, setup, ram, rings };
-        for queue in 0..setup.queues {
-            client.start_queue(queue);
+        if setup.start {
+            for queue in 0..setup.queues {
+                client.start_queue(queue);
+            }
         }
         client
     }
@@ -166,14 +198,21 @@ impl Client {
 
     /// Starts a stopped queue and tells the device some index as its base.
     pub fn start_queue_at(&mut self, queue: usize, base: u16) {
+        self.place_queue(queue, base);
+        let ring = &self.rings[queue];
+        let frontend = &mut self.frontend;
+        frontend.set_vring_kick(queue, &ring.kick).expect("SET_VRING_KICK");
+        frontend.set_vring_call(queue, &ring.call).expect("SET_VRING_CALL");
+        frontend.set_vring_enable(queue, true).expect("SET_VRING_ENABLE");
+    }
+
+    /// Says where a stopped queue's ring is, without starting it.
+    pub fn place_queue(&mut self, queue: usize, base: u16) {
         let ring = &self.rings[queue];
         let frontend = &mut self.frontend;
         frontend.set_vring_num(queue, ring.size).expect("SET_VRING_NUM");
         frontend.set_vring_base(queue, base).expect("SET_VRING_BASE");
         frontend.set_vring_addr(queue, &ring.addresses(&self.ram)).expect("SET_VRING_ADDR");
-        frontend.set_vring_kick(queue, &ring.kick).expect("SET_VRING_KICK");
-        frontend.set_vring_call(queue, &ring.call).expect("SET_VRING_CALL");
-        frontend.set_vring_enable(queue, true).expect("SET_VRING_ENABLE");
     }
 
     /// Stops a queue; the index at which the device left it.
@@ -187,6 +226,24 @@ impl Client {
         self.stop_queue(queue);
         self.rings[queue].reset(&self.ram);
         self.start_queue(queue);
+    }
+
+    /// Stops all queues, as QEMU does when the guest is paused or resets the device.
+    pub fn stop_all(&mut self) {
+        for queue in 0..self.rings.len() {
+            self.frontend.set_vring_enable(queue, false).expect("SET_VRING_ENABLE");
+            self.stop_queue(queue);
+        }
+    }
+
+    /// Sets up everything again and starts all queues where their rings stand, as QEMU does when
+    /// the guest goes on.
+    pub fn start_all(&mut self) {
+        self.frontend.set_features(self.setup.features()).expect("SET_FEATURES");
+        self.frontend.set_mem_table(&[self.ram.region()]).expect("SET_MEM_TABLE");
+        for queue in 0..self.rings.len() {
+            self.start_queue(queue);
+        }
     }
 
     /// Stops all queues, and starts them with clean rings: the reset of a virtio device.
@@ -361,6 +418,12 @@ pub fn page(number: u64) -> Page {
         word.copy_from_slice(&state.to_le_bytes());
     }
     page
+}
+
+/// Any file as an event to be passed to the daemon.
+pub fn as_event(file: impl Into<OwnedFd>) -> EventFd {
+    // SAFETY: the descriptor has just been released by its only owner.
+    unsafe { EventFd::from_raw_fd(file.into().into_raw_fd()) }
 }
 
 /// Waits until something is true.

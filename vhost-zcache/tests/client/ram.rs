@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use vhost::VhostUserMemoryRegionInfo;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Guest-physical address of the first byte. Nothing is below it.
 pub const RAM_BASE: u64 = 0x4000_0000;
@@ -21,15 +21,30 @@ pub struct Ram {
 }
 
 impl Ram {
-    /// Memory of so many bytes, all zero.
+    /// Memory of so many bytes, all zero, that cannot be shrunk.
     pub fn new(size: usize) -> Self {
+        Self::with_seals(size, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+    }
+
+    /// Memory that [`Ram::cut_off`] can be used on.
+    pub fn unsealed(size: usize) -> Self {
+        Self::with_seals(size, SealFlags::empty())
+    }
+
+    fn with_seals(size: usize, seals: SealFlags) -> Self {
         let memfd = memfd_create("guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memfd");
         ftruncate(&memfd, size as u64).expect("ftruncate");
-        fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("seal");
+        fcntl_add_seals(&memfd, seals).expect("seal");
         let file = FileOffset::new(File::from(memfd), 0);
         let memory = GuestMemoryMmap::from_ranges_with_files([(GuestAddress(RAM_BASE), size, Some(file))])
             .expect("guest memory");
         Self { memory, size: size as u64, borrowed: 0, kept: size as u64 }
+    }
+
+    /// Takes the memory away from all who map it. Nothing of it may be touched afterwards.
+    pub fn cut_off(&self) {
+        let region = self.memory.iter().next().expect("one region");
+        ftruncate(region.file_offset().expect("a file").file(), 0).expect("ftruncate");
     }
 
     /// The memory as the VMM announces it.
