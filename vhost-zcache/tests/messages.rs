@@ -187,6 +187,9 @@ fn a_ring_of_impossible_size_is_not_served_and_another_is() {
         assert_eq!(unanswered.queue, 1);
         assert_eq!(guest.put(0, 1, 1, &page(1)), status::OK, "the other queue goes on");
         guest.restart_queue(1);
+        // A ring that was cleared is another driver's.
+        guest.hello(1);
+        guest.create(0, 0);
         assert_eq!(guest.submit(1, &[Req::flush_pool(0)])[0].status, status::OK, "a good size mends it");
     }
 }
