@@ -4,9 +4,9 @@
 //! Each socket belongs to one [`guest::GuestSocket`], served by one thread: [`listener`] makes
 //! the socket, [`connection`] talks to one VMM at a time, [`message`] finds its messages,
 //! [`dispatch`] passes them on, [`backend`] carries them out and keeps the [`memory_table`] and a
-//! [`vring`] per queue. What a guest may take of the process is in [`budget`]. While a ring is started and enabled a
-//! [`worker::queue`] thread owns it; stopping the ring joins the thread, so that nothing is
-//! written to guest memory afterwards.
+//! [`vring`] per queue. What a guest may take of the process is in [`budget`]. While a ring is
+//! started and enabled a [`worker::queue`] thread owns it; stopping the ring joins the thread, so
+//! that nothing is written to guest memory afterwards.
 //!
 //! The protocol's types are those of the `vhost` crate; [`message`] says why its reader is not
 //! used. Its companion `vhost-user-backend` is not used, because it cannot take over a connected
