@@ -158,7 +158,10 @@ fn put_out_of_lost_memory(victim: &mut Client, file: &File, size: u64, lose: imp
         mmap_handle: file.as_raw_fd(),
     };
     assert_ne!(base.guest_phys_addr, second.guest_phys_addr);
+    // While the queue is stopped, so that it starts with the region.
+    victim.stop_queue(0);
     victim.frontend().add_mem_region(&second).expect("ADD_MEM_REG");
+    victim.start_queue(0);
     lose();
     let request = &encode(&[Req::put(0, 1, 1, &page(1))])[..56];
     let readable = victim.ram().borrow(request.len());

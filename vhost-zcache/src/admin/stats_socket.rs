@@ -16,13 +16,11 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::stats::Reporter;
+use crate::frontend::budget::MAX_STATS_READERS;
 use crate::frontend::log_limit::LogLimit;
 
 /// How long a reader may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Readers that may be slow at the same time. One more, and the oldest is given up.
-pub const MAX_READERS: usize = 8;
 
 /// How long to wait when a connection cannot be accepted, for want of descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -88,7 +86,8 @@ impl StatsServer {
         rest.push(b'\n');
         let mut reader = Reader { stream, rest, until: Instant::now() + PATIENCE };
         if reader.is_reading() {
-            if self.readers.len() == MAX_READERS {
+            // One more than there may be, and the oldest is given up.
+            if self.readers.len() == MAX_STATS_READERS {
                 self.readers.pop_front();
             }
             self.readers.push_back(reader);

@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use log::warn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::admin::stats_socket::MAX_READERS;
-
 /// Most files that may come with one message of the vhost-user protocol.
 pub const MAX_MESSAGE_FILES: usize = 32;
 
@@ -25,9 +23,12 @@ const QUEUE_DESCRIPTORS: u64 = 6;
 /// until it is answered.
 const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64;
 
+/// Readers of the statistics that may be slow at the same time.
+pub const MAX_STATS_READERS: usize = 8;
+
 /// Descriptors for what is opened for a moment, besides a connection that is turned away at each
 /// socket: readers of the statistics, and files of /proc.
-const SPARE_DESCRIPTORS: u64 = MAX_READERS as u64 + 8;
+const SPARE_DESCRIPTORS: u64 = MAX_STATS_READERS as u64 + 8;
 
 /// Most regions a VMM may share. The limit KVM had for long, which VMMs count on.
 const MAX_REGIONS: u64 = 509;

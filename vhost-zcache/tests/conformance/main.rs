@@ -12,6 +12,7 @@ mod device;
 mod ordering;
 mod pages;
 mod pools;
+mod queues;
 mod sessions;
 
 use client::page;
