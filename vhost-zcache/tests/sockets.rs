@@ -195,7 +195,7 @@ fn sockets_have_the_owner_group_and_mode_asked_for() {
 #[test]
 fn readers_of_statistics_that_do_not_read_stop_nobody() {
     // So many queues that the document is more than a socket holds.
-    let guests = vec![""; 48];
+    let guests = vec![""; 60];
     let mut daemon = Daemon::with(&guests, &["--queues=64"]);
     let stats = daemon.directory().join("stats");
     let document = daemon.stats().to_string().len();
@@ -206,7 +206,7 @@ fn readers_of_statistics_that_do_not_read_stop_nobody() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "20 readers that do not read hold one that reads up for {took:?}");
 
-    eventually("readers that do not read are given up", || daemon.descriptors() < 48 * 3 + 30);
+    eventually("readers that do not read are given up", || daemon.descriptors() < 60 * 3 + 30);
     let (status, took) = daemon.end(Signal::TERM);
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(2), "signals wait for readers: {took:?}");

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,9 @@ pub struct StatsServer {
 /// A reader that has not taken all of its document.
 struct Reader {
     stream: UnixStream,
-    rest: Vec<u8>,
+    document: Arc<Vec<u8>>,
+    /// Bytes of it that the socket has taken.
+    sent: usize,
     until: Instant,
 }
 
@@ -73,24 +76,33 @@ impl StatsServer {
         }
     }
 
-    /// Takes a new reader, if there is one.
+    /// Takes new readers, if there are any. Those who have come at the same time get the same
+    /// document.
     fn accept(&mut self) -> io::Result<()> {
-        let stream = match self.listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return Ok(());
+        let mut streams = Vec::new();
+        while streams.len() < MAX_STATS_READERS {
+            match self.listener.accept() {
+                Ok((stream, _)) => streams.push(stream),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
+                Err(error) if streams.is_empty() => return Err(error),
+                Err(_) => break,
             }
-            Err(error) => return Err(error),
-        };
-        let mut rest = serde_json::to_vec_pretty(&self.reporter.report())?;
-        rest.push(b'\n');
-        let mut reader = Reader { stream, rest, until: Instant::now() + PATIENCE };
-        if reader.is_reading() {
-            // One more than there may be, and the oldest is given up.
-            if self.readers.len() == MAX_STATS_READERS {
-                self.readers.pop_front();
+        }
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let mut document = serde_json::to_vec_pretty(&self.reporter.report())?;
+        document.push(b'\n');
+        let document = Arc::new(document);
+        for stream in streams {
+            let mut reader =
+                Reader { stream, document: Arc::clone(&document), sent: 0, until: Instant::now() + PATIENCE };
+            if reader.is_reading() {
+                if self.readers.len() == MAX_STATS_READERS {
+                    self.readers.pop_front();
+                }
+                self.readers.push_back(reader);
             }
-            self.readers.push_back(reader);
         }
         Ok(())
     }
@@ -99,14 +111,15 @@ impl StatsServer {
 impl Reader {
     /// Sends what the socket takes now; whether there is more to send, and time left to do it.
     fn is_reading(&mut self) -> bool {
-        match send(&self.stream, &self.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(sent) => drop(self.rest.drain(..sent)),
+        let rest = &self.document[self.sent..];
+        match send(&self.stream, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => self.sent += sent,
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => {
                 debug!("Statistics were not delivered: {error}");
                 return false;
             }
         }
-        !self.rest.is_empty() && Instant::now() < self.until
+        self.sent < self.document.len() && Instant::now() < self.until
     }
 }

@@ -27,8 +27,8 @@ const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64;
 pub const MAX_STATS_READERS: usize = 8;
 
 /// Descriptors for what is opened for a moment, besides a connection that is turned away at each
-/// socket: readers of the statistics, and files of /proc.
-const SPARE_DESCRIPTORS: u64 = MAX_STATS_READERS as u64 + 8;
+/// socket: readers of the statistics, old and new ones, and files of /proc.
+const SPARE_DESCRIPTORS: u64 = 2 * MAX_STATS_READERS as u64 + 8;
 
 /// Most regions a VMM may share. The limit KVM had for long, which VMMs count on.
 const MAX_REGIONS: u64 = 509;
