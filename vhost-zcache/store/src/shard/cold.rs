@@ -4,6 +4,7 @@
 
 use super::Shard;
 use super::index::objects::Object;
+use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::{Head, PageHead, PageName, PayloadSum};
 use crate::background::cold::EPOCHS;
@@ -70,7 +71,7 @@ impl Shard {
     }
 
     /// Where a page is, if it still is the one of that name.
-    fn locate(&self, page: &ColdPage) -> Option<u32> {
+    fn locate(&self, page: &ColdPage) -> Option<Location> {
         let objects = &self.pools.get(page.pool)?.as_ref()?.objects;
         let object = objects.find_number(&self.nodes, page.hash, page.name.object)?;
         let at = object.tree.get(&self.nodes, page.name.index)?;

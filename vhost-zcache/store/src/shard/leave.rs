@@ -8,6 +8,7 @@ use super::Shard;
 use super::compact::{Step, Threshold};
 use super::index::objects::Object;
 use super::retire::FEW;
+use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::Head;
 use crate::arena::word::split;
@@ -34,13 +35,13 @@ impl Shard {
     }
 
     /// Whether the page at `at` belongs to a guest that has left.
-    pub(super) fn has_left(&self, at: u32) -> bool {
+    pub(super) fn has_left(&self, at: Location) -> bool {
         !self.leaving.is_empty() && self.space.heap(self.space.heap_of(at)).leaving
     }
 
     /// Removes a record of a heap whose guest has left; of an object, at most `most` of its pages
     /// for a start. Returns how many records that were.
-    pub(super) fn expel(&mut self, at: u32, head: Head, most: usize) -> usize {
+    pub(super) fn expel(&mut self, at: Location, head: Head, most: usize) -> usize {
         match head {
             Head::Page(_) => {
                 let name = self.space.page_name(at);
@@ -60,7 +61,7 @@ impl Shard {
 
     /// Removes at most `most` pages of the object whose record compaction has just come to; the record
     /// goes with the last page, until then compaction comes to it again. Returns how many that were.
-    pub(super) fn remove_object(&mut self, at: u32, most: usize) -> usize {
+    pub(super) fn remove_object(&mut self, at: Location, most: usize) -> usize {
         let (number, _) = split(self.space.word(at + 1));
         let pages = Object::read(&self.nodes, number).pages as usize;
         self.remove_indexes(number, 0, u64::MAX, most as u64);

@@ -29,10 +29,10 @@ use crate::shard::index::nodes::Nodes;
 use crate::shard::index::objects::{OBJECT_CLASS, Object, Objects};
 use crate::shard::index::tree::Tree;
 use crate::shard::retire::{FEW, Retired};
-use crate::shard::space::Space;
 use crate::shard::space::record::{
     Head, Life, MAX_FREQUENCY, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, id_words, object_words,
 };
+use crate::shard::space::{Location, Space};
 use crate::stats::{Contents, Counters};
 
 /// Most pages evicted one by one to make room for one record.
@@ -172,7 +172,7 @@ impl Shard {
     /// An object, and where its page of the key's index is. In a large store each step is a line of
     /// memory that no cache has, so name and page (its first `soon` words) are asked for before either
     /// is looked at.
-    fn find_page(&self, key: &PageKey, soon: u32) -> Option<(u32, Object, Option<u32>)> {
+    fn find_page(&self, key: &PageKey, soon: u32) -> Option<(u32, Object, Option<Location>)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
         objects.prefetch(&self.nodes, key.bucket_hash(), key.index);
@@ -231,7 +231,7 @@ impl Shard {
 
     /// Finds room, evicting pages of the same heap if that is allowed: a few while memory is short,
     /// to do without more of it, and more when there is none.
-    fn alloc(&mut self, heap: usize, words: u32, may_evict: bool) -> Result<u32, Refusal> {
+    fn alloc(&mut self, heap: usize, words: u32, may_evict: bool) -> Result<Location, Refusal> {
         let mut evicted = 0;
         let mut patience = Patience::for_a_record();
         loop {
@@ -321,7 +321,7 @@ impl Shard {
     }
 
     /// Writes a page record over a hole.
-    pub(crate) fn write_page(&mut self, at: u32, head: PageHead, name: PageName, bytes: &[u8]) {
+    pub(in crate::shard) fn write_page(&mut self, at: Location, head: PageHead, name: PageName, bytes: &[u8]) {
         let words = self.space.words_mut(at, head.words());
         words[1..3].copy_from_slice(&name.words());
         let payload = &mut words[head.payload_at() as usize..];
@@ -329,14 +329,20 @@ impl Shard {
         self.space.publish(at, head.0);
     }
 
-    pub(crate) fn count(&mut self, pool: usize, at: u32, head: PageHead, change: fn(&mut Contents, PageHead)) {
+    pub(in crate::shard) fn count(
+        &mut self,
+        pool: usize,
+        at: Location,
+        head: PageHead,
+        change: fn(&mut Contents, PageHead),
+    ) {
         let heap = self.space.heap_of(at);
         change(&mut self.space.heap_mut(heap).contents, head);
         change(&mut self.pool_mut(pool).contents, head);
     }
 
     /// Frees a page's record, which the index must forget.
-    pub(crate) fn discard(&mut self, pool: usize, at: u32) {
+    pub(in crate::shard) fn discard(&mut self, pool: usize, at: Location) {
         self.space.work.count();
         let head = self.space.page_head(at);
         self.count(pool, at, head, Contents::sub);
@@ -469,7 +475,7 @@ impl Shard {
     }
 
     /// Moves a record to another place, in heap `to`.
-    pub(crate) fn relocate(&mut self, at: u32, head: Head, to: usize) -> Result<(), Refusal> {
+    pub(in crate::shard) fn relocate(&mut self, at: Location, head: Head, to: usize) -> Result<(), Refusal> {
         self.space.work.count();
         let words = head.words();
         let apart = if head == Head::Object { self.space.alloc_name(to) } else { None };
@@ -496,7 +502,7 @@ impl Shard {
     }
 
     /// Lets the index find a page at its new place.
-    pub(crate) fn point_to(&mut self, name: PageName, at: u32) {
+    pub(in crate::shard) fn point_to(&mut self, name: PageName, at: Location) {
         let mut object = Object::read(&self.nodes, name.object);
         object.tree.relocate(&mut self.nodes, name.index, at);
         if object.tree.height == 0 {

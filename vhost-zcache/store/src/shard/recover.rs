@@ -13,7 +13,7 @@ use crate::shard::index::tree::Tree;
 use crate::shard::space::record::{
     Head, Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
 };
-use crate::shard::space::{FIRST, location};
+use crate::shard::space::{FIRST, Location};
 use crate::shard::{Shard, bucket_hash};
 use crate::stats::Contents;
 
@@ -74,9 +74,9 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn records(&self, slot: usize) -> Vec<(u32, Head)> {
+    fn records(&self, slot: usize) -> Vec<(Location, Head)> {
         let mut records = Vec::new();
-        let mut at = location(slot, FIRST);
+        let mut at = Location::new(slot, FIRST);
         while let Some((head, next)) = self.shard.space.walk(at) {
             if matches!(head, Head::Page(_) | Head::Object) {
                 records.push((at, head));
@@ -86,7 +86,7 @@ impl Recovery<'_> {
         records
     }
 
-    fn drop_record(&mut self, at: u32, head: Head) {
+    fn drop_record(&mut self, at: Location, head: Head) {
         self.shard.space.free(at, head.words());
         self.dropped += 1;
     }
@@ -158,7 +158,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn enter_page(&mut self, heap: usize, at: u32, head: PageHead, name: PageName) -> Result<(), Refusal> {
+    fn enter_page(&mut self, heap: usize, at: Location, head: PageHead, name: PageName) -> Result<(), Refusal> {
         let shard = &mut *self.shard;
         let mut object = Object::read(&shard.nodes, name.object);
         if let Some(other) = object.tree.get(&shard.nodes, name.index) {
@@ -184,7 +184,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn entered(&mut self, at: u32, head: PageHead, name: PageName, pool: usize) {
+    fn entered(&mut self, at: Location, head: PageHead, name: PageName, pool: usize) {
         let shard = &mut *self.shard;
         shard.count(pool, at, head, Contents::add);
         if head.is_linked() {

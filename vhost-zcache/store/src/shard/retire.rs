@@ -11,9 +11,8 @@
 
 use super::index::nodes::Nodes;
 use super::index::objects::{Object, Objects};
-use super::space::Slot;
-use super::space::holes::NIL;
 use super::space::record::{Life, OBJECT_WORDS};
+use super::space::{Location, Slot};
 use super::{PoolShard, Shard};
 use crate::stats::Contents;
 
@@ -117,7 +116,7 @@ impl Shard {
             pool.objects.remove(&mut self.nodes, number);
             pool.retired_pages += pages;
         }
-        object.record = NIL;
+        object.record = Location::NONE;
         object.write(&mut self.nodes, number);
         self.space.free(record, OBJECT_WORDS);
         self.retired.objects.push(number);

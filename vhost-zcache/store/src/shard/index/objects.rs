@@ -13,7 +13,7 @@ use super::nodes::{NONE, Nodes};
 use super::tree::{self, Tree};
 use crate::arena::word::count;
 use crate::op::Refusal;
-use crate::shard::space::holes::NIL;
+use crate::shard::space::Location;
 
 /// Granules of an object node.
 pub(crate) const OBJECT_CLASS: usize = 2;
@@ -36,7 +36,7 @@ const GUESSES: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Object {
     /// Location of the record with its name.
-    pub(crate) record: u32,
+    pub(in crate::shard) record: Location,
     /// The part of the hash that chooses the bucket.
     pub(crate) hash: u32,
     /// Pages it has.
@@ -50,14 +50,14 @@ pub(crate) struct Object {
 impl Object {
     /// Whether it was taken out of service: it is in no table and has no name.
     pub(crate) fn is_retired(&self) -> bool {
-        self.record == NIL
+        self.record == Location::NONE
     }
 
     /// Reads an object node.
     pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
         let cells = nodes.cells_from(number);
         Self {
-            record: cells[RECORD],
+            record: Location::from_cell(cells[RECORD]),
             hash: cells[HASH],
             pages: cells[PAGES],
             pool: (cells[HEIGHT_POOL] >> 8) as usize,
@@ -72,7 +72,7 @@ impl Object {
     /// Writes an object node, all but its place in the table.
     pub(crate) fn write(&self, nodes: &mut Nodes, number: u32) {
         let cells = nodes.node_mut(number);
-        cells[RECORD] = self.record;
+        cells[RECORD] = self.record.cell();
         cells[HASH] = self.hash;
         cells[PAGES] = self.pages;
         cells[HEIGHT_POOL] = count(self.pool) << 8 | self.tree.height;
@@ -328,9 +328,9 @@ mod tests {
             let hash = n.wrapping_mul(0x9e37_79b9) ^ n.wrapping_mul(0x85eb_ca6b) >> 15;
             let mut tree = Tree::default();
             for index in 0..2 {
-                tree.insert(&mut nodes, 0, index, n + 1).expect("there is memory");
+                tree.insert(&mut nodes, 0, index, Location::from_cell(n + 1)).expect("there is memory");
             }
-            let object = Object { record: 0, hash, pages: 2, pool: 0, tree };
+            let object = Object { record: Location::NONE, hash, pages: 2, pool: 0, tree };
             object.write(&mut nodes, number);
             objects.insert(&mut nodes, 0, number).expect("there is memory");
             objects.guess(&mut nodes, 0, &object);

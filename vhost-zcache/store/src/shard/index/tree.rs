@@ -5,6 +5,7 @@
 
 use super::nodes::{GRANULE_CELLS, MAX_CLASS, NONE, Nodes};
 use crate::op::Refusal;
+use crate::shard::space::Location;
 
 /// Cells of the bitmap.
 const BITMAP: usize = 2;
@@ -92,11 +93,11 @@ impl Tree {
     }
 
     /// Location of a page.
-    pub(crate) fn get(&self, nodes: &Nodes, index: u64) -> Option<u32> {
+    pub(in crate::shard) fn get(&self, nodes: &Nodes, index: u64) -> Option<Location> {
         if self.height == 0 {
-            return (self.root != NONE && self.only == index).then_some(self.root);
+            return (self.root != NONE && self.only == index).then_some(Location::from_cell(self.root));
         }
-        entry(nodes, self.leaf(nodes, index)?, digit(index, 0))
+        entry(nodes, self.leaf(nodes, index)?, digit(index, 0)).map(Location::from_cell)
     }
 
     /// The leaf in which an index is, or would be; the tree has one level at least.
@@ -108,11 +109,11 @@ impl Tree {
     }
 
     /// Changes the location of a page that is in the tree; false if it is not.
-    pub(crate) fn relocate(&mut self, nodes: &mut Nodes, index: u64, to: u32) -> bool {
+    pub(in crate::shard) fn relocate(&mut self, nodes: &mut Nodes, index: u64, to: Location) -> bool {
         if self.height == 0 {
             let known = self.root != NONE && self.only == index;
             if known {
-                self.root = to;
+                self.root = to.cell();
             }
             return known;
         }
@@ -121,13 +122,20 @@ impl Tree {
         let (bits, bit) = (bitmap(cells), digit(index, 0));
         let known = bits >> bit & 1 == 1;
         if known {
-            cells[BITMAP + rank(bits, bit)] = to;
+            cells[BITMAP + rank(bits, bit)] = to.cell();
         }
         known
     }
 
     /// Adds a page that is not in the tree. On refusal nothing has changed but its height.
-    pub(crate) fn insert(&mut self, nodes: &mut Nodes, owner: usize, index: u64, location: u32) -> Result<(), Refusal> {
+    pub(in crate::shard) fn insert(
+        &mut self,
+        nodes: &mut Nodes,
+        owner: usize,
+        index: u64,
+        location: Location,
+    ) -> Result<(), Refusal> {
+        let location = location.cell();
         if self.height == 0 {
             if self.root == NONE {
                 (self.root, self.only) = (location, index);
@@ -164,7 +172,7 @@ impl Tree {
     }
 
     /// Removes a page and returns its location.
-    pub(crate) fn remove(&mut self, nodes: &mut Nodes, owner: usize, index: u64) -> Option<u32> {
+    pub(in crate::shard) fn remove(&mut self, nodes: &mut Nodes, owner: usize, index: u64) -> Option<Location> {
         if self.height == 0 {
             let found = self.get(nodes, index)?;
             self.root = NONE;
@@ -174,6 +182,7 @@ impl Tree {
             return None;
         }
         let (location, root) = remove_below(nodes, owner, self.root, self.height - 1, index)?;
+        let location = Location::from_cell(location);
         self.root = root;
         if root == NONE {
             self.height = 0;
@@ -190,14 +199,15 @@ impl Tree {
     }
 
     /// The first page at or above an index.
-    pub(crate) fn next(&self, nodes: &Nodes, from: u64) -> Option<(u64, u32)> {
+    pub(in crate::shard) fn next(&self, nodes: &Nodes, from: u64) -> Option<(u64, Location)> {
         if self.height == 0 {
-            return (self.root != NONE && self.only >= from).then_some((self.only, self.root));
+            return (self.root != NONE && self.only >= from).then_some((self.only, Location::from_cell(self.root)));
         }
         if !self.covers(from) {
             return None;
         }
-        next_below(nodes, self.root, self.height - 1, from)
+        let (index, location) = next_below(nodes, self.root, self.height - 1, from)?;
+        Some((index, Location::from_cell(location)))
     }
 }
 

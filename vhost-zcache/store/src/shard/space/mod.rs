@@ -12,6 +12,7 @@
 
 pub(crate) mod bookmark;
 pub(crate) mod holes;
+mod location;
 pub(crate) mod queue;
 pub(crate) mod record;
 
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use self::bookmark::Bookmarks;
-use self::holes::{Bins, NIL};
+use self::holes::Bins;
+pub(in crate::shard) use self::location::Location;
 use self::queue::Queues;
 use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, hole};
 use crate::accounting::{Account, Charge, Use};
@@ -29,7 +31,7 @@ use crate::arena::host::PAGE_WORDS;
 use crate::arena::memory::{Arena, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
 use crate::arena::prefetch::Tail;
 use crate::arena::ready::{Ready, Spare};
-use crate::arena::word::{count, low, pair, split};
+use crate::arena::word::count;
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
 use crate::shard::work::Work;
@@ -45,8 +47,6 @@ const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
 pub(crate) const FIRST: u32 = 6;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
-/// The bits of a location that count words within a segment.
-const WORD_MASK: u32 = SEGMENT_END - 1;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
 /// Words from which on a heap takes segments that are resident as a whole. Until then it is not sure that
@@ -56,21 +56,6 @@ const WHOLE_SEGMENTS: u64 = SEGMENT_WORDS as u64 / 2;
 /// Words from which on a heap keeps its names in segments of their own; below, those would take more
 /// memory than they save time. Tests use small stores.
 const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { 1 << 17 };
-
-/// Where a record is: slot and word.
-pub(crate) fn location(slot: usize, word: u32) -> u32 {
-    low((slot as u64) << OFFSET_BITS) | word
-}
-
-/// Slot of a location.
-pub(crate) fn slot_of(at: u32) -> usize {
-    (at >> OFFSET_BITS) as usize
-}
-
-/// Word of a location within its segment.
-pub(crate) fn word_of(at: u32) -> usize {
-    (at as usize) & (SEGMENT_WORDS - 1)
-}
 
 /// One segment in use.
 pub(crate) struct Slot {
@@ -238,62 +223,62 @@ impl Space {
     }
 
     /// Heap of the record at `at`.
-    pub(crate) fn heap_of(&self, at: u32) -> usize {
-        self.slot(slot_of(at)).heap
+    pub(in crate::shard) fn heap_of(&self, at: Location) -> usize {
+        self.slot(at.slot()).heap
     }
 
-    pub(crate) fn word(&self, at: u32) -> u64 {
-        self.slot(slot_of(at)).segment.words()[word_of(at)]
+    pub(in crate::shard) fn word(&self, at: Location) -> u64 {
+        self.slot(at.slot()).segment.words()[at.word()]
     }
 
-    pub(crate) fn set_word(&mut self, at: u32, word: u64) {
-        self.slot_mut(slot_of(at)).segment.words_mut()[word_of(at)] = word;
+    pub(in crate::shard) fn set_word(&mut self, at: Location, word: u64) {
+        self.slot_mut(at.slot()).segment.words_mut()[at.word()] = word;
     }
 
     /// Asks for the first `words` words of a record, ahead of reading it.
-    pub(crate) fn prefetch(&self, at: u32, words: u32) {
-        if let Some(number) = self.numbers.get(slot_of(at)) {
-            self.arena.prefetch(*number, word_of(at), words as usize);
+    pub(in crate::shard) fn prefetch(&self, at: Location, words: u32) {
+        if let Some(number) = self.numbers.get(at.slot()) {
+            self.arena.prefetch(*number, at.word(), words as usize);
         }
     }
 
     /// Stores a head after everything written before.
-    pub(crate) fn publish(&mut self, at: u32, head: u64) {
-        self.slot_mut(slot_of(at)).segment.publish(word_of(at), head);
+    pub(in crate::shard) fn publish(&mut self, at: Location, head: u64) {
+        self.slot_mut(at.slot()).segment.publish(at.word(), head);
     }
 
-    pub(crate) fn words(&self, at: u32, words: u32) -> &[u64] {
-        let from = word_of(at);
-        &self.slot(slot_of(at)).segment.words()[from..from + words as usize]
+    pub(in crate::shard) fn words(&self, at: Location, words: u32) -> &[u64] {
+        let from = at.word();
+        &self.slot(at.slot()).segment.words()[from..from + words as usize]
     }
 
-    pub(crate) fn words_mut(&mut self, at: u32, words: u32) -> &mut [u64] {
-        let from = word_of(at);
-        &mut self.slot_mut(slot_of(at)).segment.words_mut()[from..from + words as usize]
+    pub(in crate::shard) fn words_mut(&mut self, at: Location, words: u32) -> &mut [u64] {
+        let from = at.word();
+        &mut self.slot_mut(at.slot()).segment.words_mut()[from..from + words as usize]
     }
 
     /// Copies a record over a hole.
-    pub(crate) fn copy(&mut self, from: u32, to: u32, words: u32) {
-        let (source, target) = (slot_of(from), slot_of(to));
+    pub(in crate::shard) fn copy(&mut self, from: Location, to: Location, words: u32) {
+        let (source, target) = (from.slot(), to.slot());
         if source == target {
-            let at = word_of(from);
+            let at = from.word();
             let range = at + 1..at + words as usize;
-            self.slot_mut(source).segment.words_mut().copy_within(range, word_of(to) + 1);
+            self.slot_mut(source).segment.words_mut().copy_within(range, to.word() + 1);
         } else if let Ok([Some(source), Some(target)]) = self.slots.get_disjoint_mut([source, target]) {
-            let source = &source.segment.words()[word_of(from)..][..words as usize];
-            target.segment.words_mut()[word_of(to)..][1..words as usize].copy_from_slice(&source[1..]);
+            let source = &source.segment.words()[from.word()..][..words as usize];
+            target.segment.words_mut()[to.word()..][1..words as usize].copy_from_slice(&source[1..]);
         }
         let head = self.word(from);
         self.publish(to, head);
     }
 
     /// Head of the page at `at`.
-    pub(crate) fn page_head(&self, at: u32) -> PageHead {
+    pub(in crate::shard) fn page_head(&self, at: Location) -> PageHead {
         PageHead(self.word(at))
     }
 
     /// Copies a page's stored bytes out.
-    pub(crate) fn copy_payload(&self, at: u32, head: PageHead, out: &mut Page) {
+    pub(in crate::shard) fn copy_payload(&self, at: Location, head: PageHead, out: &mut Page) {
         let words = self.words(at, head.words());
         let payload = words[head.payload_at() as usize..].as_bytes();
         let length = head.length().min(PAGE_SIZE);
@@ -301,13 +286,13 @@ impl Space {
     }
 
     /// Name of the page at `at`.
-    pub(crate) fn page_name(&self, at: u32) -> PageName {
+    pub(in crate::shard) fn page_name(&self, at: Location) -> PageName {
         let words = self.words(at, 3);
         PageName::read([words[1], words[2]])
     }
 
     /// Finds room for a record. Until its head is published, the location is still a hole.
-    pub(crate) fn alloc(&mut self, heap: usize, words: u32) -> Result<u32, Refusal> {
+    pub(in crate::shard) fn alloc(&mut self, heap: usize, words: u32) -> Result<Location, Refusal> {
         debug_assert!(words <= MAX_WORDS);
         if let Some(at) = self.alloc_hole(heap, words) {
             return Ok(at);
@@ -318,13 +303,13 @@ impl Space {
     }
 
     /// Finds room for a record in a hole.
-    pub(crate) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<u32> {
+    pub(in crate::shard) fn alloc_hole(&mut self, heap: usize, words: u32) -> Option<Location> {
         self.alloc_hole_in(heap, Lane::Pages, words)
     }
 
     /// Finds room for the name of an object where the heap keeps names; it takes no new memory for that
     /// while memory is short.
-    pub(crate) fn alloc_name(&mut self, heap: usize) -> Option<u32> {
+    pub(in crate::shard) fn alloc_name(&mut self, heap: usize) -> Option<Location> {
         if let Some(at) = self.alloc_hole_in(heap, Lane::Names, OBJECT_WORDS) {
             return Some(at);
         }
@@ -337,7 +322,7 @@ impl Space {
         Some(at)
     }
 
-    fn alloc_hole_in(&mut self, heap: usize, lane: Lane, words: u32) -> Option<u32> {
+    fn alloc_hole_in(&mut self, heap: usize, lane: Lane, words: u32) -> Option<Location> {
         let bins = &self.heap(heap).free(lane).bins;
         let at = self.same_sized_hole(bins, words).or_else(|| bins.fitting(words))?;
         self.split_hole(heap, at, words);
@@ -347,18 +332,18 @@ impl Space {
 
     /// The hole that was freed last in the bin of that size, if it has just the size: what a record
     /// leaves that is overwritten by one as long. `Bins::fitting` misses it if the size is odd.
-    fn same_sized_hole(&self, bins: &Bins, words: u32) -> Option<u32> {
+    fn same_sized_hole(&self, bins: &Bins, words: u32) -> Option<Location> {
         let at = bins.head(bins.bin_of(words)?);
-        (at != NIL && self.word(at) == hole(words)).then_some(at)
+        (at != Location::NONE && self.word(at) == hole(words)).then_some(at)
     }
 
-    fn add_live(&mut self, heap: usize, at: u32, words: u32) {
-        self.slot_mut(slot_of(at)).live += words;
+    fn add_live(&mut self, heap: usize, at: Location, words: u32) {
+        self.slot_mut(at.slot()).live += words;
         self.heap_mut(heap).live += u64::from(words);
     }
 
     /// Takes a hole out of its bin; what remains behind `words` words stays a hole.
-    fn split_hole(&mut self, heap: usize, at: u32, words: u32) {
+    fn split_hole(&mut self, heap: usize, at: Location, words: u32) {
         let size = Head::read(self.word(at)).words();
         self.unlink_hole(heap, at, size);
         if size > words {
@@ -369,7 +354,7 @@ impl Space {
     }
 
     /// Takes room at the tail of the lane's open segment, or of a new one.
-    fn extend(&mut self, heap: usize, lane: Lane, words: u32) -> Result<u32, Refusal> {
+    fn extend(&mut self, heap: usize, lane: Lane, words: u32) -> Result<Location, Refusal> {
         let open = match self.heap(heap).free(lane).open {
             Some(open) if self.slot(open).tail + words <= SEGMENT_END => open,
             full => {
@@ -387,7 +372,7 @@ impl Space {
             self.tail.set(&slot.segment, slot.tail as usize);
         }
         self.heap_mut(heap).total += u64::from(words);
-        let at = location(open, tail);
+        let at = Location::new(open, tail);
         self.publish(at, hole(words));
         Ok(at)
     }
@@ -433,8 +418,8 @@ impl Space {
         if end - tail >= MIN_HOLE {
             slot.tail = end;
             self.heap_mut(heap).total += u64::from(end - tail);
-            self.publish(location(number, tail), hole(end - tail));
-            self.link_hole(heap, location(number, tail), end - tail);
+            self.publish(Location::new(number, tail), hole(end - tail));
+            self.link_hole(heap, Location::new(number, tail), end - tail);
         }
         self.heap_mut(heap).close(lane, number);
     }
@@ -473,13 +458,13 @@ impl Space {
         let tail = count(words);
         self.numbers.push(segment.number());
         self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
-        let mut at = location(number, FIRST);
+        let mut at = Location::new(number, FIRST);
         let mut live = 0;
         let written = loop {
-            let Some((head, next)) = self.walk(at) else { break word_of(at) };
-            let end = word_of(at) + head.words() as usize;
+            let Some((head, next)) = self.walk(at) else { break at.word() };
+            let end = at.word() + head.words() as usize;
             if end > words {
-                break word_of(at);
+                break at.word();
             }
             if matches!(head, Head::Page(_) | Head::Object) {
                 live += head.words();
@@ -543,15 +528,15 @@ impl Space {
     }
 
     /// Frees a record of `words` words.
-    pub(crate) fn free(&mut self, at: u32, words: u32) {
-        let slot_number = slot_of(at);
+    pub(in crate::shard) fn free(&mut self, at: Location, words: u32) {
+        let slot_number = at.slot();
         let slot = self.slot_mut(slot_number);
         slot.live -= words;
         let (heap, tail, draining) = (slot.heap, slot.tail, slot.draining);
         self.heap_mut(heap).live -= u64::from(words);
         let mut size = words;
-        let next = at.wrapping_add(words);
-        if word_of(at) + (words as usize) < tail as usize
+        let next = at.behind(words);
+        if at.word() + (words as usize) < tail as usize
             && let Head::Hole(behind) = Head::read(self.word(next))
         {
             if !draining {
@@ -566,33 +551,33 @@ impl Space {
         }
     }
 
-    fn link_hole(&mut self, heap: usize, at: u32, size: u32) {
-        let lane = self.slot(slot_of(at)).lane;
+    fn link_hole(&mut self, heap: usize, at: Location, size: u32) {
+        let lane = self.slot(at.slot()).lane;
         let bins = &self.heap(heap).free(lane).bins;
         let Some(bin) = bins.bin_of(size) else { return };
         let next = bins.head(bin);
-        self.set_word(at + 1, pair(next, NIL));
-        if next != NIL {
-            let (after, _) = split(self.word(next + 1));
-            self.set_word(next + 1, pair(after, at));
+        self.set_word(at + 1, Location::pair(next, Location::NONE));
+        if next != Location::NONE {
+            let (after, _) = Location::split(self.word(next + 1));
+            self.set_word(next + 1, Location::pair(after, at));
         }
         self.heap_mut(heap).free_mut(lane).bins.set_head(bin, at);
     }
 
-    fn unlink_hole(&mut self, heap: usize, at: u32, size: u32) {
-        let lane = self.slot(slot_of(at)).lane;
+    fn unlink_hole(&mut self, heap: usize, at: Location, size: u32) {
+        let lane = self.slot(at.slot()).lane;
         let bins = &mut self.heap_mut(heap).free_mut(lane).bins;
         let Some(bin) = bins.bin_of(size) else { return };
-        let (next, previous) = split(self.word(at + 1));
-        if next != NIL {
-            let (after, _) = split(self.word(next + 1));
-            self.set_word(next + 1, pair(after, previous));
+        let (next, previous) = Location::split(self.word(at + 1));
+        if next != Location::NONE {
+            let (after, _) = Location::split(self.word(next + 1));
+            self.set_word(next + 1, Location::pair(after, previous));
         }
-        if previous == NIL {
+        if previous == Location::NONE {
             self.heap_mut(heap).free_mut(lane).bins.set_head(bin, next);
         } else {
-            let (_, before) = split(self.word(previous + 1));
-            self.set_word(previous + 1, pair(next, before));
+            let (_, before) = Location::split(self.word(previous + 1));
+            self.set_word(previous + 1, Location::pair(next, before));
         }
     }
 
@@ -611,8 +596,8 @@ impl Space {
         self.for_each_hole(slot, |space, at, size| space.link_hole(heap, at, size));
     }
 
-    fn for_each_hole(&mut self, slot: usize, visit: impl Fn(&mut Self, u32, u32)) {
-        let mut at = location(slot, FIRST);
+    fn for_each_hole(&mut self, slot: usize, visit: impl Fn(&mut Self, Location, u32)) {
+        let mut at = Location::new(slot, FIRST);
         while let Some((head, next)) = self.walk(at) {
             if let Head::Hole(size) = head {
                 visit(self, at, size);
@@ -622,18 +607,18 @@ impl Space {
     }
 
     /// The head at `at`, and the location behind it; `None` at the tail.
-    pub(crate) fn walk(&self, at: u32) -> Option<(Head, u32)> {
+    pub(in crate::shard) fn walk(&self, at: Location) -> Option<(Head, Location)> {
         // Word 0 is a header: the record before it ended at the end of its segment.
-        if word_of(at) == 0 {
+        if at.word() == 0 {
             return None;
         }
-        let slot = self.slot(slot_of(at));
-        if word_of(at) >= slot.tail as usize {
+        let slot = self.slot(at.slot());
+        if at.word() >= slot.tail as usize {
             return None;
         }
-        let head = Head::read(slot.segment.words()[word_of(at)]);
+        let head = Head::read(slot.segment.words()[at.word()]);
         let words = head.words();
-        (words > 0).then_some((head, at.wrapping_add(words)))
+        (words > 0).then_some((head, at.behind(words)))
     }
 
     /// The segment of a heap with the most holes, of a thousand that come next.
