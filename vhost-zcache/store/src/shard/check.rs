@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::arena::header::{HEADER_WORDS, Lane};
 use crate::shard::Shard;
+use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::Object;
 use crate::shard::space::holes::Bins;
 use crate::shard::space::record::{Head, MIN_HOLE, OBJECT_WORDS, PageName, check_object};
@@ -26,7 +27,7 @@ struct Found {
     /// Pages by location.
     pages: BTreeMap<Location, PageName>,
     /// Object records by location, with the object's number.
-    objects: BTreeMap<Location, u32>,
+    objects: BTreeMap<Location, Node>,
     /// Holes that must be in a bin, by location, with heap, lane and size.
     holes: HashMap<Location, (usize, Lane, u32)>,
 }
@@ -181,7 +182,7 @@ impl Shard {
     }
 
     /// Checks an object's tree; returns its pages, which are added to `contents`.
-    fn check_object(&self, node: u32, found: &Found, contents: &mut Contents) -> Result<usize, String> {
+    fn check_object(&self, node: Node, found: &Found, contents: &mut Contents) -> Result<usize, String> {
         let object = Object::read(&self.nodes, node);
         let mut count = 0;
         let mut from = Some(0);

@@ -11,7 +11,6 @@ use super::retire::FEW;
 use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::Head;
-use crate::arena::word::split;
 
 /// Records of a small heap that are removed before [`Shard::retire_heap`] returns.
 const AT_ONCE: usize = 64;
@@ -62,7 +61,7 @@ impl Shard {
     /// Removes at most `most` pages of the object whose record compaction has just come to; the record
     /// goes with the last page, until then compaction comes to it again. Returns how many that were.
     pub(super) fn remove_object(&mut self, at: Location, most: usize) -> usize {
-        let (number, _) = split(self.space.word(at + 1));
+        let number = self.space.object_at(at);
         let pages = Object::read(&self.nodes, number).pages as usize;
         self.remove_indexes(number, 0, u64::MAX, most as u64);
         if pages > most {

@@ -17,7 +17,6 @@ pub(crate) mod work;
 use std::sync::Arc;
 
 use crate::accounting::{Account, Use};
-use crate::arena::word::split;
 use crate::codec::Codec;
 use crate::fault::Faults;
 use crate::key::{ObjectId, Page};
@@ -25,7 +24,7 @@ use crate::op::{GetMode, Refusal};
 use crate::shard::evict::duel::Duel;
 use crate::shard::evict::learn::{self, Learned};
 use crate::shard::evict::{Departure, Patience};
-use crate::shard::index::nodes::Nodes;
+use crate::shard::index::nodes::{Node, Nodes};
 use crate::shard::index::objects::{OBJECT_CLASS, Object, Objects};
 use crate::shard::index::tree::Tree;
 use crate::shard::retire::{FEW, Retired};
@@ -163,7 +162,7 @@ impl Shard {
         self.space.words(object.record, OBJECT_WORDS)[2..] == id
     }
 
-    fn find(&self, key: &PageKey) -> Option<(u32, Object)> {
+    fn find(&self, key: &PageKey) -> Option<(Node, Object)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
         objects.find(&self.nodes, key.bucket_hash(), |object| self.is_named(object, id))
@@ -172,7 +171,7 @@ impl Shard {
     /// An object, and where its page of the key's index is. In a large store each step is a line of
     /// memory that no cache has, so name and page (its first `soon` words) are asked for before either
     /// is looked at.
-    fn find_page(&self, key: &PageKey, soon: u32) -> Option<(u32, Object, Option<Location>)> {
+    fn find_page(&self, key: &PageKey, soon: u32) -> Option<(Node, Object, Option<Location>)> {
         let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
         let id = id_words(key.object);
         objects.prefetch(&self.nodes, key.bucket_hash(), key.index);
@@ -188,7 +187,7 @@ impl Shard {
         Some((number, object, at))
     }
 
-    fn create_object(&mut self, heap: usize, key: &PageKey, may_evict: bool) -> Result<u32, Refusal> {
+    fn create_object(&mut self, heap: usize, key: &PageKey, may_evict: bool) -> Result<Node, Refusal> {
         let number = self.nodes.alloc(OBJECT_CLASS, heap)?;
         let record = self.space.alloc_name(heap).map_or_else(|| self.alloc(heap, OBJECT_WORDS, may_evict), Ok);
         let record = record.inspect_err(|_| self.nodes.free(number))?;
@@ -210,7 +209,7 @@ impl Shard {
     }
 
     /// Writes an object whose tree was `before`, and lets lookups guess where its pages are now.
-    pub(crate) fn write_object(&mut self, owner: usize, number: u32, object: &Object, before: Tree) {
+    pub(in crate::shard) fn write_object(&mut self, owner: usize, number: Node, object: &Object, before: Tree) {
         object.write(&mut self.nodes, number);
         if object.tree != before
             && !object.is_retired()
@@ -220,7 +219,7 @@ impl Shard {
         }
     }
 
-    pub(crate) fn drop_object(&mut self, number: u32) {
+    pub(in crate::shard) fn drop_object(&mut self, number: Node) {
         let object = Object::read(&self.nodes, number);
         if let Some(pool) = &mut self.pools[object.pool] {
             pool.objects.remove(&mut self.nodes, number);
@@ -401,7 +400,7 @@ impl Shard {
     }
 
     /// Removes one page of an object, and the object with its last page.
-    pub(crate) fn remove_page(&mut self, number: u32, index: u64) -> bool {
+    pub(in crate::shard) fn remove_page(&mut self, number: Node, index: u64) -> bool {
         let mut object = Object::read(&self.nodes, number);
         let before = object.tree;
         let Some(owner) = self.owner_of(&object, index) else { return false };
@@ -437,7 +436,13 @@ impl Shard {
         self.remove_indexes(number, key.index, last, most)
     }
 
-    pub(crate) fn remove_indexes(&mut self, number: u32, first: u64, last: u64, most: u64) -> (u64, Option<u64>) {
+    pub(in crate::shard) fn remove_indexes(
+        &mut self,
+        number: Node,
+        first: u64,
+        last: u64,
+        most: u64,
+    ) -> (u64, Option<u64>) {
         let mut from = first;
         let mut removed = 0;
         loop {
@@ -490,7 +495,7 @@ impl Shard {
                 self.point_to(name, new);
             }
             Head::Object => {
-                let (number, _) = split(self.space.word(at + 1));
+                let number = self.space.object_at(at);
                 let mut object = Object::read(&self.nodes, number);
                 object.record = new;
                 object.write(&mut self.nodes, number);

@@ -8,6 +8,7 @@ use crate::arena::header::Lane;
 use crate::arena::memory::Segment;
 use crate::key::{ObjectId, PAGE_SIZE};
 use crate::op::Refusal;
+use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::{OBJECT_CLASS, Object};
 use crate::shard::index::tree::Tree;
 use crate::shard::space::record::{
@@ -92,7 +93,7 @@ impl Recovery<'_> {
     }
 
     /// Makes an object node for each name, under its old number. Returns their heaps.
-    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<u32, usize>, Refusal> {
+    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<Node, usize>, Refusal> {
         let mut found = HashMap::new();
         let mut names = Vec::new();
         for slot in slots {
@@ -133,7 +134,7 @@ impl Recovery<'_> {
         (alive.life == name.life && alive.heap == heap).then_some(alive.pool)
     }
 
-    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<u32, usize>) -> Result<(), Refusal> {
+    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<Node, usize>) -> Result<(), Refusal> {
         let mut bytes = [0; PAGE_SIZE];
         for slot in slots {
             let heap = self.shard.space.slot(*slot).heap;

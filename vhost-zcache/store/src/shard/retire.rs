@@ -9,7 +9,7 @@
 //! A later process finds records of what has gone, and drops them: an object that was removed has
 //! no name any more, and a pool's life is not in the guest's roster.
 
-use super::index::nodes::Nodes;
+use super::index::nodes::{Node, Nodes};
 use super::index::objects::{Object, Objects};
 use super::space::record::{Life, OBJECT_WORDS};
 use super::space::{Location, Slot};
@@ -25,12 +25,12 @@ pub(crate) struct Retired {
     /// Numbers of pools.
     pools: Vec<usize>,
     /// Objects that are in no table and have no name.
-    objects: Vec<u32>,
+    objects: Vec<Node>,
 }
 
 impl Retired {
     #[cfg(feature = "check")]
-    pub(super) fn objects(&self) -> &[u32] {
+    pub(super) fn objects(&self) -> &[Node] {
         &self.objects
     }
 }
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// Takes all pages of an object out of service; returns how many there were.
-    pub(super) fn retire_object(&mut self, number: u32) -> u64 {
+    pub(super) fn retire_object(&mut self, number: Node) -> u64 {
         let mut object = Object::read(&self.nodes, number);
         let pages = u64::from(object.pages);
         let record = object.record;

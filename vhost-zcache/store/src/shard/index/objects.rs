@@ -9,7 +9,7 @@
 //! cache has, known from the one before. So next to the buckets there are guesses: the root of a tree
 //! of one level, by hash, which is asked for together with the object.
 
-use super::nodes::{NONE, Nodes};
+use super::nodes::{Node, Nodes};
 use super::tree::{self, Tree};
 use crate::arena::word::count;
 use crate::op::Refusal;
@@ -54,7 +54,7 @@ impl Object {
     }
 
     /// Reads an object node.
-    pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
+    pub(in crate::shard) fn read(nodes: &Nodes, number: Node) -> Self {
         let cells = nodes.cells_from(number);
         Self {
             record: Location::from_cell(cells[RECORD]),
@@ -70,7 +70,7 @@ impl Object {
     }
 
     /// Writes an object node, all but its place in the table.
-    pub(crate) fn write(&self, nodes: &mut Nodes, number: u32) {
+    pub(in crate::shard) fn write(&self, nodes: &mut Nodes, number: Node) {
         let cells = nodes.node_mut(number);
         cells[RECORD] = self.record.cell();
         cells[HASH] = self.hash;
@@ -86,15 +86,15 @@ impl Object {
 #[derive(Clone, Copy)]
 struct Block {
     /// Node of their first objects.
-    heads: u32,
-    /// Nodes of guesses; `NONE` while there is none to make.
-    guesses: [u32; GUESSES],
+    heads: Node,
+    /// Nodes of guesses; `Node::NONE` while there is none to make.
+    guesses: [Node; GUESSES],
 }
 
 impl Block {
     fn free(self, nodes: &mut Nodes) {
         nodes.free(self.heads);
-        self.guesses.into_iter().filter(|node| *node != NONE).for_each(|node| nodes.free(node));
+        self.guesses.into_iter().filter(|node| *node != Node::NONE).for_each(|node| nodes.free(node));
     }
 }
 
@@ -113,24 +113,26 @@ impl Objects {
         if bucket < self.buckets { bucket } else { bucket & (mask >> 1) }
     }
 
-    fn head(&self, nodes: &Nodes, bucket: u32) -> u32 {
-        nodes.cells_from(self.blocks[(bucket / BLOCK) as usize].heads)[(bucket % BLOCK) as usize]
+    fn head(&self, nodes: &Nodes, bucket: u32) -> Node {
+        let heads = self.blocks[(bucket / BLOCK) as usize].heads;
+        Node::from_cell(nodes.cells_from(heads)[(bucket % BLOCK) as usize])
     }
 
-    fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: u32) {
+    fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: Node) {
         let block = self.blocks[(bucket / BLOCK) as usize];
-        nodes.node_mut(block.heads)[(bucket % BLOCK) as usize] = object;
+        nodes.node_mut(block.heads)[(bucket % BLOCK) as usize] = object.cell();
     }
 
     /// The node that is probably the only one of an object of that hash.
-    fn guessed(&self, nodes: &Nodes, hash: u32) -> Option<u32> {
+    fn guessed(&self, nodes: &Nodes, hash: u32) -> Option<Node> {
         if self.count == 0 {
             return None;
         }
         let bucket = self.bucket(hash);
         let guesses = self.blocks[(bucket / BLOCK) as usize].guesses[guess_of(hash)];
-        let root = (guesses != NONE).then(|| nodes.cells_from(guesses)[(bucket % BLOCK) as usize])?;
-        (root != NONE).then_some(root)
+        let root =
+            (guesses != Node::NONE).then(|| Node::from_cell(nodes.cells_from(guesses)[(bucket % BLOCK) as usize]))?;
+        (root != Node::NONE).then_some(root)
     }
 
     /// Asks for what an object of that hash probably has of an index.
@@ -147,7 +149,7 @@ impl Objects {
         }
         let bucket = self.bucket(object.hash);
         let guesses = &mut self.blocks[(bucket / BLOCK) as usize].guesses[guess_of(object.hash)];
-        if *guesses == NONE {
+        if *guesses == Node::NONE {
             let Ok(node) = nodes.alloc(BLOCK_CLASS, owner) else { return };
             *guesses = node;
         }
@@ -155,43 +157,43 @@ impl Objects {
     }
 
     /// The object of that hash for which `is_it` says yes.
-    pub(crate) fn find(
+    pub(in crate::shard) fn find(
         &self,
         nodes: &Nodes,
         hash: u32,
         mut is_it: impl FnMut(&Object) -> bool,
-    ) -> Option<(u32, Object)> {
+    ) -> Option<(Node, Object)> {
         if self.count == 0 {
             return None;
         }
         let mut at = self.head(nodes, self.bucket(hash));
-        while at != NONE {
+        while at != Node::NONE {
             let object = Object::read(nodes, at);
             if object.hash == hash && is_it(&object) {
                 return Some((at, object));
             }
-            at = nodes.cells_from(at)[NEXT];
+            at = next_of(nodes, at);
         }
         None
     }
 
     /// The object of that number, if it is one of these and has that hash.
-    pub(crate) fn find_number(&self, nodes: &Nodes, hash: u32, number: u32) -> Option<Object> {
+    pub(in crate::shard) fn find_number(&self, nodes: &Nodes, hash: u32, number: Node) -> Option<Object> {
         if self.count == 0 {
             return None;
         }
         let mut at = self.head(nodes, self.bucket(hash));
-        while at != NONE {
+        while at != Node::NONE {
             if at == number {
                 return Some(Object::read(nodes, at)).filter(|object| object.hash == hash);
             }
-            at = nodes.cells_from(at)[NEXT];
+            at = next_of(nodes, at);
         }
         None
     }
 
     /// Enters an object node whose hash is written.
-    pub(crate) fn insert(&mut self, nodes: &mut Nodes, owner: usize, number: u32) -> Result<(), Refusal> {
+    pub(in crate::shard) fn insert(&mut self, nodes: &mut Nodes, owner: usize, number: Node) -> Result<(), Refusal> {
         if self.buckets == 0 {
             self.add_block(nodes, owner)?;
             self.buckets = 1;
@@ -206,14 +208,14 @@ impl Objects {
 
     fn add_block(&mut self, nodes: &mut Nodes, owner: usize) -> Result<(), Refusal> {
         let heads = nodes.alloc(BLOCK_CLASS, owner)?;
-        self.blocks.push(Block { heads, guesses: [NONE; GUESSES] });
+        self.blocks.push(Block { heads, guesses: [Node::NONE; GUESSES] });
         Ok(())
     }
 
-    fn link(&self, nodes: &mut Nodes, number: u32) {
+    fn link(&self, nodes: &mut Nodes, number: Node) {
         let bucket = self.bucket(nodes.node(number)[HASH]);
         let next = self.head(nodes, bucket);
-        nodes.node_mut(number)[NEXT] = next;
+        nodes.node_mut(number)[NEXT] = next.cell();
         self.set_head(nodes, bucket, number);
     }
 
@@ -228,10 +230,10 @@ impl Objects {
         }
         let buddy = new & ((new + 1).next_power_of_two() - 1) >> 1;
         let mut at = self.head(nodes, buddy);
-        self.set_head(nodes, buddy, NONE);
+        self.set_head(nodes, buddy, Node::NONE);
         self.buckets += 1;
-        while at != NONE {
-            let next = nodes.node(at)[NEXT];
+        while at != Node::NONE {
+            let next = next_of(nodes, at);
             self.link(nodes, at);
             self.guess(nodes, owner, &Object::read(nodes, at));
             at = next;
@@ -239,20 +241,20 @@ impl Objects {
     }
 
     /// Takes an object out of the table; its node stays.
-    pub(crate) fn remove(&mut self, nodes: &mut Nodes, number: u32) {
+    pub(in crate::shard) fn remove(&mut self, nodes: &mut Nodes, number: Node) {
         if self.count == 0 {
             return;
         }
         let bucket = self.bucket(nodes.node(number)[HASH]);
-        let next = nodes.node(number)[NEXT];
+        let next = next_of(nodes, number);
         let mut at = self.head(nodes, bucket);
         if at == number {
             self.set_head(nodes, bucket, next);
         } else {
-            while nodes.node(at)[NEXT] != number {
-                at = nodes.node(at)[NEXT];
+            while next_of(nodes, at) != number {
+                at = next_of(nodes, at);
             }
-            nodes.node_mut(at)[NEXT] = next;
+            nodes.node_mut(at)[NEXT] = next.cell();
         }
         self.count -= 1;
         // As many buckets as objects, give or take a block: then `any` finds one at once.
@@ -269,10 +271,10 @@ impl Objects {
     fn join(&mut self, nodes: &mut Nodes) {
         let last = self.buckets - 1;
         let mut at = self.head(nodes, last);
-        self.set_head(nodes, last, NONE);
+        self.set_head(nodes, last, Node::NONE);
         self.buckets = last;
-        while at != NONE {
-            let next = nodes.node(at)[NEXT];
+        while at != Node::NONE {
+            let next = next_of(nodes, at);
             self.link(nodes, at);
             at = next;
         }
@@ -284,25 +286,30 @@ impl Objects {
     }
 
     /// Any object; the last in the table, so that removing it is cheap.
-    pub(crate) fn any(&self, nodes: &Nodes) -> Option<u32> {
-        (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != NONE)
+    pub(in crate::shard) fn any(&self, nodes: &Nodes) -> Option<Node> {
+        (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != Node::NONE)
     }
 
     /// All objects, each of which is found in its own bucket.
     #[cfg(feature = "check")]
-    pub(crate) fn numbers(&self, nodes: &Nodes) -> Vec<u32> {
+    pub(in crate::shard) fn numbers(&self, nodes: &Nodes) -> Vec<Node> {
         let mut numbers = Vec::new();
         for bucket in 0..self.buckets {
             let mut at = self.head(nodes, bucket);
-            while at != NONE {
+            while at != Node::NONE {
                 if self.bucket(nodes.node(at)[HASH]) == bucket {
                     numbers.push(at);
                 }
-                at = nodes.node(at)[NEXT];
+                at = next_of(nodes, at);
             }
         }
         numbers
     }
+}
+
+/// The object behind another in its bucket.
+fn next_of(nodes: &Nodes, number: Node) -> Node {
+    Node::from_cell(nodes.cells_from(number)[NEXT])
 }
 
 /// Which guess of its bucket is an object's, by a bit of the hash that no table is large enough to need.
@@ -336,9 +343,10 @@ mod tests {
             objects.guess(&mut nodes, 0, &object);
             numbers.push(number);
         }
-        let right = |objects: &Objects, nodes: &Nodes, numbers: &[u32]| {
+        let right = |objects: &Objects, nodes: &Nodes, numbers: &[Node]| {
             let known = numbers.iter().map(|number| Object::read(nodes, *number));
-            let right = known.filter(|object| objects.guessed(nodes, object.hash) == Some(object.tree.root));
+            let right =
+                known.filter(|object| objects.guessed(nodes, object.hash) == Some(Node::from_cell(object.tree.root)));
             right.count() as f64 / numbers.len() as f64
         };
         let grown = right(&objects, &nodes, &numbers);

@@ -30,7 +30,7 @@ impl Location {
     }
 
     /// As a cell of the index keeps it.
-    pub(in crate::shard) fn cell(self) -> u32 {
+    pub(in crate::shard) const fn cell(self) -> u32 {
         self.0
     }
 

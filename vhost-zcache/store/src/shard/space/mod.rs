@@ -24,7 +24,7 @@ use self::bookmark::Bookmarks;
 use self::holes::Bins;
 pub(in crate::shard) use self::location::Location;
 use self::queue::Queues;
-use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, PageHead, PageName, hole};
+use self::record::{Head, MAX_WORDS, MIN_HOLE, OBJECT_WORDS, ObjectName, PageHead, PageName, hole};
 use crate::accounting::{Account, Charge, Use};
 use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
 use crate::arena::host::PAGE_WORDS;
@@ -34,6 +34,7 @@ use crate::arena::ready::{Ready, Spare};
 use crate::arena::word::count;
 use crate::key::{PAGE_SIZE, Page};
 use crate::op::Refusal;
+use crate::shard::index::nodes::Node;
 use crate::shard::work::Work;
 use crate::stats::Contents;
 
@@ -289,6 +290,11 @@ impl Space {
     pub(in crate::shard) fn page_name(&self, at: Location) -> PageName {
         let words = self.words(at, 3);
         PageName::read([words[1], words[2]])
+    }
+
+    /// Number of the object whose name is at `at`.
+    pub(in crate::shard) fn object_at(&self, at: Location) -> Node {
+        ObjectName::object(self.word(at + 1))
     }
 
     /// Finds room for a record. Until its head is published, the location is still a hole.
