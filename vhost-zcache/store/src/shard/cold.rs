@@ -7,11 +7,12 @@ use super::index::objects::Object;
 use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::{Head, PageHead, PageName, PayloadSum};
-use crate::background::cold::EPOCHS;
 use crate::codec::Codec;
 use crate::key::Page;
 use crate::stats::Contents;
 
+/// Epochs that make up the configured age.
+pub(crate) const EPOCHS: u32 = 8;
 /// Records looked at while a shard is locked.
 const LOOKED_AT: usize = 256;
 
