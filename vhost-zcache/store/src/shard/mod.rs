@@ -6,6 +6,7 @@
 mod check;
 pub(crate) mod cold;
 pub(crate) mod compact;
+mod contents;
 pub(crate) mod evict;
 mod get;
 pub(crate) mod index;
