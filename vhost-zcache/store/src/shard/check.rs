@@ -155,7 +155,7 @@ impl Shard {
             let Some(pool) = pool else { continue };
             for node in pool.objects.numbers(&self.nodes) {
                 let object = Object::read(&self.nodes, node);
-                ensure!(object.pool == number, "object {node:#x} is in the table of another pool");
+                ensure!(object.pool.0 == number, "object {node:#x} is in the table of another pool");
                 let named = found.objects.get(&object.record);
                 ensure!(named == Some(&node), "object {node:#x} has no name");
                 ensure!(object.pages > 0, "object {node:#x} has no page");
@@ -167,8 +167,8 @@ impl Shard {
         for node in self.retired.objects() {
             let object = Object::read(&self.nodes, *node);
             ensure!(object.is_retired(), "object {node:#x} is retired and has a name");
-            let count = self.check_object(*node, found, &mut contents[object.pool])?;
-            retired[object.pool] += count as u64;
+            let count = self.check_object(*node, found, &mut contents[object.pool.0])?;
+            retired[object.pool.0] += count as u64;
             pages += count;
         }
         for (number, pool) in self.pools.iter().enumerate() {

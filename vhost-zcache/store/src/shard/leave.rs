@@ -4,13 +4,13 @@
 //! that others have pages of to another member, who also takes over what the guest pays for in the
 //! index.
 
-use super::Shard;
 use super::compact::{Step, Threshold};
 use super::index::objects::Object;
 use super::retire::FEW;
 use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::Head;
+use super::{PoolSlot, Shard};
 
 /// Records of a small heap that are removed before [`Shard::retire_heap`] returns.
 const AT_ONCE: usize = 64;
@@ -90,7 +90,8 @@ impl Shard {
         }
         // The heir cannot pay for the index: pages go, which are ephemeral, and with them nodes.
         let pools = 0..self.pools.len();
-        if let Some(pool) = pools.into_iter().find(|pool| matches!(&self.pools[*pool], Some(pool) if !pool.retired)) {
+        let in_service = |pool: &PoolSlot| self.pool(*pool).is_some_and(|pool| !pool.retired);
+        if let Some(pool) = pools.map(PoolSlot).find(in_service) {
             self.remove_some(pool, most as u64);
         }
     }

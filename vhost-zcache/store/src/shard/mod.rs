@@ -38,6 +38,12 @@ use crate::stats::{Contents, Counters};
 /// Words of a page that are looked at when it is replaced.
 const HEAD_WORDS: u32 = 4;
 
+/// A pool's place among those of its shard, which hands it out when the pool is added; at most 2^24.
+/// Other shards have other places for the same pool. It is used again when the pool's last page is
+/// gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolSlot(pub(in crate::shard) usize);
+
 /// One pool's part in this shard.
 #[derive(Default)]
 pub(crate) struct PoolShard {
@@ -64,7 +70,7 @@ impl PoolShard {
 
 /// A key, as a shard needs it.
 pub(crate) struct PageKey<'a> {
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolSlot,
     /// Keyed hash of pool and object.
     pub(crate) hash: u64,
     pub(crate) object: &'a ObjectId,
@@ -99,13 +105,13 @@ pub(crate) struct NewPage<'a> {
 pub(crate) struct Shard {
     pub(crate) space: Space,
     pub(crate) nodes: Nodes,
-    pub(crate) pools: Vec<Option<PoolShard>>,
+    pools: Vec<Option<PoolShard>>,
     /// Numbers of no pool.
-    vacant_pools: Vec<usize>,
+    vacant_pools: Vec<PoolSlot>,
     retired: Retired,
     /// Of each evictable heap.
     pub(crate) learned: Vec<Option<Learned>>,
-    pub(crate) generation: u32,
+    generation: u32,
     /// The slot that is being emptied.
     compaction: Option<usize>,
     /// Heaps of guests that have left.
@@ -146,12 +152,18 @@ impl Shard {
     }
 
     /// Adds a pool, empty, and returns its number in this shard.
-    pub(crate) fn add_pool(&mut self, id: u32, life: Life) -> usize {
+    pub(crate) fn add_pool(&mut self, id: u32, life: Life) -> PoolSlot {
         self.place_pool(PoolShard { id, life, ..PoolShard::default() })
     }
 
-    pub(crate) fn pool_mut(&mut self, pool: usize) -> &mut PoolShard {
-        self.pools[pool].as_mut().expect("objects belong to existing pools only")
+    /// The pool in that place, if there is one.
+    pub(crate) fn pool(&self, pool: PoolSlot) -> Option<&PoolShard> {
+        self.pools.get(pool.0)?.as_ref()
+    }
+
+    /// The pool in that place, which must exist.
+    pub(crate) fn pool_mut(&mut self, pool: PoolSlot) -> &mut PoolShard {
+        self.pools[pool.0].as_mut().expect("objects belong to existing pools only")
     }
 
     fn is_named(&self, object: &Object, id: [u64; 3]) -> bool {
@@ -159,7 +171,7 @@ impl Shard {
     }
 
     fn find(&self, key: &PageKey) -> Option<(Node, Object)> {
-        let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
+        let objects = &self.pool(key.pool)?.objects;
         let id = id_words(key.object);
         objects.find(&self.nodes, key.bucket_hash(), |object| self.is_named(object, id))
     }
@@ -168,7 +180,7 @@ impl Shard {
     /// memory that no cache has, so name and page (its first `soon` words) are asked for before either
     /// is looked at.
     fn find_page(&self, key: &PageKey, soon: u32) -> Option<(Node, Object, Option<Location>)> {
-        let objects = &self.pools.get(key.pool)?.as_ref()?.objects;
+        let objects = &self.pool(key.pool)?.objects;
         let id = id_words(key.object);
         objects.prefetch(&self.nodes, key.bucket_hash(), key.index);
         let mut at = None;
@@ -188,7 +200,7 @@ impl Shard {
         object.write(&mut self.nodes, number);
         if object.tree != before
             && !object.is_retired()
-            && let Some(pool) = &mut self.pools[object.pool]
+            && let Some(pool) = &mut self.pools[object.pool.0]
         {
             pool.objects.guess(&mut self.nodes, owner, object);
         }
@@ -196,7 +208,7 @@ impl Shard {
 
     pub(in crate::shard) fn count(
         &mut self,
-        pool: usize,
+        pool: PoolSlot,
         at: Location,
         head: PageHead,
         change: fn(&mut Contents, PageHead),

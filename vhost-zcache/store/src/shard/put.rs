@@ -94,7 +94,7 @@ impl Shard {
         let hash = key.bucket_hash();
         let object = Object { record, hash, pages: 0, pool: key.pool, tree: Tree::default() };
         object.write(&mut self.nodes, number);
-        let objects = &mut self.pools[key.pool].as_mut().ok_or(Refusal::NoMemory)?.objects;
+        let objects = &mut self.pools[key.pool.0].as_mut().ok_or(Refusal::NoMemory)?.objects;
         if let Err(refusal) = objects.insert(&mut self.nodes, heap, number) {
             self.space.free(record, OBJECT_WORDS);
             self.nodes.free(number);

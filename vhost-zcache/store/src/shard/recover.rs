@@ -15,13 +15,13 @@ use crate::shard::space::record::{
     Head, Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
 };
 use crate::shard::space::{FIRST, Location};
-use crate::shard::{Shard, bucket_hash};
+use crate::shard::{PoolSlot, Shard, bucket_hash};
 use crate::stats::Contents;
 
 /// A pool that exists.
 pub(crate) struct Alive {
     /// Its number in the shard.
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolSlot,
     /// The heap of its pages.
     pub(crate) heap: usize,
     /// The life it is in: objects of others were flushed, or their pool destroyed.
@@ -122,14 +122,14 @@ impl Recovery<'_> {
             let hash = bucket_hash((self.hash)(name.pool, &id));
             let object = Object { record, hash, pages: 0, pool, tree: Tree::default() };
             object.write(&mut self.shard.nodes, name.object);
-            let Some(Some(pool)) = self.shard.pools.get_mut(pool) else { continue };
+            let Some(Some(pool)) = self.shard.pools.get_mut(pool.0) else { continue };
             pool.objects.insert(&mut self.shard.nodes, heap, name.object)?;
         }
         Ok(found)
     }
 
     /// The number of the pool that an object of that heap belongs to, if it still exists.
-    fn pool_of(&self, name: ObjectName, heap: usize) -> Option<usize> {
+    fn pool_of(&self, name: ObjectName, heap: usize) -> Option<PoolSlot> {
         let alive = self.pools.get(&name.pool)?;
         (alive.life == name.life && alive.heap == heap).then_some(alive.pool)
     }
@@ -185,7 +185,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn entered(&mut self, at: Location, head: PageHead, name: PageName, pool: usize) {
+    fn entered(&mut self, at: Location, head: PageHead, name: PageName, pool: PoolSlot) {
         let shard = &mut *self.shard;
         shard.count(pool, at, head, Contents::add);
         if head.is_linked() {

@@ -8,7 +8,7 @@ use super::index::objects::Object;
 use super::retire::FEW;
 use super::space::Location;
 use super::space::record::OBJECT_WORDS;
-use super::{PageKey, Shard};
+use super::{PageKey, PoolSlot, Shard};
 use crate::stats::Contents;
 
 impl Shard {
@@ -55,10 +55,10 @@ impl Shard {
     }
 
     /// Removes some pages of a pool; 0 means that it is empty.
-    pub(crate) fn remove_some(&mut self, pool: usize, most: u64) -> u64 {
+    pub(crate) fn remove_some(&mut self, pool: PoolSlot, most: u64) -> u64 {
         let mut removed = 0;
         while removed < most {
-            let Some(Some(shard)) = self.pools.get(pool) else { break };
+            let Some(shard) = self.pool(pool) else { break };
             let Some(number) = shard.objects.any(&self.nodes) else { break };
             removed += self.remove_indexes(number, 0, u64::MAX, most - removed).0;
         }
@@ -101,7 +101,7 @@ impl Shard {
     }
 
     /// Frees a page's record, which the index must forget.
-    pub(in crate::shard) fn discard(&mut self, pool: usize, at: Location) {
+    pub(in crate::shard) fn discard(&mut self, pool: PoolSlot, at: Location) {
         self.space.work.count();
         let head = self.space.page_head(at);
         self.count(pool, at, head, Contents::sub);
@@ -113,7 +113,7 @@ impl Shard {
 
     pub(in crate::shard) fn drop_object(&mut self, number: Node) {
         let object = Object::read(&self.nodes, number);
-        if let Some(pool) = &mut self.pools[object.pool] {
+        if let Some(pool) = &mut self.pools[object.pool.0] {
             pool.objects.remove(&mut self.nodes, number);
         }
         self.space.free(object.record, OBJECT_WORDS);

@@ -13,6 +13,7 @@ use super::nodes::{Node, Nodes};
 use super::tree::{self, Tree};
 use crate::arena::word::count;
 use crate::op::Refusal;
+use crate::shard::PoolSlot;
 use crate::shard::space::Location;
 
 /// Granules of an object node.
@@ -42,7 +43,7 @@ pub(crate) struct Object {
     /// Pages it has.
     pub(crate) pages: u32,
     /// Pool's number within the shard.
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolSlot,
     /// Where its pages are.
     pub(crate) tree: Tree,
 }
@@ -60,7 +61,7 @@ impl Object {
             record: Location::from_cell(cells[RECORD]),
             hash: cells[HASH],
             pages: cells[PAGES],
-            pool: (cells[HEIGHT_POOL] >> 8) as usize,
+            pool: PoolSlot((cells[HEIGHT_POOL] >> 8) as usize),
             tree: Tree {
                 height: cells[HEIGHT_POOL] & 0xff,
                 root: cells[ROOT],
@@ -75,7 +76,7 @@ impl Object {
         cells[RECORD] = self.record.cell();
         cells[HASH] = self.hash;
         cells[PAGES] = self.pages;
-        cells[HEIGHT_POOL] = count(self.pool) << 8 | self.tree.height;
+        cells[HEIGHT_POOL] = count(self.pool.0) << 8 | self.tree.height;
         cells[ROOT] = self.tree.root;
         cells[ONLY] = (self.tree.only & 0xffff_ffff) as u32;
         cells[ONLY + 1] = (self.tree.only >> 32) as u32;
@@ -337,7 +338,7 @@ mod tests {
             for index in 0..2 {
                 tree.insert(&mut nodes, 0, index, Location::from_cell(n + 1)).expect("there is memory");
             }
-            let object = Object { record: Location::NONE, hash, pages: 2, pool: 0, tree };
+            let object = Object { record: Location::NONE, hash, pages: 2, pool: PoolSlot(0), tree };
             object.write(&mut nodes, number);
             objects.insert(&mut nodes, 0, number).expect("there is memory");
             objects.guess(&mut nodes, 0, &object);
