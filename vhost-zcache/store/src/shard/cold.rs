@@ -79,8 +79,8 @@ impl Shard {
         (self.space.page_name(at) == page.name).then_some(at)
     }
 
-    /// Replaces a page's record by a smaller one, if it still is the page that was copied; without a
-    /// smaller one the page is marked, so that it is not tried again.
+    /// Replaces a page's record by a smaller one, if it still is the page that was copied; without
+    /// a smaller one the page is marked, so that it is not tried again.
     pub(crate) fn settle(&mut self, page: &ColdPage, smaller: Option<&[u8]>) {
         let Some(at) = self.locate(page) else { return };
         let head = self.space.page_head(at);

@@ -7,7 +7,8 @@ use super::{HEAD_WORDS, PageKey, Shard};
 use crate::key::Page;
 use crate::op::GetMode;
 
-/// Words of a page that are asked for before it is read; the processor comes to ask for more by itself.
+/// Words of a page that are asked for before it is read; the processor comes to ask for more by
+/// itself.
 const READ_WORDS: u32 = 192;
 
 impl Shard {

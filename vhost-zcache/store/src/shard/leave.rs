@@ -58,8 +58,9 @@ impl Shard {
         }
     }
 
-    /// Removes at most `most` pages of the object whose record compaction has just come to; the record
-    /// goes with the last page, until then compaction comes to it again. Returns how many that were.
+    /// Removes at most `most` pages of the object whose record compaction has just come to; the
+    /// record goes with the last page, until then compaction comes to it again. Returns how many
+    /// that were.
     pub(super) fn remove_object(&mut self, at: Location, most: usize) -> usize {
         let number = self.space.object_at(at);
         let pages = Object::read(&self.nodes, number).pages as usize;

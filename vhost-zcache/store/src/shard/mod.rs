@@ -38,9 +38,9 @@ use crate::stats::{Contents, Counters};
 /// Words of a page that are looked at when it is replaced.
 const HEAD_WORDS: u32 = 4;
 
-/// A pool's place among those of its shard, which hands it out when the pool is added; at most 2^24.
-/// Other shards have other places for the same pool. It is used again when the pool's last page is
-/// gone.
+/// A pool's place among those of its shard, which hands it out when the pool is added; at most
+/// 2^24. Other shards have other places for the same pool. It is used again when the pool's last
+/// page is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolSlot(pub(in crate::shard) usize);
 
@@ -177,8 +177,8 @@ impl Shard {
     }
 
     /// An object, and where its page of the key's index is. In a large store each step is a line of
-    /// memory that no cache has, so name and page (its first `soon` words) are asked for before either
-    /// is looked at.
+    /// memory that no cache has, so name and page (its first `soon` words) are asked for before
+    /// either is looked at.
     fn find_page(&self, key: &PageKey, soon: u32) -> Option<(Node, Object, Option<Location>)> {
         let objects = &self.pool(key.pool)?.objects;
         let id = id_words(key.object);

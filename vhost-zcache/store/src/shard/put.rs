@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Storing a page: its object is found or made, room is found for its record, the index gets to know
-//! it.
+//! Storing a page: its object is found or made, room is found for its record, the index gets to
+//! know it.
 
 use super::evict::{Patience, learn};
 use super::index::nodes::Node;

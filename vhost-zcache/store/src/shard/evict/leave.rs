@@ -62,11 +62,12 @@ impl Shard {
         self.remove_page(name.object, name.index);
     }
 
-    /// Does a part of freeing one segment of an evictable heap, of at most `most` records. Pages go in the order
-    /// of the queues until the others fit in one segment less, and then move together.
+    /// Does a part of freeing one segment of an evictable heap, of at most `most` records. Pages go
+    /// in the order of the queues until the others fit in one segment less, and then move together.
     ///
-    /// What is done so far is in the shard, so anybody can go on with it at any time: evicted pages are holes, which
-    /// count for the next who needs some, and the segment that is being emptied is that of the compaction.
+    /// What is done so far is in the shard, so anybody can go on with it at any time: evicted pages
+    /// are holes, which count for the next who needs some, and the segment that is being emptied is
+    /// that of the compaction.
     pub(crate) fn evict_step(&mut self, heap: usize, most: usize) -> Step {
         // The guest may have left since the heap was found.
         if self.learned.get(heap).is_none_or(Option::is_none) {
@@ -89,7 +90,8 @@ impl Shard {
         }
     }
 
-    /// Removes a record of a heap for which there is no room elsewhere: a page, or of an object at most
+    /// Removes a record of a heap for which there is no room elsewhere: a page, or of an object at
+    /// most
     /// `most` pages for a start. Returns how many pages that were.
     pub(in crate::shard) fn evict_record(&mut self, heap: usize, at: Location, head: Head, most: usize) -> usize {
         match head {

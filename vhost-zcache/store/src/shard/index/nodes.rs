@@ -28,9 +28,9 @@ const SPARE_PAGES: usize = 4;
 const MORE_PAGES: usize = 64;
 const _: () = assert!(RUN_PAGES.is_multiple_of(MORE_PAGES));
 
-/// A node of the index: its page, and its first granule there. [`Nodes::alloc`] hands it out; it means
-/// that node until it is freed. An object's node is its number within the shard as well, which the
-/// records in the arena keep.
+/// A node of the index: its page, and its first granule there. [`Nodes::alloc`] hands it out; it
+/// means that node until it is freed. An object's node is its number within the shard as well,
+/// which the records in the arena keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::shard) struct Node(u32);
 
@@ -135,7 +135,8 @@ impl Nodes {
         }
     }
 
-    /// Leaves all nodes to the caller, to be dropped as a whole, and begins anew with the same owners.
+    /// Leaves all nodes to the caller, to be dropped as a whole, and begins anew with the same
+    /// owners.
     pub(crate) fn renew(&mut self) -> Self {
         let mut new = Self::new(self.faults.clone());
         new.charges = self.charges.iter().map(|charge| charge.as_ref().map(Charge::another)).collect();
@@ -155,7 +156,8 @@ impl Nodes {
         &self.cells_from(node)[..self.class(node) * GRANULE_CELLS]
     }
 
-    /// The cells from a node's first on, at least all of its own; does without looking up its class.
+    /// The cells from a node's first on, at least all of its own; does without looking up its
+    /// class.
     pub(in crate::shard) fn cells_from(&self, node: Node) -> &[u32] {
         let (run, from) = node.place();
         &self.runs[run].pages.cells()[from..]
@@ -278,8 +280,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// The run that became resident as a whole since the last call, and the beginning of a payment for another
-    /// place.
+    /// The run that became resident as a whole since the last call, and the beginning of a payment
+    /// for another place.
     pub(crate) fn take_full(&mut self) -> Option<(usize, Charge)> {
         let number = self.full.take()?;
         let owner = self.pages[number * RUN_PAGES + 1].owner;
@@ -287,7 +289,8 @@ impl Nodes {
         Some((number, charge.another()))
     }
 
-    /// Moves a run to another place if it still is resident as a whole; returns what is not needed any more.
+    /// Moves a run to another place if it still is resident as a whole; returns what is not needed
+    /// any more.
     pub(crate) fn move_run(&mut self, number: usize, mut to: PageRun) -> PageRun {
         if let Some(run) = self.runs.get_mut(number).filter(|run| run.resident == RUN_PAGES) {
             to.cells_mut().copy_from_slice(run.pages.cells());
@@ -473,7 +476,7 @@ fn granule16(granule: u32) -> u16 {
     (granule & 0xffff) as u16
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 

@@ -6,8 +6,8 @@
 //! `next in bucket | record | hash | root | pages | height and pool | index of an only page`.
 //!
 //! In a large store the bucket, the object, its tree and the page each are a line of memory that no
-//! cache has, known from the one before. So next to the buckets there are guesses: the root of a tree
-//! of one level, by hash, which is asked for together with the object.
+//! cache has, known from the one before. So next to the buckets there are guesses: the root of a
+//! tree of one level, by hash, which is asked for together with the object.
 
 use super::nodes::{Node, Nodes};
 use super::tree::{self, Tree};
@@ -29,8 +29,8 @@ const ONLY: usize = 6;
 /// Buckets per node of the table.
 const BLOCK: u32 = 64;
 const BLOCK_CLASS: usize = 16;
-/// Guesses per bucket. Those of objects that share one overwrite each other: of as many objects as buckets,
-/// two have 79 % right, one 63 %.
+/// Guesses per bucket. Those of objects that share one overwrite each other: of as many objects as
+/// buckets, two have 79 % right, one 63 %.
 const GUESSES: usize = 2;
 
 /// An object node, read at once.
@@ -143,7 +143,8 @@ impl Objects {
         }
     }
 
-    /// Notes where an object's pages are, for [`Objects::prefetch`]. Without memory for it nothing is noted.
+    /// Notes where an object's pages are, for [`Objects::prefetch`]. Without memory for it nothing
+    /// is noted.
     pub(crate) fn guess(&mut self, nodes: &mut Nodes, owner: usize, object: &Object) {
         if object.tree.height != 1 {
             return;
@@ -313,12 +314,13 @@ fn next_of(nodes: &Nodes, number: Node) -> Node {
     Node::from_cell(nodes.cells_from(number)[NEXT])
 }
 
-/// Which guess of its bucket is an object's, by a bit of the hash that no table is large enough to need.
+/// Which guess of its bucket is an object's, by a bit of the hash that no table is large enough to
+/// need.
 fn guess_of(hash: u32) -> usize {
     (hash >> 31) as usize
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
 
     use super::*;

@@ -58,8 +58,8 @@ fn height_for(index: u64) -> u32 {
     height
 }
 
-/// Classes of nodes: a node that fills up moves a few times only, and one that is not full wastes at most
-/// half of itself.
+/// Classes of nodes: a node that fills up moves a few times only, and one that is not full wastes
+/// at most half of itself.
 const CLASSES: [usize; 6] = [1, 2, 4, 8, 12, MAX_CLASS];
 
 /// Class of a node for that many entries.
@@ -70,8 +70,8 @@ fn class_for(entries: usize) -> usize {
 
 /// A node's entry for that bit.
 fn entry(nodes: &Nodes, node: Node, bit: u32) -> Option<Cell> {
-    // In a dense node the entry is there; without this its line would be asked for only when that of
-    // the bitmap has come.
+    // In a dense node the entry is there; without this its line would be asked for only when that
+    // of the bitmap has come.
     nodes.prefetch(node, BITMAP + bit as usize);
     let cells = nodes.cells_from(node);
     let bits = bitmap(cells);
@@ -169,7 +169,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds a page to a leaf that is there and has room, as most have: then nothing above it changes.
+    /// Adds a page to a leaf that is there and has room, as most have: then nothing above it
+    /// changes.
     fn insert_in_leaf(&self, nodes: &mut Nodes, index: u64, location: Cell) -> bool {
         let Some(leaf) = self.leaf(nodes, index) else { return false };
         let cells = nodes.node_mut(leaf);

@@ -124,8 +124,8 @@ pub(crate) struct Space {
     /// Where the heap that grew last grows next.
     tail: Arc<Tail>,
     pub(crate) slots: Vec<Option<Slot>>,
-    /// Numbers of the segments in them. A large store's slots are in no cache, these are: what is asked for ahead
-    /// is found through them.
+    /// Numbers of the segments in them. A large store's slots are in no cache, these are: what is
+    /// asked for ahead is found through them.
     numbers: Vec<u32>,
     /// Slots that are not in use.
     vacant: Vec<usize>,

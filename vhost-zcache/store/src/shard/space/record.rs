@@ -205,11 +205,11 @@ impl PageName {
     }
 }
 
-/// The XXH3 of a payload, into which head and name are mixed when they are known. Chosen for its speed on
-/// payloads of this size: every put and get computes one.
+/// The XXH3 of a payload, into which head and name are mixed when they are known. Chosen for its
+/// speed on payloads of this size: every put and get computes one.
 ///
-/// Each step of the mixing is a bijection of the state, so a change of any one word changes the 64-bit
-/// state for certain, and the 32 bits that are kept but for one case in 2^32.
+/// Each step of the mixing is a bijection of the state, so a change of any one word changes the
+/// 64-bit state for certain, and the 32 bits that are kept but for one case in 2^32.
 #[derive(Clone, Copy)]
 pub(crate) struct PayloadSum(u64);
 
@@ -234,8 +234,8 @@ impl PayloadSum {
 pub(crate) struct Life(pub(crate) u32);
 
 impl Life {
-    /// Bits of a life. A guest that flushes a million pools in a second comes round in nine minutes,
-    /// long after what was left of the first life has gone.
+    /// Bits of a life. A guest that flushes a million pools in a second comes round in nine
+    /// minutes, long after what was left of the first life has gone.
     pub(crate) const BITS: u32 = 29;
 
     /// The life in the low bits of a word.

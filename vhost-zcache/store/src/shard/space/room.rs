@@ -8,8 +8,8 @@ use crate::arena::header::Lane;
 use crate::arena::host::PAGE_WORDS;
 use crate::op::Refusal;
 
-/// Words from which on a heap keeps its names in segments of their own; below, those would take more
-/// memory than they save time. Tests use small stores.
+/// Words from which on a heap keeps its names in segments of their own; below, those would take
+/// more memory than they save time. Tests use small stores.
 const NAMES_APART: u64 = if cfg!(feature = "check") { PAGE_WORDS as u64 } else { 1 << 17 };
 
 impl Space {
@@ -29,8 +29,8 @@ impl Space {
         self.alloc_hole_in(heap, Lane::Pages, words)
     }
 
-    /// Finds room for the name of an object where the heap keeps names; it takes no new memory for that
-    /// while memory is short.
+    /// Finds room for the name of an object where the heap keeps names; it takes no new memory for
+    /// that while memory is short.
     pub(in crate::shard) fn alloc_name(&mut self, heap: usize) -> Option<Location> {
         if let Some(at) = self.alloc_hole_in(heap, Lane::Names, OBJECT_WORDS) {
             return Some(at);

@@ -19,8 +19,8 @@ const _: () = assert!(SEGMENT_BYTES.is_multiple_of(PAGE_WORDS * 8));
 const MOST_CANDIDATES: usize = 1024;
 /// Most pages made resident at a time by a put.
 const MAX_BATCH: usize = 16;
-/// Words from which on a heap takes segments that are resident as a whole. Until then it is not sure that
-/// it will ever need one.
+/// Words from which on a heap takes segments that are resident as a whole. Until then it is not
+/// sure that it will ever need one.
 const WHOLE_SEGMENTS: u64 = SEGMENT_WORDS as u64 / 2;
 
 impl Space {
@@ -79,8 +79,8 @@ impl Space {
             return None;
         }
         let shards = usize::from(self.label.shards);
-        // One for each shard, as those of a sequential writer fill up at the same time; less for small
-        // heaps, of which a quarter may be ready.
+        // One for each shard, as those of a sequential writer fill up at the same time; less for
+        // small heaps, of which a quarter may be ready.
         let segments = usize::try_from(owner.total / SEGMENT_WORDS as u64).unwrap_or(usize::MAX);
         self.ready.take(heap, shards.min(shards.saturating_mul(segments) / 4).max(1))
     }
@@ -91,8 +91,8 @@ impl Space {
         Ok(Spare { segment, charge: Charge::none(Arc::clone(&owner.account), owner.purpose) })
     }
 
-    /// Makes the first `words` words of a slot resident, in batches that grow with the heap, as what is
-    /// left of them when it stops is given back; of names, a page holds a hundred.
+    /// Makes the first `words` words of a slot resident, in batches that grow with the heap, as
+    /// what is left of them when it stops is given back; of names, a page holds a hundred.
     pub(super) fn populate(&mut self, slot: usize, words: usize) -> Result<(), Refusal> {
         let has = self.slot(slot).segment.populated();
         if words <= has {
@@ -113,8 +113,8 @@ impl Space {
         if result.is_err() && wanted > needed { grow(segment, charge, needed) } else { result }
     }
 
-    /// Gives back what is resident ahead of the heaps' tails if it is more than one part in `parts` of the
-    /// heap; returns whether that was anything.
+    /// Gives back what is resident ahead of the heaps' tails if it is more than one part in `parts`
+    /// of the heap; returns whether that was anything.
     pub(crate) fn trim_ahead(&mut self, parts: u64) -> bool {
         let mut trimmed = false;
         for heap in 0..self.heaps.len() {
