@@ -180,8 +180,8 @@ impl Account {
 
     /// Keeps bytes, as far as other guests' reservations leave any.
     ///
-    /// What is beyond the reservation is taken from the common part before `kept` says so, and given
-    /// back after: at any moment at least the sum of what all guests keep beyond is taken.
+    /// What is beyond the reservation is taken from the common part before `kept` says so, and
+    /// given back after: at any moment at least the sum of what all guests keep beyond is taken.
     fn keep(&self, bytes: u64) -> bool {
         let mut kept = self.kept.load(Relaxed);
         loop {

@@ -4,12 +4,10 @@
 
 use serde::Serialize;
 
-use crate::codec::Codec;
 use crate::key::PoolId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
 use crate::shard::evict::Policy as EvictionPolicy;
-use crate::shard::space::record::PageHead;
 
 /// Refused puts by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -77,28 +75,6 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub(crate) fn add(&mut self, page: PageHead) {
-        self.pages += 1;
-        self.compressed_bytes += page.length() as u64;
-        match page.codec() {
-            Codec::Same => self.same_filled += 1,
-            Codec::Raw => self.raw += 1,
-            Codec::Zstd => self.cold += 1,
-            Codec::Lz4 => {}
-        }
-    }
-
-    pub(crate) fn sub(&mut self, page: PageHead) {
-        self.pages -= 1;
-        self.compressed_bytes -= page.length() as u64;
-        match page.codec() {
-            Codec::Same => self.same_filled -= 1,
-            Codec::Raw => self.raw -= 1,
-            Codec::Zstd => self.cold -= 1,
-            Codec::Lz4 => {}
-        }
-    }
-
     pub(crate) fn merge(&mut self, other: &Self) {
         self.pages += other.pages;
         self.same_filled += other.same_filled;

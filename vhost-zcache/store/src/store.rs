@@ -22,8 +22,8 @@ use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::stats::StoreStats;
 
-/// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and room
-/// to raise the limit.
+/// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and
+/// room to raise the limit.
 const ADDRESS_SPACE: u64 = 8;
 /// Least address space of the arena.
 const LEAST_ADDRESS_SPACE: u64 = 128 << 30;
@@ -199,9 +199,10 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
-    /// One round of the background: gives back what is free, makes room ahead of what grows, compacts
-    /// all there is to compact, and recompresses pages that are cold at `now`, the time since some
-    /// start, until that took `budget`. For [`Background::Manual`]; `now` must not go back.
+    /// One round of the background: gives back what is free, makes room ahead of what grows,
+    /// compacts all there is to compact, and recompresses pages that are cold at `now`, the time
+    /// since some start, until that took `budget`. For [`Background::Manual`]; `now` must not go
+    /// back.
     pub fn maintain(&self, now: Duration, budget: Duration) {
         let Some(upkeep) = &self.manual else { return };
         let mut upkeep = upkeep.lock();
@@ -210,8 +211,8 @@ impl Store {
     }
 
     /// Sets a part of the store aside for one guest's persistent pages, until the reservation and
-    /// the guests that got it are dropped. More may be reserved than there is; then nobody gets more
-    /// than that.
+    /// the guests that got it are dropped. More may be reserved than there is; then nobody gets
+    /// more than that.
     #[must_use]
     pub fn reserve(&self, bytes: u64) -> Arc<Reservation> {
         Arc::new(Reservation::new(&self.engine.budget, bytes))
@@ -226,8 +227,8 @@ impl Store {
         self.engine.check()
     }
 
-    /// Most records that were removed, moved or spared in one hold of the lock of a shard that is there, so that
-    /// tests can tell whether that is bounded.
+    /// Most records that were removed, moved or spared in one hold of the lock of a shard that is
+    /// there, so that tests can tell whether that is bounded.
     #[cfg(feature = "check")]
     #[must_use]
     pub fn longest_hold(&self) -> u64 {

@@ -211,7 +211,8 @@ fn a_full_store_takes_pages_as_soon_as_a_pool_has_gone() {
     }
 }
 
-/// A flush that meets the end of its pool on other queues leaves the pool alone that takes its place.
+/// A flush that meets the end of its pool on other queues leaves the pool alone that takes its
+/// place.
 #[test]
 fn a_flush_concerns_its_own_pool_only() {
     let store = Store::new(StoreConfig { shards: 64, ..config() }).expect("a store is made");

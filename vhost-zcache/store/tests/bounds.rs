@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What one operation does under a shard's lock is bounded, whatever guests did before: all others whose
-//! pages are in that shard wait meanwhile.
+//! What one operation does under a shard's lock is bounded, whatever guests did before: all others
+//! whose pages are in that shard wait meanwhile.
 
 mod common;
 
@@ -48,8 +48,8 @@ fn guest(store: &Store, kind: PoolKind) -> Guest {
     guest
 }
 
-/// Fills a pool with pages that came back after a hit, and gets each as often as its record can tell: the
-/// most that a page can be spared for.
+/// Fills a pool with pages that came back after a hit, and gets each as often as its record can
+/// tell: the most that a page can be spared for.
 fn fill(guest: &Guest, pages: u64, content: fn(u64) -> Page) {
     let mut scratch = Scratch::new();
     let mut out = [0; PAGE_SIZE];
@@ -63,7 +63,8 @@ fn fill(guest: &Guest, pages: u64, content: fn(u64) -> Page) {
     }
 }
 
-/// Puts pages into a store that is full, and checks what each put does; returns how many were refused.
+/// Puts pages into a store that is full, and checks what each put does; returns how many were
+/// refused.
 fn put_into_full(store: &Store, guest: &Guest, puts: u64) -> u64 {
     let mut scratch = Scratch::new();
     let mut refused = 0;
@@ -112,9 +113,9 @@ fn a_smaller_limit_is_reached_in_steps() {
     assert!(most <= MOST_IN_A_HOLD, "{most} records were handled while a shard was locked");
 }
 
-/// A segment is emptied whose last record is the name of an object, and there is no room for it anywhere: the
-/// holes are those of single pages, and the segment that is written to ends with a page of memory. So the object
-/// goes, with all its pages.
+/// A segment is emptied whose last record is the name of an object, and there is no room for it
+/// anywhere: the holes are those of single pages, and the segment that is written to ends with a
+/// page of memory. So the object goes, with all its pages.
 #[test]
 fn an_object_whose_name_finds_no_room_goes_in_steps() {
     let store = store();

@@ -90,8 +90,8 @@ fn crafted(length: u64) -> Page {
     page
 }
 
-/// The background stops behind the first of two pages. They are freed, from the back, and become one
-/// hole; a larger page takes it, so that where the background stopped is in its middle.
+/// The background stops behind the first of two pages. They are freed, from the back, and become
+/// one hole; a larger page takes it, so that where the background stopped is in its middle.
 #[test]
 fn where_it_stopped_may_be_in_the_middle_of_a_page() {
     // The second length reaches beyond the segment.

@@ -24,7 +24,8 @@ fn guest(store: &Store, reserved: u64, kind: PoolKind) -> Guest {
     guest
 }
 
-/// Puts pages until one is refused or there are `most`; returns how many were taken, and why no more.
+/// Puts pages until one is refused or there are `most`; returns how many were taken, and why no
+/// more.
 fn fill(guest: &Guest, most: u64) -> (u64, Option<PutError>) {
     let mut scratch = Scratch::new();
     for index in 0..most {

@@ -30,8 +30,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Reserves address space that starts where a huge page can, at the end of what the kernel chooses: it goes
-    /// from high addresses to low ones, so mappings of one kind come to lie side by side and count as one.
+    /// Reserves address space that starts where a huge page can, at the end of what the kernel
+    /// chooses: it goes from high addresses to low ones, so mappings of one kind come to lie side
+    /// by side and count as one.
     fn reserve(bytes: usize) -> io::Result<Self> {
         let more = bytes.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -40,8 +41,8 @@ impl Mapping {
         let behind = start.addr() % HUGE_PAGE;
         let before = HUGE_PAGE - behind;
         let base = start.wrapping_byte_add(before);
-        // SAFETY: this is the part of the mapping just made that is before `base`. Failure would only
-        // leave it reserved.
+        // SAFETY: this is the part of the mapping just made that is before `base`. Failure would
+        // only leave it reserved.
         let _ = unsafe { munmap(start, before) };
         // SAFETY: this is the part behind what is asked for; as above.
         let _ = unsafe { (behind > 0).then(|| munmap(base.wrapping_byte_add(bytes), behind)) };
@@ -52,10 +53,10 @@ impl Mapping {
         self.base.as_ptr().wrapping_byte_add(offset.min(self.bytes))
     }
 
-    /// Keeps huge pages out that nobody asked for, which a host may use for everything (`shmem_enabled`,
-    /// `enabled`): the first touch of a page would take 2 MiB, or its kernel would fill holes later, and only
-    /// what was asked for is paid for. Huge pages that are there stay. (Allocating a memory file's pages by
-    /// fallocate is faster, but does not ask the mapping.)
+    /// Keeps huge pages out that nobody asked for, which a host may use for everything
+    /// (`shmem_enabled`, `enabled`): the first touch of a page would take 2 MiB, or its kernel would
+    /// fill holes later, and only what was asked for is paid for. Huge pages that are there stay.
+    /// (Allocating a memory file's pages by fallocate is faster, but does not ask the mapping.)
     fn keep_small(&self, start: usize, bytes: usize) {
         // SAFETY: the advice covers a part of the mapping and does not change the memory. Kernels
         // without huge pages do not know it.
@@ -137,11 +138,12 @@ impl Shared {
         populate(&self.mapping, start, bytes)
     }
 
-    /// Allocates and maps a block of nothing, in one huge page if the host has one and allows it here.
+    /// Allocates and maps a block of nothing, in one huge page if the host has one and allows it
+    /// here.
     ///
-    /// That takes a sixth of the time of as many small pages, and whatever the block holds is found by
-    /// one step of address translation less. `MADV_COLLAPSE` (Linux 6.1) also does it where huge pages are
-    /// off by default; it wants one page to be there.
+    /// That takes a sixth of the time of as many small pages, and whatever the block holds is found
+    /// by one step of address translation less. `MADV_COLLAPSE` (Linux 6.1) also does it where huge
+    /// pages are off by default; it wants one page to be there.
     pub(super) fn populate_block(&self, start: usize) -> Result<(), NoMemory> {
         let paused = self.pause.fetch_update(Relaxed, Relaxed, |pause| pause.checked_sub(1)).is_ok();
         if !paused {
@@ -215,7 +217,8 @@ impl Private {
     pub(super) fn new_huge(bytes: usize) -> Result<Self, NoMemory> {
         let new = Self { huge: true, ..Self::new(bytes)? };
         new.mapping.allow_huge(0, bytes);
-        // The kernel takes milliseconds to clear a huge page, and everybody who maps memory would wait for
+        // The kernel takes milliseconds to clear a huge page, and everybody who maps memory would
+        // wait for
         // `populate` to end. A touch locks nothing but this mapping (from Linux 6.4 on).
         // SAFETY: the mapping was just made, is writable, and nobody else knows it.
         unsafe { new.base().cast::<u8>().write_volatile(0) };
@@ -234,9 +237,11 @@ impl Private {
 
     pub(super) fn discard(&mut self, start: usize, bytes: usize) {
         if self.huge {
-            // A part of a huge page would stay with it, but to mark it as free the kernel splits the page.
-            // SAFETY: `&mut self` means that no reference into the private mapping exists; the range reads as
-            // zeroes afterwards or as before, and both are valid for the plain integers it is used for.
+            // A part of a huge page would stay with it, but to mark it as free the kernel splits
+            // the page.
+            // SAFETY: `&mut self` means that no reference into the private mapping exists; the
+            // range reads as zeroes afterwards or as before, and both are valid for the plain
+            // integers it is used for.
             let _ = unsafe { madvise(self.mapping.at(start), bytes, Advice::LinuxFree) };
         }
         // SAFETY: as above; it reads as zeroes afterwards.

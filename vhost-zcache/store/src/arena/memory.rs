@@ -38,8 +38,8 @@ const PUNCHES: usize = 32;
 /// Between two of these.
 const PUNCH_REST: Duration = Duration::from_micros(50);
 
-/// The mapped memory file. Segments of its first half are handed out one by one and grow page by page,
-/// those of its second half in blocks that are resident as a whole.
+/// The mapped memory file. Segments of its first half are handed out one by one and grow page by
+/// page, those of its second half in blocks that are resident as a whole.
 pub(crate) struct Arena {
     mapping: backing::Shared,
     /// Segments of the first half.
@@ -56,8 +56,8 @@ struct Free {
     /// Blocks: those from here up, and `blocks`.
     fresh_block: u32,
     blocks: Vec<u32>,
-    /// Of the other blocks, how many segments are held. What is left of a block is not handed out, so that it
-    /// becomes a block again; there are more addresses than memory.
+    /// Of the other blocks, how many segments are held. What is left of a block is not handed out,
+    /// so that it becomes a block again; there are more addresses than memory.
     held: HashMap<u32, usize>,
     /// The file is an earlier process's, and what is in it has no owner yet.
     unadopted: bool,
@@ -120,7 +120,8 @@ impl Arena {
         Ok(self.segment(number, 0))
     }
 
-    /// Takes a block of empty segments that are resident as a whole. That takes as long as hundreds of puts.
+    /// Takes a block of empty segments that are resident as a whole. That takes as long as hundreds
+    /// of puts.
     pub(crate) fn take_block(self: &Arc<Self>) -> Result<[Segment; BLOCK], NoMemory> {
         self.faults.check()?;
         let block = self.free().block(self.blocks_end())?;
@@ -136,7 +137,8 @@ impl Arena {
         u32::try_from(self.mapping.bytes() / BLOCK_BYTES).unwrap_or(u32::MAX)
     }
 
-    /// Asks for the cache lines of some words of a segment, to be read soon. Whether they exist does not matter.
+    /// Asks for the cache lines of some words of a segment, to be read soon. Whether they exist
+    /// does not matter.
     pub(crate) fn prefetch(&self, number: u32, from: usize, words: usize) {
         let start = self.mapping.base().cast::<u64>().as_ptr().wrapping_add(number as usize * SEGMENT_WORDS);
         // Segments begin on a line.
@@ -151,9 +153,10 @@ impl Arena {
 
     /// Gives a part of a block back.
     ///
-    /// The kernel splits a huge page for that, but not while somebody else refers to it; then it has only cleared the
-    /// memory. That was seen for up to 32 calls in a row without a rest between them, so it is likely a thread
-    /// that has a fault in another of the block's segments and waits for this very call.
+    /// The kernel splits a huge page for that, but not while somebody else refers to it; then it
+    /// has only cleared the memory. That was seen for up to 32 calls in a row without a rest
+    /// between them, so it is likely a thread that has a fault in another of the block's segments
+    /// and waits for this very call.
     fn punch(&self, start: usize, bytes: usize) -> io::Result<()> {
         for _ in 0..PUNCHES {
             self.mapping.punch(start, bytes)?;
@@ -180,8 +183,8 @@ impl Arena {
     }
 
     fn give_back_block(&self, block: u32) {
-        // Its segments were given back one by one, but a kernel that could not split a huge page for that
-        // has only cleared it.
+        // Its segments were given back one by one, but a kernel that could not split a huge page
+        // for that has only cleared it.
         let _ = self.mapping.punch(block as usize * BLOCK_BYTES, BLOCK_BYTES);
         self.free().blocks.push(block);
     }
@@ -260,7 +263,8 @@ pub(crate) struct Segment {
 impl Segment {
     fn start(&self) -> NonNull<u64> {
         let offset = self.number as usize * SEGMENT_BYTES;
-        // SAFETY: only numbers of segments within the mapping are handed out, and it lives as long as
+        // SAFETY: only numbers of segments within the mapping are handed out, and it lives as long
+        // as
         // `self.arena`.
         unsafe { self.arena.mapping.base().byte_add(offset).cast() }
     }

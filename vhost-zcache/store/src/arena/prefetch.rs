@@ -38,7 +38,8 @@ pub(super) fn prefetch(address: *const u64) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
-/// Takes a line away from other processors' caches as well, which `prefetch` leaves to the first store.
+/// Takes a line away from other processors' caches as well, which `prefetch` leaves to the first
+/// store.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn prefetch_to_write(address: *const u64) {
     // By name, because the intrinsic only prefetches for reading unless all of the program requires

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Segments that are resident before a heap needs them.
 //!
-//! The kernel takes microseconds to make a page resident, as long as compressing one takes. So while the
-//! heaps of a domain grow, the background makes whole blocks ready, which costs a sixth of that,
-//! and the shards take segments from here. It holds none of their locks meanwhile.
+//! The kernel takes microseconds to make a page resident, as long as compressing one takes. So
+//! while the heaps of a domain grow, the background makes whole blocks ready, which costs a sixth
+//! of that, and the shards take segments from here. It holds none of their locks meanwhile.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,10 +13,11 @@ use super::memory::{Arena, BLOCK, SEGMENT_BYTES, Segment};
 use crate::accounting::{Account, Charge, Use};
 use crate::op::Refusal;
 
-/// What one opened segment adds to the measure of growth, of which each round of the background takes one away: five
-/// opened in a second, at rounds of 20 ms, hold it.
+/// What one opened segment adds to the measure of growth, of which each round of the background
+/// takes one away: five opened in a second, at rounds of 20 ms, hold it.
 const OPENED: u32 = 10;
-/// From here on segments are made ready. A heap that grows more slowly would not use them before they go back.
+/// From here on segments are made ready. A heap that grows more slowly would not use them before
+/// they go back.
 const FAST: u32 = 4 * OPENED;
 
 /// Wakes the background thread, if there is one.
@@ -163,8 +164,8 @@ impl Ready {
         self.grew.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted` are if heaps grow
-    /// fast.
+    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted`
+    /// are if heaps grow fast.
     pub(crate) fn take(&self, heap: usize, wanted: usize) -> Option<Spare> {
         let wanted = if self.pace.load(Ordering::Relaxed) < FAST { 0 } else { wanted };
         let mut supplies = self.supplies();
@@ -207,8 +208,8 @@ impl Ready {
         })
     }
 
-    /// Gives at most `most` ready segments of each heap back, and lets nobody make more for now; returns whether there
-    /// were any.
+    /// Gives at most `most` ready segments of each heap back, and lets nobody make more for now;
+    /// returns whether there were any.
     pub(crate) fn trim(&self, most: usize) -> bool {
         let mut spares = Vec::new();
         for supply in self.supplies().iter_mut().flatten() {

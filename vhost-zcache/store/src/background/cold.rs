@@ -15,11 +15,9 @@ use std::time::{Duration, Instant};
 use crate::codec::{ColdEncoder, Scratch};
 use crate::engine::domain::Domain;
 use crate::key::{PAGE_SIZE, Page};
-use crate::shard::cold::{ColdPage, Search};
+use crate::shard::cold::{ColdPage, EPOCHS, Search};
 use crate::shard::space::record::PayloadSum;
 
-/// Epochs that make up the configured age.
-pub(crate) const EPOCHS: u32 = 8;
 /// A cold copy must be smaller than 15/16 of the page's bytes to be worth a slower get.
 const WORTH: (usize, usize) = (15, 16);
 /// Time of a domain's turn.

@@ -53,8 +53,8 @@ impl Upkeep {
         Self { tidy: Tidy::default(), cold: cold.and_then(ColdTier::new) }
     }
 
-    /// One round at `now`, the time since some start; returns how long it may be to the next, `None`
-    /// if nothing is left to do before somebody changes something.
+    /// One round at `now`, the time since some start; returns how long it may be to the next,
+    /// `None` if nothing is left to do before somebody changes something.
     pub(crate) fn round(&mut self, engine: &Engine, now: Duration, allowance: &Allowance) -> Option<Duration> {
         engine.common.faults.check_background();
         engine.make_ready();

@@ -181,8 +181,8 @@ impl Domain {
         self.ready.make(arena);
     }
 
-    /// Called once a round: gives the room back when the heaps have stopped growing. Returns whether
-    /// there is some that is not given back yet.
+    /// Called once a round: gives the room back when the heaps have stopped growing. Returns
+    /// whether there is some that is not given back yet.
     pub(crate) fn settle(&self) -> bool {
         if self.ready.grew() {
             self.quiet.store(0, Relaxed);

@@ -12,7 +12,7 @@ use crate::accounting::{Account, Charge};
 use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
 use crate::shard::space::record::Life;
-use crate::shard::{PageKey, Shard};
+use crate::shard::{PageKey, PoolSlot, Shard};
 
 /// A guest's pool, as the guest knows it.
 #[derive(Clone)]
@@ -170,7 +170,7 @@ impl GuestState {
     }
 
     /// The number of a shared pool in a shard, if the guest is still a member with that heap.
-    fn member_pool(&self, stripe: &Stripe, heap: usize) -> Result<usize, NoPool> {
+    fn member_pool(&self, stripe: &Stripe, heap: usize) -> Result<PoolSlot, NoPool> {
         let heap = stripe.shard.space.heaps.get(heap).and_then(Option::as_ref);
         let member = heap.is_some_and(|heap| heap.guest == self.number && !heap.leaving);
         match stripe.names.resolve(shared::POOL) {

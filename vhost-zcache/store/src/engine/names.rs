@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use crate::key::PoolId;
+use crate::shard::PoolSlot;
 use crate::shard::space::record::Life;
 
 /// Where a pool's pages are.
 #[derive(Clone)]
 pub(crate) enum PoolRef {
     /// A pool in this shard, by its number there, and the heap of its pages.
-    Own { pool: usize, heap: usize },
+    Own { pool: PoolSlot, heap: usize },
     /// A pool shared with other guests, and the heap of this guest's pages there.
     Shared { pool: Arc<Shared>, heap: usize },
 }
@@ -40,7 +41,7 @@ impl Names {
     }
 
     /// The number in this shard of a pool that is not shared.
-    pub(super) fn own(&self, id: PoolId) -> Option<usize> {
+    pub(super) fn own(&self, id: PoolId) -> Option<PoolSlot> {
         match self.resolve(id)? {
             PoolRef::Own { pool, .. } => Some(*pool),
             PoolRef::Shared { .. } => None,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pools come and go. None of it takes longer for many pages than for few: what goes is taken out of
-//! service at once, and its memory follows in the background.
+//! Pools come and go. None of it takes longer for many pages than for few: what goes is taken out
+//! of service at once, and its memory follows in the background.
 
 use std::sync::{Arc, Weak};
 

@@ -109,7 +109,8 @@ impl Engine {
         Arc::new(domain)
     }
 
-    /// Lets a guest go. Nobody finds its pages from then on; their memory follows in the background.
+    /// Lets a guest go. Nobody finds its pages from then on; their memory follows in the
+    /// background.
     pub(crate) fn unregister(&self, guest: &GuestState) {
         self.destroy_pools(guest, PoolKind::is_shared);
         let mut pools = guest.pools();

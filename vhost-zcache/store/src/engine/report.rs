@@ -81,7 +81,7 @@ fn pool_figures(domain: &Domain, id: PoolId) -> (Contents, Counters) {
     let mut counters = Counters::default();
     for stripe in domain.each() {
         if let Some(PoolRef::Own { pool, .. }) = stripe.names.resolve(id)
-            && let Some(Some(pool)) = stripe.shard.pools.get(*pool)
+            && let Some(pool) = stripe.shard.pool(*pool)
         {
             contents.merge(&pool.contents);
             counters.merge(&pool.counters);

@@ -170,9 +170,9 @@ impl Engine {
         self.reclaim_from_largest(effort) || largest.is_some_and(|guest| self.reclaim(guest, &BOTH, effort))
     }
 
-    /// Frees some memory of a guest in heaps of these purposes: what nothing was written to yet, then
-    /// of holes if there are many, of ephemeral pages otherwise. When that takes more than `effort`,
-    /// what was done so far is left for the next who needs memory.
+    /// Frees some memory of a guest in heaps of these purposes: what nothing was written to yet,
+    /// then of holes if there are many, of ephemeral pages otherwise. When that takes more than
+    /// `effort`, what was done so far is left for the next who needs memory.
     fn reclaim(&self, guest: &GuestState, purposes: &[Use], effort: &mut Effort) -> bool {
         let shared = guest.shared_pools();
         let own = guest.domain.get().into_iter();

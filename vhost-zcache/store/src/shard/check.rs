@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::arena::header::{HEADER_WORDS, Lane};
-use crate::arena::word::split;
 use crate::shard::Shard;
+use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::Object;
-use crate::shard::space::holes::{Bins, NIL};
+use crate::shard::space::holes::Bins;
 use crate::shard::space::record::{Head, MIN_HOLE, OBJECT_WORDS, PageName, check_object};
-use crate::shard::space::{FIRST, location};
+use crate::shard::space::{FIRST, Location};
 use crate::stats::Contents;
 
 /// Fails with a sentence unless the condition holds.
@@ -25,11 +25,11 @@ macro_rules! ensure {
 #[derive(Default)]
 struct Found {
     /// Pages by location.
-    pages: BTreeMap<u32, PageName>,
+    pages: BTreeMap<Location, PageName>,
     /// Object records by location, with the object's number.
-    objects: BTreeMap<u32, u32>,
+    objects: BTreeMap<Location, Node>,
     /// Holes that must be in a bin, by location, with heap, lane and size.
-    holes: HashMap<u32, (usize, Lane, u32)>,
+    holes: HashMap<Location, (usize, Lane, u32)>,
 }
 
 impl Shard {
@@ -46,8 +46,8 @@ impl Shard {
         let mut sums: HashMap<usize, (u64, u64, Contents)> = HashMap::new();
         for (number, slot) in self.space.slots.iter().enumerate() {
             let Some(slot) = slot else { continue };
-            let mut at = location(number, FIRST);
-            let end = u64::from(at) - HEADER_WORDS as u64 + u64::from(slot.tail);
+            let mut at = Location::new(number, FIRST);
+            let end = u64::from(at.cell()) - HEADER_WORDS as u64 + u64::from(slot.tail);
             let mut live = 0;
             let sum = sums.entry(slot.heap).or_default();
             while let Some((head, next)) = self.space.walk(at) {
@@ -71,13 +71,13 @@ impl Shard {
                     }
                     Head::End | Head::Unknown => return Err(format!("no record at {at:#x}")),
                 }
-                if u64::from(next) == end || next.wrapping_sub(at) == 0 {
+                if u64::from(next.cell()) == end || next == at {
                     at = next;
                     break;
                 }
                 at = next;
             }
-            ensure!(u64::from(at) == end & 0xffff_ffff, "segment {number} ends at {at:#x}, not {end:#x}");
+            ensure!(u64::from(at.cell()) == end & 0xffff_ffff, "segment {number} ends at {at:#x}, not {end:#x}");
             ensure!(live == slot.live, "segment {number} holds {live} words, not {}", slot.live);
             let resident = (slot.segment.populated() * 8) as u64;
             ensure!(slot.charge.bytes() == resident, "segment {number} is charged wrongly");
@@ -113,18 +113,18 @@ impl Shard {
         lane: Lane,
         bins: &Bins,
         found: &Found,
-        binned: &mut HashSet<u32>,
+        binned: &mut HashSet<Location>,
     ) -> Result<(), String> {
         for (bin, head) in bins.heads() {
-            let mut before = NIL;
+            let mut before = Location::NONE;
             let mut at = head;
-            while at != NIL {
+            while at != Location::NONE {
                 let hole = found.holes.get(&at);
                 let right =
                     hole.is_some_and(|(h, l, size)| (*h, *l) == (heap, lane) && bins.bin_of(*size) == Some(bin));
                 ensure!(right, "bin {bin} of heap {heap}, {lane:?}, has {at:#x}, which is {hole:?}");
                 ensure!(binned.insert(at), "hole {at:#x} is in two places");
-                let (next, previous) = split(self.space.word(at + 1));
+                let (next, previous) = Location::split(self.space.word(at + 1));
                 ensure!(previous == before, "hole {at:#x} points back to {previous:#x}");
                 (before, at) = (at, next);
             }
@@ -155,7 +155,7 @@ impl Shard {
             let Some(pool) = pool else { continue };
             for node in pool.objects.numbers(&self.nodes) {
                 let object = Object::read(&self.nodes, node);
-                ensure!(object.pool == number, "object {node:#x} is in the table of another pool");
+                ensure!(object.pool.0 == number, "object {node:#x} is in the table of another pool");
                 let named = found.objects.get(&object.record);
                 ensure!(named == Some(&node), "object {node:#x} has no name");
                 ensure!(object.pages > 0, "object {node:#x} has no page");
@@ -167,8 +167,8 @@ impl Shard {
         for node in self.retired.objects() {
             let object = Object::read(&self.nodes, *node);
             ensure!(object.is_retired(), "object {node:#x} is retired and has a name");
-            let count = self.check_object(*node, found, &mut contents[object.pool])?;
-            retired[object.pool] += count as u64;
+            let count = self.check_object(*node, found, &mut contents[object.pool.0])?;
+            retired[object.pool.0] += count as u64;
             pages += count;
         }
         for (number, pool) in self.pools.iter().enumerate() {
@@ -182,7 +182,7 @@ impl Shard {
     }
 
     /// Checks an object's tree; returns its pages, which are added to `contents`.
-    fn check_object(&self, node: u32, found: &Found, contents: &mut Contents) -> Result<usize, String> {
+    fn check_object(&self, node: Node, found: &Found, contents: &mut Contents) -> Result<usize, String> {
         let object = Object::read(&self.nodes, node);
         let mut count = 0;
         let mut from = Some(0);

@@ -2,21 +2,23 @@
 //! The shard's part of the cold tier: which pages are cold, and their records replaced by smaller
 //! ones. Between the two the shard is unlocked, and the page is known by its name only.
 
-use super::Shard;
 use super::index::objects::Object;
+use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::{Head, PageHead, PageName, PayloadSum};
-use crate::background::cold::EPOCHS;
+use super::{PoolSlot, Shard};
 use crate::codec::Codec;
 use crate::key::Page;
 use crate::stats::Contents;
 
+/// Epochs that make up the configured age.
+pub(crate) const EPOCHS: u32 = 8;
 /// Records looked at while a shard is locked.
 const LOOKED_AT: usize = 256;
 
 /// A page that may be worth recompressing.
 pub(crate) struct ColdPage {
-    pool: usize,
+    pool: PoolSlot,
     /// The part of the object's hash that the index keeps.
     hash: u32,
     pub(crate) head: PageHead,
@@ -70,15 +72,15 @@ impl Shard {
     }
 
     /// Where a page is, if it still is the one of that name.
-    fn locate(&self, page: &ColdPage) -> Option<u32> {
-        let objects = &self.pools.get(page.pool)?.as_ref()?.objects;
+    fn locate(&self, page: &ColdPage) -> Option<Location> {
+        let objects = &self.pool(page.pool)?.objects;
         let object = objects.find_number(&self.nodes, page.hash, page.name.object)?;
         let at = object.tree.get(&self.nodes, page.name.index)?;
         (self.space.page_name(at) == page.name).then_some(at)
     }
 
-    /// Replaces a page's record by a smaller one, if it still is the page that was copied; without a
-    /// smaller one the page is marked, so that it is not tried again.
+    /// Replaces a page's record by a smaller one, if it still is the page that was copied; without
+    /// a smaller one the page is marked, so that it is not tried again.
     pub(crate) fn settle(&mut self, page: &ColdPage, smaller: Option<&[u8]>) {
         let Some(at) = self.locate(page) else { return };
         let head = self.space.page_head(at);

@@ -28,7 +28,8 @@ impl Threshold {
     pub(crate) const AT_THE_LIMIT: Self = Self { slack: 4096, share: 64 };
 }
 
-/// What to do with a record of a segment that is being emptied when there is no room for it elsewhere.
+/// What to do with a record of a segment that is being emptied when there is no room for it
+/// elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoRoom {
     /// It stays, and so does the segment.
@@ -52,7 +53,8 @@ impl Shard {
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
         match self.compaction.or_else(|| self.choose(threshold, most)) {
             Some(slot) => self.empty(slot, most, NoRoom::Stop),
-            // A heap whose guest has left may have no segment and still somebody to pay for its index.
+            // A heap whose guest has left may have no segment and still somebody to pay for its
+            // index.
             None if self.leaving().is_some() => Step::More,
             None => Step::Idle,
         }
@@ -82,8 +84,8 @@ impl Shard {
         self.compaction = None;
     }
 
-    /// Moves at most `most` records of a segment elsewhere, or does with them what `no_room` says, and
-    /// frees it when nothing is left. If their guest has left, they are removed.
+    /// Moves at most `most` records of a segment elsewhere, or does with them what `no_room` says,
+    /// and frees it when nothing is left. If their guest has left, they are removed.
     pub(crate) fn empty(&mut self, slot: usize, most: usize, no_room: NoRoom) -> Step {
         let heap = self.space.slot(slot).heap;
         let leaving = self.space.heap(heap).leaving;
@@ -111,7 +113,8 @@ impl Shard {
         self.space.release(slot).map_or(Step::More, Step::Freed)
     }
 
-    /// The emptiest segment of a heap whose guest has left, or of the first that has too many holes.
+    /// The emptiest segment of a heap whose guest has left, or of the first that has too many
+    /// holes.
     fn choose(&mut self, threshold: Threshold, most: usize) -> Option<usize> {
         if let Some(heap) = self.leaving() {
             match self.space.emptiest(heap) {

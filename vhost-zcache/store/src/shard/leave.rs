@@ -4,13 +4,13 @@
 //! that others have pages of to another member, who also takes over what the guest pays for in the
 //! index.
 
-use super::Shard;
 use super::compact::{Step, Threshold};
 use super::index::objects::Object;
 use super::retire::FEW;
+use super::space::Location;
 use super::space::bookmark::Walker;
 use super::space::record::Head;
-use crate::arena::word::split;
+use super::{PoolSlot, Shard};
 
 /// Records of a small heap that are removed before [`Shard::retire_heap`] returns.
 const AT_ONCE: usize = 64;
@@ -34,13 +34,13 @@ impl Shard {
     }
 
     /// Whether the page at `at` belongs to a guest that has left.
-    pub(super) fn has_left(&self, at: u32) -> bool {
+    pub(super) fn has_left(&self, at: Location) -> bool {
         !self.leaving.is_empty() && self.space.heap(self.space.heap_of(at)).leaving
     }
 
     /// Removes a record of a heap whose guest has left; of an object, at most `most` of its pages
     /// for a start. Returns how many records that were.
-    pub(super) fn expel(&mut self, at: u32, head: Head, most: usize) -> usize {
+    pub(super) fn expel(&mut self, at: Location, head: Head, most: usize) -> usize {
         match head {
             Head::Page(_) => {
                 let name = self.space.page_name(at);
@@ -58,10 +58,11 @@ impl Shard {
         }
     }
 
-    /// Removes at most `most` pages of the object whose record compaction has just come to; the record
-    /// goes with the last page, until then compaction comes to it again. Returns how many that were.
-    pub(super) fn remove_object(&mut self, at: u32, most: usize) -> usize {
-        let (number, _) = split(self.space.word(at + 1));
+    /// Removes at most `most` pages of the object whose record compaction has just come to; the
+    /// record goes with the last page, until then compaction comes to it again. Returns how many
+    /// that were.
+    pub(super) fn remove_object(&mut self, at: Location, most: usize) -> usize {
+        let number = self.space.object_at(at);
         let pages = Object::read(&self.nodes, number).pages as usize;
         self.remove_indexes(number, 0, u64::MAX, most as u64);
         if pages > most {
@@ -90,7 +91,8 @@ impl Shard {
         }
         // The heir cannot pay for the index: pages go, which are ephemeral, and with them nodes.
         let pools = 0..self.pools.len();
-        if let Some(pool) = pools.into_iter().find(|pool| matches!(&self.pools[*pool], Some(pool) if !pool.retired)) {
+        let in_service = |pool: &PoolSlot| self.pool(*pool).is_some_and(|pool| !pool.retired);
+        if let Some(pool) = pools.map(PoolSlot).find(in_service) {
             self.remove_some(pool, most as u64);
         }
     }

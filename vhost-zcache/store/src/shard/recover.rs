@@ -8,19 +8,20 @@ use crate::arena::header::Lane;
 use crate::arena::memory::Segment;
 use crate::key::{ObjectId, PAGE_SIZE};
 use crate::op::Refusal;
+use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::{OBJECT_CLASS, Object};
 use crate::shard::index::tree::Tree;
 use crate::shard::space::record::{
     Head, Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
 };
-use crate::shard::space::{FIRST, location};
-use crate::shard::{Shard, bucket_hash};
+use crate::shard::space::{FIRST, Location};
+use crate::shard::{PoolSlot, Shard, bucket_hash};
 use crate::stats::Contents;
 
 /// A pool that exists.
 pub(crate) struct Alive {
     /// Its number in the shard.
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolSlot,
     /// The heap of its pages.
     pub(crate) heap: usize,
     /// The life it is in: objects of others were flushed, or their pool destroyed.
@@ -74,9 +75,9 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn records(&self, slot: usize) -> Vec<(u32, Head)> {
+    fn records(&self, slot: usize) -> Vec<(Location, Head)> {
         let mut records = Vec::new();
-        let mut at = location(slot, FIRST);
+        let mut at = Location::new(slot, FIRST);
         while let Some((head, next)) = self.shard.space.walk(at) {
             if matches!(head, Head::Page(_) | Head::Object) {
                 records.push((at, head));
@@ -86,13 +87,13 @@ impl Recovery<'_> {
         records
     }
 
-    fn drop_record(&mut self, at: u32, head: Head) {
+    fn drop_record(&mut self, at: Location, head: Head) {
         self.shard.space.free(at, head.words());
         self.dropped += 1;
     }
 
     /// Makes an object node for each name, under its old number. Returns their heaps.
-    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<u32, usize>, Refusal> {
+    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<Node, usize>, Refusal> {
         let mut found = HashMap::new();
         let mut names = Vec::new();
         for slot in slots {
@@ -121,19 +122,19 @@ impl Recovery<'_> {
             let hash = bucket_hash((self.hash)(name.pool, &id));
             let object = Object { record, hash, pages: 0, pool, tree: Tree::default() };
             object.write(&mut self.shard.nodes, name.object);
-            let Some(Some(pool)) = self.shard.pools.get_mut(pool) else { continue };
+            let Some(Some(pool)) = self.shard.pools.get_mut(pool.0) else { continue };
             pool.objects.insert(&mut self.shard.nodes, heap, name.object)?;
         }
         Ok(found)
     }
 
     /// The number of the pool that an object of that heap belongs to, if it still exists.
-    fn pool_of(&self, name: ObjectName, heap: usize) -> Option<usize> {
+    fn pool_of(&self, name: ObjectName, heap: usize) -> Option<PoolSlot> {
         let alive = self.pools.get(&name.pool)?;
         (alive.life == name.life && alive.heap == heap).then_some(alive.pool)
     }
 
-    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<u32, usize>) -> Result<(), Refusal> {
+    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<Node, usize>) -> Result<(), Refusal> {
         let mut bytes = [0; PAGE_SIZE];
         for slot in slots {
             let heap = self.shard.space.slot(*slot).heap;
@@ -158,7 +159,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn enter_page(&mut self, heap: usize, at: u32, head: PageHead, name: PageName) -> Result<(), Refusal> {
+    fn enter_page(&mut self, heap: usize, at: Location, head: PageHead, name: PageName) -> Result<(), Refusal> {
         let shard = &mut *self.shard;
         let mut object = Object::read(&shard.nodes, name.object);
         if let Some(other) = object.tree.get(&shard.nodes, name.index) {
@@ -184,7 +185,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn entered(&mut self, at: u32, head: PageHead, name: PageName, pool: usize) {
+    fn entered(&mut self, at: Location, head: PageHead, name: PageName, pool: PoolSlot) {
         let shard = &mut *self.shard;
         shard.count(pool, at, head, Contents::add);
         if head.is_linked() {

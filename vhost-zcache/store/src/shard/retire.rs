@@ -9,12 +9,11 @@
 //! A later process finds records of what has gone, and drops them: an object that was removed has
 //! no name any more, and a pool's life is not in the guest's roster.
 
-use super::index::nodes::Nodes;
+use super::index::nodes::{Node, Nodes};
 use super::index::objects::{Object, Objects};
-use super::space::Slot;
-use super::space::holes::NIL;
 use super::space::record::{Life, OBJECT_WORDS};
-use super::{PoolShard, Shard};
+use super::space::{Location, Slot};
+use super::{PoolShard, PoolSlot, Shard};
 use crate::stats::Contents;
 
 /// So many pages, or fewer, are removed at once. Tests use small pools.
@@ -24,14 +23,14 @@ pub(super) const FEW: u64 = if cfg!(feature = "check") { 2 } else { 16 };
 #[derive(Default)]
 pub(crate) struct Retired {
     /// Numbers of pools.
-    pools: Vec<usize>,
+    pools: Vec<PoolSlot>,
     /// Objects that are in no table and have no name.
-    objects: Vec<u32>,
+    objects: Vec<Node>,
 }
 
 impl Retired {
     #[cfg(feature = "check")]
-    pub(super) fn objects(&self) -> &[u32] {
+    pub(super) fn objects(&self) -> &[Node] {
         &self.objects
     }
 }
@@ -62,7 +61,7 @@ impl Detached {
 
 impl Shard {
     /// Takes a pool out of service; returns how many pages it had.
-    pub(crate) fn retire_pool(&mut self, number: usize) -> u64 {
+    pub(crate) fn retire_pool(&mut self, number: PoolSlot) -> u64 {
         let pool = self.pool_mut(number);
         let pages = pool.in_service();
         pool.retired = true;
@@ -79,7 +78,7 @@ impl Shard {
 
     /// Takes all pages of a pool out of service, which begins another life, maybe under another
     /// number: returns how many pages there were, and the number.
-    pub(crate) fn flush_pool(&mut self, number: usize, life: Life) -> (u64, usize) {
+    pub(crate) fn flush_pool(&mut self, number: PoolSlot, life: Life) -> (u64, PoolSlot) {
         let pool = self.pool_mut(number);
         let pages = pool.in_service();
         pool.counters.flushed += pages;
@@ -94,30 +93,30 @@ impl Shard {
     }
 
     /// Gives a pool the first number that is free.
-    pub(super) fn place_pool(&mut self, pool: PoolShard) -> usize {
+    pub(super) fn place_pool(&mut self, pool: PoolShard) -> PoolSlot {
         if let Some(number) = self.vacant_pools.pop() {
-            self.pools[number] = Some(pool);
+            self.pools[number.0] = Some(pool);
             return number;
         }
         self.pools.push(Some(pool));
-        self.pools.len() - 1
+        PoolSlot(self.pools.len() - 1)
     }
 
-    fn drop_pool(&mut self, number: usize) {
-        self.pools[number] = None;
+    fn drop_pool(&mut self, number: PoolSlot) {
+        self.pools[number.0] = None;
         self.vacant_pools.push(number);
     }
 
     /// Takes all pages of an object out of service; returns how many there were.
-    pub(super) fn retire_object(&mut self, number: u32) -> u64 {
+    pub(super) fn retire_object(&mut self, number: Node) -> u64 {
         let mut object = Object::read(&self.nodes, number);
         let pages = u64::from(object.pages);
         let record = object.record;
-        if let Some(pool) = &mut self.pools[object.pool] {
+        if let Some(pool) = &mut self.pools[object.pool.0] {
             pool.objects.remove(&mut self.nodes, number);
             pool.retired_pages += pages;
         }
-        object.record = NIL;
+        object.record = Location::NONE;
         object.write(&mut self.nodes, number);
         self.space.free(record, OBJECT_WORDS);
         self.retired.objects.push(number);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Work done under a shard's lock, counted where tests ask for it.
 //!
-//! Everybody whose pages are in a shard waits for whoever has its lock, so what one holder does there must be
-//! bounded. A time says little about that on a machine that does other things too; a count does.
+//! Everybody whose pages are in a shard waits for whoever has its lock, so what one holder does
+//! there must be bounded. A time says little about that on a machine that does other things too; a
+//! count does.
 
-/// Counts the records that are handled in one shard: removed, moved, or spared when a page to evict is looked for.
-/// Without the feature `check` it is empty, and so are its functions.
+/// Counts the records that are handled in one shard: removed, moved, or spared when a page to evict
+/// is looked for. Without the feature `check` it is empty, and so are its functions.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     /// Since the shard was locked.

@@ -2,8 +2,8 @@
 //! CLOCK, for guests whose work changes: what is new is as good as anything else.
 //!
 //! All pages enter the main queue, and a page that was hit gets another round. What is in the small
-//! queue from the time of another policy goes first. Nothing is remembered, as nothing would come of
-//! it.
+//! queue from the time of another policy goes first. Nothing is remembered, as nothing would come
+//! of it.
 
 use super::rules::{Departure, Rules};
 use crate::shard::space::queue::Queue;

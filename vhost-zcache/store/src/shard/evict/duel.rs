@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which policy a heap follows: the one that would have hit more often of late.
 //!
-//! No policy is best for every guest. S3-FIFO gets the most from a few popular pages among many others, and
-//! a scan or a long loop does not empty it; but when what a guest works on changes, it takes the
-//! new for a scan. CLOCK follows at once. So both are played on a sample of the keys, a few hundred
-//! of them, and a heap does what the better of both does. (A cache that lets two policies compete on a part of itself:
-//! Qureshi et al., *Adaptive Insertion Policies for High Performance Caching*, ISCA 2007. A sample of the keys
-//! with as small a part of the memory tells a policy's hit ratio: Waldspurger et al., *Cache Modeling
-//! and Optimization using Miniature Simulations*, ATC 2017.)
+//! No policy is best for every guest. S3-FIFO gets the most from a few popular pages among many
+//! others, and a scan or a long loop does not empty it; but when what a guest works on changes, it
+//! takes the new for a scan. CLOCK follows at once. So both are played on a sample of the keys, a
+//! few hundred of them, and a heap does what the better of both does. (A cache that lets two
+//! policies compete on a part of itself: Qureshi et al., *Adaptive Insertion Policies for High
+//! Performance Caching*, ISCA 2007. A sample of the keys with as small a part of the memory tells a
+//! policy's hit ratio: Waldspurger et al., *Cache Modeling and Optimization using Miniature
+//! Simulations*, ATC 2017.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -18,7 +19,8 @@ use super::Policy;
 use super::shadow::Shadow;
 use crate::accounting::{Account, Charge, Use};
 
-/// Pages from which on a heap plays; what the shadows take would be too much of a smaller one. Tests use small stores.
+/// Pages from which on a heap plays; what the shadows take would be too much of a smaller one.
+/// Tests use small stores.
 const LEAST: u64 = if cfg!(feature = "check") { 64 } else { 4096 };
 /// Sampled pages that a heap has at first, at least. With much fewer, chance decides.
 const SAMPLE: u64 = 256;
@@ -26,13 +28,13 @@ const SAMPLE: u64 = 256;
 const MOST: u64 = 2 * SAMPLE;
 /// Sampled pages below which twice as many keys are sampled.
 const FEW: u64 = SAMPLE / 2;
-/// What is charged for the shadows: four queues at their largest, with 32 bytes for an entry and 9 for each place
-/// of a table that is half full.
+/// What is charged for the shadows: four queues at their largest, with 32 bytes for an entry and 9
+/// for each place of a table that is half full.
 const BYTES: u64 = 4 * MOST * (32 + 2 * 9);
 /// No key begins with so many zeros.
 const NEVER: u32 = u32::MAX;
-/// The lead by which a policy must win, as a part of the sampled pages: 2 % of the gets that are remembered. On
-/// generated traces of 8192 pages this followed all changes, and chance almost none.
+/// The lead by which a policy must win, as a part of the sampled pages: 2 % of the gets that are
+/// remembered. On generated traces of 8192 pages this followed all changes, and chance almost none.
 const MARGIN: i64 = 12;
 
 /// The duel of one heap, over all shards of its domain.
@@ -44,17 +46,19 @@ pub(crate) struct Duel {
     clock_is_better: AtomicBool,
     /// Whether the heap has evicted pages; before, there is room for all.
     evicting: AtomicBool,
-    /// Looked into with a shard's lock held, so nobody waits for it: what meets another thread there is not sampled.
+    /// Looked into with a shard's lock held, so nobody waits for it: what meets another thread
+    /// there is not sampled.
     played: Mutex<Option<Played>>,
 }
 
 struct Played {
     s3_fifo: Shadow,
     clock: Shadow,
-    /// Sampled pages in the heap, in 256ths; the mean of what each shard's share of them lets expect.
+    /// Sampled pages in the heap, in 256ths; the mean of what each shard's share of them lets
+    /// expect.
     capacity: u64,
-    /// Hits of CLOCK beyond those of S3-FIFO. An eighth of it is forgotten with each half of a heap that is asked for,
-    /// so what counts are the last four times as many gets as there are pages.
+    /// Hits of CLOCK beyond those of S3-FIFO. An eighth of it is forgotten with each half of a heap
+    /// that is asked for, so what counts are the last four times as many gets as there are pages.
     lead: i64,
     gets: i64,
     /// Dropped last: what the shadows take is paid for until then.
@@ -175,7 +179,7 @@ impl Played {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use crate::shard::evict::learn::name;

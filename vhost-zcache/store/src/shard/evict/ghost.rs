@@ -59,8 +59,8 @@ impl Ghosts {
         if self.charge.grow(bytes).is_err() {
             return;
         }
-        // Of memory that is zero already: writing to all of it would take milliseconds for a large heap, and the
-        // shard is locked.
+        // Of memory that is zero already: writing to all of it would take milliseconds for a large
+        // heap, and the shard is locked.
         if let Ok(buckets) = <[Name; WAYS]>::new_vec_zeroed(wanted / WAYS) {
             self.buckets = buckets;
             self.shift = (wanted as u64 / STEPS).max(1).ilog2();

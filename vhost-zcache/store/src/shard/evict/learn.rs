@@ -11,8 +11,8 @@ use crate::accounting::Account;
 use crate::op::GetMode;
 use crate::shard::space::queue::Queue;
 
-/// What one shard knows of an evictable heap's pages that are gone, and what all its shards do. Pages have
-/// a [`name`]; `pages` is how many there are in the shard.
+/// What one shard knows of an evictable heap's pages that are gone, and what all its shards do.
+/// Pages have a [`name`]; `pages` is how many there are in the shard.
 pub(crate) struct Learned {
     ghosts: Ghosts,
     duel: Arc<Duel>,
@@ -39,8 +39,8 @@ impl Learned {
         self.duel.get(name, mode == GetMode::Exclusive);
     }
 
-    /// A page left. What S3-FIFO wants to know of it is remembered whatever the heap does now: it may be
-    /// S3-FIFO's turn soon.
+    /// A page left. What S3-FIFO wants to know of it is remembered whatever the heap does now: it
+    /// may be S3-FIFO's turn soon.
     pub(crate) fn leave(&mut self, name: u64, pages: u64, departure: Departure) {
         if S3Fifo.remembers(departure) {
             self.ghosts.remember(name, pages);
@@ -58,7 +58,8 @@ impl Learned {
     }
 }
 
-/// What a page is known by: the part of its object's hash that the index keeps, and its index, mixed.
+/// What a page is known by: the part of its object's hash that the index keeps, and its index,
+/// mixed.
 pub(crate) fn name(hash: u32, index: u64) -> u64 {
     let mixed = (u64::from(hash) << 32 ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ mixed >> 32

@@ -7,9 +7,9 @@ use crate::arena::memory::SEGMENT_WORDS;
 use crate::shard::Shard;
 use crate::shard::compact::{NoRoom, Step};
 use crate::shard::index::objects::Object;
-use crate::shard::space::Space;
 use crate::shard::space::queue::Queue;
 use crate::shard::space::record::Head;
+use crate::shard::space::{Location, Space};
 
 /// Words of holes beside which the records of any segment find room.
 const ENOUGH: u64 = SEGMENT_WORDS as u64 + SEGMENT_WORDS as u64 / 8;
@@ -21,13 +21,13 @@ struct HeapQueues<'a> {
 }
 
 impl TwoQueues for HeapQueues<'_> {
-    type Page = u32;
+    type Page = Location;
 
     fn size(&self, queue: Queue) -> u64 {
         self.space.heap(self.heap).queues.words(queue)
     }
 
-    fn oldest(&self, queue: Queue) -> Option<(u32, u8)> {
+    fn oldest(&self, queue: Queue) -> Option<(Location, u8)> {
         let at = self.space.heap(self.heap).queues.oldest(queue)?;
         Some((at, self.space.page_head(at).frequency()))
     }
@@ -53,7 +53,7 @@ impl Shard {
         true
     }
 
-    fn evict(&mut self, heap: usize, at: u32) {
+    fn evict(&mut self, heap: usize, at: Location) {
         let name = self.space.page_name(at);
         let object = Object::read(&self.nodes, name.object);
         let queue = Queue::of(self.space.page_head(at));
@@ -62,11 +62,12 @@ impl Shard {
         self.remove_page(name.object, name.index);
     }
 
-    /// Does a part of freeing one segment of an evictable heap, of at most `most` records. Pages go in the order
-    /// of the queues until the others fit in one segment less, and then move together.
+    /// Does a part of freeing one segment of an evictable heap, of at most `most` records. Pages go
+    /// in the order of the queues until the others fit in one segment less, and then move together.
     ///
-    /// What is done so far is in the shard, so anybody can go on with it at any time: evicted pages are holes, which
-    /// count for the next who needs some, and the segment that is being emptied is that of the compaction.
+    /// What is done so far is in the shard, so anybody can go on with it at any time: evicted pages
+    /// are holes, which count for the next who needs some, and the segment that is being emptied is
+    /// that of the compaction.
     pub(crate) fn evict_step(&mut self, heap: usize, most: usize) -> Step {
         // The guest may have left since the heap was found.
         if self.learned.get(heap).is_none_or(Option::is_none) {
@@ -89,9 +90,10 @@ impl Shard {
         }
     }
 
-    /// Removes a record of a heap for which there is no room elsewhere: a page, or of an object at most
+    /// Removes a record of a heap for which there is no room elsewhere: a page, or of an object at
+    /// most
     /// `most` pages for a start. Returns how many pages that were.
-    pub(crate) fn evict_record(&mut self, heap: usize, at: u32, head: Head, most: usize) -> usize {
+    pub(in crate::shard) fn evict_record(&mut self, heap: usize, at: Location, head: Head, most: usize) -> usize {
         match head {
             Head::Page(_) => {
                 self.evict(heap, at);

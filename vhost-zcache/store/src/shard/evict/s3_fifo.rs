@@ -3,14 +3,14 @@
 //! for cache eviction*, SOSP 2023.)
 //!
 //! New pages enter the small queue, a fourteenth of the heap (a tenth in the paper; this was better
-//! by 0.1 to 2.5 points on all traces of `cargo xtask bench evict` but one). A page that reaches its
-//! end without a hit leaves, and its name is remembered; one that was hit moves to the main queue,
-//! where hits buy further rounds. A put of a remembered name goes to the main queue at once. So a
-//! scan passes through the small queue and evicts nothing but itself.
+//! by 0.1 to 2.5 points on all traces of `cargo xtask bench evict` but one). A page that reaches
+//! its end without a hit leaves, and its name is remembered; one that was hit moves to the main
+//! queue, where hits buy further rounds. A put of a remembered name goes to the main queue at once.
+//! So a scan passes through the small queue and evicts nothing but itself.
 //!
-//! Exclusive gets change what can be learned: the hit removes the page, so no page in the store ever
-//! shows that it is popular. The name of a page that left by a hit is therefore remembered too, and
-//! its next put counts as the second use that the hit was.
+//! Exclusive gets change what can be learned: the hit removes the page, so no page in the store
+//! ever shows that it is popular. The name of a page that left by a hit is therefore remembered
+//! too, and its next put counts as the second use that the hit was.
 
 use super::rules::{Departure, Rules};
 use crate::shard::space::queue::Queue;
@@ -37,8 +37,8 @@ impl Rules for S3Fifo {
         Some((Queue::Main, if from == Queue::Small { 0 } else { left }))
     }
 
-    /// A page that left the main queue had its chance: remembering it as well would let a loop longer
-    /// than the store wash the main queue out.
+    /// A page that left the main queue had its chance: remembering it as well would let a loop
+    /// longer than the store wash the main queue out.
     fn remembers(self, departure: Departure) -> bool {
         departure != Departure::Evicted(Queue::Main)
     }

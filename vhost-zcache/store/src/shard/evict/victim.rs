@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Finding the page that leaves next, by a policy's rules, in a bounded number of steps.
 //!
-//! A page that was used is spared: it moves to the newer end of a queue. When all pages of a heap were used,
-//! finding one to evict would take a step for each of them and for each use, and the whole shard waits meanwhile.
-//! So patience is limited, and when it ends a page goes although it was used. What was spared until then has lost
-//! a use each, so the next to look for a victim continues there: as each spare takes away what a get has added,
-//! patience ends only after many gets without a put in between.
+//! A page that was used is spared: it moves to the newer end of a queue. When all pages of a heap
+//! were used, finding one to evict would take a step for each of them and for each use, and the
+//! whole shard waits meanwhile. So patience is limited, and when it ends a page goes although it
+//! was used. What was spared until then has lost a use each, so the next to look for a victim
+//! continues there: as each spare takes away what a get has added, patience ends only after many
+//! gets without a put in between.
 
 use super::rules::Rules;
 use crate::shard::space::queue::Queue;
@@ -30,8 +31,8 @@ pub(super) trait TwoQueues {
 pub(crate) struct Patience(u32);
 
 impl Patience {
-    /// For all that are evicted for one record, which are few. A spare takes a fifth of the time of an
-    /// eviction or less.
+    /// For all that are evicted for one record, which are few. A spare takes a fifth of the time of
+    /// an eviction or less.
     pub(crate) const fn for_a_record() -> Self {
         Self(512)
     }
@@ -52,8 +53,8 @@ impl Patience {
     }
 }
 
-/// The page that leaves next; of the pages that were spared before patience ended, the one that had been
-/// used least. `None` if there are no pages.
+/// The page that leaves next; of the pages that were spared before patience ended, the one that had
+/// been used least. `None` if there are no pages.
 pub(super) fn victim<Q: TwoQueues>(queues: &mut Q, rules: impl Rules, patience: &mut Patience) -> Option<Q::Page> {
     let mut least: Option<(Q::Page, u8)> = None;
     loop {

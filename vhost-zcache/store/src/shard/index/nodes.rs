@@ -4,6 +4,7 @@
 //! A node is named by a 32-bit number: page and granule. A page whose last node is freed is
 //! given back, so an index that shrinks becomes small.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::accounting::{Account, Charge, Use};
@@ -19,13 +20,58 @@ pub(crate) const GRANULE_CELLS: usize = 4;
 pub(crate) const MAX_CLASS: usize = 17;
 const GRANULES: u32 = 256;
 const _: () = assert!(GRANULES as usize == PAGE_CELLS / GRANULE_CELLS);
-/// No node: page 0 holds none.
-pub(crate) const NONE: u32 = 0;
+/// No page: page 0 is not used.
+const NONE: u32 = 0;
 /// Pages kept when they become empty, so that a few nodes more or less ask nothing of the host.
 const SPARE_PAGES: usize = 4;
 /// Pages that the table of pages grows by; a run has a multiple of it.
 const MORE_PAGES: usize = 64;
 const _: () = assert!(RUN_PAGES.is_multiple_of(MORE_PAGES));
+
+/// A node of the index: its page, and its first granule there. [`Nodes::alloc`] hands it out; it
+/// means that node until it is freed. An object's node is its number within the shard as well,
+/// which the records in the arena keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::shard) struct Node(u32);
+
+impl Node {
+    /// No node: page 0 holds none.
+    pub(in crate::shard) const NONE: Self = Self(0);
+
+    /// The node in a cell of another node, or in a record.
+    pub(in crate::shard) const fn from_cell(cell: u32) -> Self {
+        Self(cell)
+    }
+
+    /// As a cell of another node or a record keeps it.
+    pub(in crate::shard) const fn cell(self) -> u32 {
+        self.0
+    }
+
+    fn new(page: u32, granule: u32) -> Self {
+        Self(page * GRANULES + granule)
+    }
+
+    fn page(self) -> u32 {
+        self.0 / GRANULES
+    }
+
+    fn granule(self) -> u32 {
+        self.0 % GRANULES
+    }
+
+    /// Its run, and its first cell there.
+    fn place(self) -> (usize, usize) {
+        let (run, index) = page_place(self.page());
+        (run, index * PAGE_CELLS + self.granule() as usize * GRANULE_CELLS)
+    }
+}
+
+impl fmt::LowerHex for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// What is known of a page.
 #[derive(Clone, Copy, Default)]
@@ -89,7 +135,8 @@ impl Nodes {
         }
     }
 
-    /// Leaves all nodes to the caller, to be dropped as a whole, and begins anew with the same owners.
+    /// Leaves all nodes to the caller, to be dropped as a whole, and begins anew with the same
+    /// owners.
     pub(crate) fn renew(&mut self) -> Self {
         let mut new = Self::new(self.faults.clone());
         new.charges = self.charges.iter().map(|charge| charge.as_ref().map(Charge::another)).collect();
@@ -105,43 +152,44 @@ impl Nodes {
     }
 
     /// Cells of a node.
-    pub(crate) fn node(&self, node: u32) -> &[u32] {
+    pub(in crate::shard) fn node(&self, node: Node) -> &[u32] {
         &self.cells_from(node)[..self.class(node) * GRANULE_CELLS]
     }
 
-    /// The cells from a node's first on, at least all of its own; does without looking up its class.
-    pub(crate) fn cells_from(&self, node: u32) -> &[u32] {
-        let (run, from) = place(node);
+    /// The cells from a node's first on, at least all of its own; does without looking up its
+    /// class.
+    pub(in crate::shard) fn cells_from(&self, node: Node) -> &[u32] {
+        let (run, from) = node.place();
         &self.runs[run].pages.cells()[from..]
     }
 
     /// Asks for the cache line of a node's cell, to be read soon.
-    pub(crate) fn prefetch(&self, node: u32, cell: usize) {
-        let (run, from) = place(node);
+    pub(in crate::shard) fn prefetch(&self, node: Node, cell: usize) {
+        let (run, from) = node.place();
         self.runs[run].pages.prefetch(from + cell);
     }
 
     /// Cells of a node.
-    pub(crate) fn node_mut(&mut self, node: u32) -> &mut [u32] {
-        let (run, from) = place(node);
-        let cells = usize::from(self.pages[page_of(node)].class) * GRANULE_CELLS;
+    pub(in crate::shard) fn node_mut(&mut self, node: Node) -> &mut [u32] {
+        let (run, from) = node.place();
+        let cells = usize::from(self.pages[node.page() as usize].class) * GRANULE_CELLS;
         &mut self.runs[run].pages.cells_mut()[from..from + cells]
     }
 
     /// Granules of a node.
-    pub(crate) fn class(&self, node: u32) -> usize {
-        usize::from(self.pages[page_of(node)].class)
+    pub(in crate::shard) fn class(&self, node: Node) -> usize {
+        usize::from(self.pages[node.page() as usize].class)
     }
 
     /// Makes a zeroed node of `class` granules, on pages of its own class.
-    pub(crate) fn alloc(&mut self, class: usize, owner: usize) -> Result<u32, Refusal> {
+    pub(in crate::shard) fn alloc(&mut self, class: usize, owner: usize) -> Result<Node, Refusal> {
         let page = match self.partial[class] {
             NONE => self.open_page(class, owner)?,
             page => page,
         };
         let meta = self.pages[page as usize];
         let granule = if u32::from(meta.freed) < GRANULES {
-            let node = page * GRANULES + u32::from(meta.freed);
+            let node = Node::new(page, u32::from(meta.freed));
             let next = self.node(node)[0];
             self.pages[page as usize].freed = granule16(next);
             meta.freed
@@ -153,19 +201,19 @@ impl Nodes {
         if self.pages[page as usize].is_full() {
             self.unlink(page);
         }
-        let node = page * GRANULES + u32::from(granule);
+        let node = Node::new(page, u32::from(granule));
         self.node_mut(node).fill(0);
         Ok(node)
     }
 
     /// Frees a node.
-    pub(crate) fn free(&mut self, node: u32) {
-        let page = node / GRANULES;
+    pub(in crate::shard) fn free(&mut self, node: Node) {
+        let page = node.page();
         let was_full = self.pages[page as usize].is_full();
         let freed = u32::from(self.pages[page as usize].freed);
         self.node_mut(node)[0] = freed;
         let meta = &mut self.pages[page as usize];
-        meta.freed = granule16(node % GRANULES);
+        meta.freed = granule16(node.granule());
         meta.live -= 1;
         let empty = meta.live == 0;
         if was_full {
@@ -232,8 +280,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// The run that became resident as a whole since the last call, and the beginning of a payment for another
-    /// place.
+    /// The run that became resident as a whole since the last call, and the beginning of a payment
+    /// for another place.
     pub(crate) fn take_full(&mut self) -> Option<(usize, Charge)> {
         let number = self.full.take()?;
         let owner = self.pages[number * RUN_PAGES + 1].owner;
@@ -241,7 +289,8 @@ impl Nodes {
         Some((number, charge.another()))
     }
 
-    /// Moves a run to another place if it still is resident as a whole; returns what is not needed any more.
+    /// Moves a run to another place if it still is resident as a whole; returns what is not needed
+    /// any more.
     pub(crate) fn move_run(&mut self, number: usize, mut to: PageRun) -> PageRun {
         if let Some(run) = self.runs.get_mut(number).filter(|run| run.resident == RUN_PAGES) {
             to.cells_mut().copy_from_slice(run.pages.cells());
@@ -304,9 +353,9 @@ impl Nodes {
 
     /// Marks a node of an earlier process as in use. All claims come before the first `alloc`,
     /// and [`Nodes::finish_claims`] between them.
-    pub(crate) fn claim(&mut self, node: u32, class: usize, owner: usize) -> Result<(), Refusal> {
-        let page = node / GRANULES;
-        if page == 0 || !(node % GRANULES).is_multiple_of(count(class)) {
+    pub(in crate::shard) fn claim(&mut self, node: Node, class: usize, owner: usize) -> Result<(), Refusal> {
+        let page = node.page();
+        if page == 0 || !node.granule().is_multiple_of(count(class)) {
             return Err(Refusal::NoMemory);
         }
         while self.pages.len() <= page as usize {
@@ -343,7 +392,7 @@ impl Nodes {
             }
             let mut freed = GRANULES;
             for slot in (0..GRANULES / class).rev() {
-                let node = page * GRANULES + slot * class;
+                let node = Node::new(page, slot * class);
                 if self.node(node)[0] == 0 {
                     self.node_mut(node)[0] = freed;
                     freed = slot * class;
@@ -406,20 +455,10 @@ impl Nodes {
     }
 }
 
-fn page_of(node: u32) -> usize {
-    (node / GRANULES) as usize
-}
-
 /// Run of a page, which is not page 0, and its index there.
 fn page_place(page: u32) -> (usize, usize) {
     let index = page.wrapping_sub(1) as usize;
     (index / RUN_PAGES, index % RUN_PAGES)
-}
-
-/// Run of a node, and its first cell there.
-fn place(node: u32) -> (usize, usize) {
-    let (run, index) = page_place(node / GRANULES);
-    (run, index * PAGE_CELLS + (node % GRANULES) as usize * GRANULE_CELLS)
 }
 
 /// A class, at most `MAX_CLASS`.
@@ -437,7 +476,7 @@ fn granule16(granule: u32) -> u16 {
     (granule & 0xffff) as u16
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 
@@ -449,7 +488,7 @@ mod tests {
         let mut made = Vec::new();
         let number = loop {
             let node = nodes.alloc(16, 0).expect("there is memory");
-            nodes.node_mut(node).fill(node);
+            nodes.node_mut(node).fill(node.cell());
             made.push(node);
             if let Some((full, _)) = nodes.take_full() {
                 break full;
@@ -458,14 +497,14 @@ mod tests {
         drop(nodes.move_run(number, PageRun::new_huge(Faults::default()).expect("there is memory")));
         let rest = &made[..];
         for node in rest {
-            assert!(nodes.node(*node).iter().all(|cell| cell == node), "node {node:#x} changed");
+            assert!(nodes.node(*node).iter().all(|cell| *cell == node.cell()), "node {node:#x} changed");
         }
         let (freed, kept) = rest.split_at(rest.len() / 2);
         let before = nodes.resident_bytes();
         freed.iter().for_each(|node| nodes.free(*node));
         assert!(nodes.resident_bytes() < before * 6 / 10, "freed nodes stay resident");
         for node in kept {
-            assert!(nodes.node(*node).iter().all(|cell| cell == node), "node {node:#x} changed");
+            assert!(nodes.node(*node).iter().all(|cell| *cell == node.cell()), "node {node:#x} changed");
         }
         let again = nodes.alloc(16, 0).expect("there is memory");
         assert!(nodes.node(again).iter().all(|cell| *cell == 0), "a new node is not empty");

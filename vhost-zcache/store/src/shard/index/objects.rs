@@ -6,14 +6,15 @@
 //! `next in bucket | record | hash | root | pages | height and pool | index of an only page`.
 //!
 //! In a large store the bucket, the object, its tree and the page each are a line of memory that no
-//! cache has, known from the one before. So next to the buckets there are guesses: the root of a tree
-//! of one level, by hash, which is asked for together with the object.
+//! cache has, known from the one before. So next to the buckets there are guesses: the root of a
+//! tree of one level, by hash, which is asked for together with the object.
 
-use super::nodes::{NONE, Nodes};
+use super::nodes::{Node, Nodes};
 use super::tree::{self, Tree};
 use crate::arena::word::count;
 use crate::op::Refusal;
-use crate::shard::space::holes::NIL;
+use crate::shard::PoolSlot;
+use crate::shard::space::Location;
 
 /// Granules of an object node.
 pub(crate) const OBJECT_CLASS: usize = 2;
@@ -28,21 +29,21 @@ const ONLY: usize = 6;
 /// Buckets per node of the table.
 const BLOCK: u32 = 64;
 const BLOCK_CLASS: usize = 16;
-/// Guesses per bucket. Those of objects that share one overwrite each other: of as many objects as buckets,
-/// two have 79 % right, one 63 %.
+/// Guesses per bucket. Those of objects that share one overwrite each other: of as many objects as
+/// buckets, two have 79 % right, one 63 %.
 const GUESSES: usize = 2;
 
 /// An object node, read at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Object {
     /// Location of the record with its name.
-    pub(crate) record: u32,
+    pub(in crate::shard) record: Location,
     /// The part of the hash that chooses the bucket.
     pub(crate) hash: u32,
     /// Pages it has.
     pub(crate) pages: u32,
     /// Pool's number within the shard.
-    pub(crate) pool: usize,
+    pub(crate) pool: PoolSlot,
     /// Where its pages are.
     pub(crate) tree: Tree,
 }
@@ -50,17 +51,17 @@ pub(crate) struct Object {
 impl Object {
     /// Whether it was taken out of service: it is in no table and has no name.
     pub(crate) fn is_retired(&self) -> bool {
-        self.record == NIL
+        self.record == Location::NONE
     }
 
     /// Reads an object node.
-    pub(crate) fn read(nodes: &Nodes, number: u32) -> Self {
+    pub(in crate::shard) fn read(nodes: &Nodes, number: Node) -> Self {
         let cells = nodes.cells_from(number);
         Self {
-            record: cells[RECORD],
+            record: Location::from_cell(cells[RECORD]),
             hash: cells[HASH],
             pages: cells[PAGES],
-            pool: (cells[HEIGHT_POOL] >> 8) as usize,
+            pool: PoolSlot((cells[HEIGHT_POOL] >> 8) as usize),
             tree: Tree {
                 height: cells[HEIGHT_POOL] & 0xff,
                 root: cells[ROOT],
@@ -70,12 +71,12 @@ impl Object {
     }
 
     /// Writes an object node, all but its place in the table.
-    pub(crate) fn write(&self, nodes: &mut Nodes, number: u32) {
+    pub(in crate::shard) fn write(&self, nodes: &mut Nodes, number: Node) {
         let cells = nodes.node_mut(number);
-        cells[RECORD] = self.record;
+        cells[RECORD] = self.record.cell();
         cells[HASH] = self.hash;
         cells[PAGES] = self.pages;
-        cells[HEIGHT_POOL] = count(self.pool) << 8 | self.tree.height;
+        cells[HEIGHT_POOL] = count(self.pool.0) << 8 | self.tree.height;
         cells[ROOT] = self.tree.root;
         cells[ONLY] = (self.tree.only & 0xffff_ffff) as u32;
         cells[ONLY + 1] = (self.tree.only >> 32) as u32;
@@ -86,15 +87,15 @@ impl Object {
 #[derive(Clone, Copy)]
 struct Block {
     /// Node of their first objects.
-    heads: u32,
-    /// Nodes of guesses; `NONE` while there is none to make.
-    guesses: [u32; GUESSES],
+    heads: Node,
+    /// Nodes of guesses; `Node::NONE` while there is none to make.
+    guesses: [Node; GUESSES],
 }
 
 impl Block {
     fn free(self, nodes: &mut Nodes) {
         nodes.free(self.heads);
-        self.guesses.into_iter().filter(|node| *node != NONE).for_each(|node| nodes.free(node));
+        self.guesses.into_iter().filter(|node| *node != Node::NONE).for_each(|node| nodes.free(node));
     }
 }
 
@@ -113,24 +114,26 @@ impl Objects {
         if bucket < self.buckets { bucket } else { bucket & (mask >> 1) }
     }
 
-    fn head(&self, nodes: &Nodes, bucket: u32) -> u32 {
-        nodes.cells_from(self.blocks[(bucket / BLOCK) as usize].heads)[(bucket % BLOCK) as usize]
+    fn head(&self, nodes: &Nodes, bucket: u32) -> Node {
+        let heads = self.blocks[(bucket / BLOCK) as usize].heads;
+        Node::from_cell(nodes.cells_from(heads)[(bucket % BLOCK) as usize])
     }
 
-    fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: u32) {
+    fn set_head(&self, nodes: &mut Nodes, bucket: u32, object: Node) {
         let block = self.blocks[(bucket / BLOCK) as usize];
-        nodes.node_mut(block.heads)[(bucket % BLOCK) as usize] = object;
+        nodes.node_mut(block.heads)[(bucket % BLOCK) as usize] = object.cell();
     }
 
     /// The node that is probably the only one of an object of that hash.
-    fn guessed(&self, nodes: &Nodes, hash: u32) -> Option<u32> {
+    fn guessed(&self, nodes: &Nodes, hash: u32) -> Option<Node> {
         if self.count == 0 {
             return None;
         }
         let bucket = self.bucket(hash);
         let guesses = self.blocks[(bucket / BLOCK) as usize].guesses[guess_of(hash)];
-        let root = (guesses != NONE).then(|| nodes.cells_from(guesses)[(bucket % BLOCK) as usize])?;
-        (root != NONE).then_some(root)
+        let root =
+            (guesses != Node::NONE).then(|| Node::from_cell(nodes.cells_from(guesses)[(bucket % BLOCK) as usize]))?;
+        (root != Node::NONE).then_some(root)
     }
 
     /// Asks for what an object of that hash probably has of an index.
@@ -140,14 +143,15 @@ impl Objects {
         }
     }
 
-    /// Notes where an object's pages are, for [`Objects::prefetch`]. Without memory for it nothing is noted.
+    /// Notes where an object's pages are, for [`Objects::prefetch`]. Without memory for it nothing
+    /// is noted.
     pub(crate) fn guess(&mut self, nodes: &mut Nodes, owner: usize, object: &Object) {
         if object.tree.height != 1 {
             return;
         }
         let bucket = self.bucket(object.hash);
         let guesses = &mut self.blocks[(bucket / BLOCK) as usize].guesses[guess_of(object.hash)];
-        if *guesses == NONE {
+        if *guesses == Node::NONE {
             let Ok(node) = nodes.alloc(BLOCK_CLASS, owner) else { return };
             *guesses = node;
         }
@@ -155,43 +159,43 @@ impl Objects {
     }
 
     /// The object of that hash for which `is_it` says yes.
-    pub(crate) fn find(
+    pub(in crate::shard) fn find(
         &self,
         nodes: &Nodes,
         hash: u32,
         mut is_it: impl FnMut(&Object) -> bool,
-    ) -> Option<(u32, Object)> {
+    ) -> Option<(Node, Object)> {
         if self.count == 0 {
             return None;
         }
         let mut at = self.head(nodes, self.bucket(hash));
-        while at != NONE {
+        while at != Node::NONE {
             let object = Object::read(nodes, at);
             if object.hash == hash && is_it(&object) {
                 return Some((at, object));
             }
-            at = nodes.cells_from(at)[NEXT];
+            at = next_of(nodes, at);
         }
         None
     }
 
     /// The object of that number, if it is one of these and has that hash.
-    pub(crate) fn find_number(&self, nodes: &Nodes, hash: u32, number: u32) -> Option<Object> {
+    pub(in crate::shard) fn find_number(&self, nodes: &Nodes, hash: u32, number: Node) -> Option<Object> {
         if self.count == 0 {
             return None;
         }
         let mut at = self.head(nodes, self.bucket(hash));
-        while at != NONE {
+        while at != Node::NONE {
             if at == number {
                 return Some(Object::read(nodes, at)).filter(|object| object.hash == hash);
             }
-            at = nodes.cells_from(at)[NEXT];
+            at = next_of(nodes, at);
         }
         None
     }
 
     /// Enters an object node whose hash is written.
-    pub(crate) fn insert(&mut self, nodes: &mut Nodes, owner: usize, number: u32) -> Result<(), Refusal> {
+    pub(in crate::shard) fn insert(&mut self, nodes: &mut Nodes, owner: usize, number: Node) -> Result<(), Refusal> {
         if self.buckets == 0 {
             self.add_block(nodes, owner)?;
             self.buckets = 1;
@@ -206,14 +210,14 @@ impl Objects {
 
     fn add_block(&mut self, nodes: &mut Nodes, owner: usize) -> Result<(), Refusal> {
         let heads = nodes.alloc(BLOCK_CLASS, owner)?;
-        self.blocks.push(Block { heads, guesses: [NONE; GUESSES] });
+        self.blocks.push(Block { heads, guesses: [Node::NONE; GUESSES] });
         Ok(())
     }
 
-    fn link(&self, nodes: &mut Nodes, number: u32) {
+    fn link(&self, nodes: &mut Nodes, number: Node) {
         let bucket = self.bucket(nodes.node(number)[HASH]);
         let next = self.head(nodes, bucket);
-        nodes.node_mut(number)[NEXT] = next;
+        nodes.node_mut(number)[NEXT] = next.cell();
         self.set_head(nodes, bucket, number);
     }
 
@@ -228,10 +232,10 @@ impl Objects {
         }
         let buddy = new & ((new + 1).next_power_of_two() - 1) >> 1;
         let mut at = self.head(nodes, buddy);
-        self.set_head(nodes, buddy, NONE);
+        self.set_head(nodes, buddy, Node::NONE);
         self.buckets += 1;
-        while at != NONE {
-            let next = nodes.node(at)[NEXT];
+        while at != Node::NONE {
+            let next = next_of(nodes, at);
             self.link(nodes, at);
             self.guess(nodes, owner, &Object::read(nodes, at));
             at = next;
@@ -239,20 +243,20 @@ impl Objects {
     }
 
     /// Takes an object out of the table; its node stays.
-    pub(crate) fn remove(&mut self, nodes: &mut Nodes, number: u32) {
+    pub(in crate::shard) fn remove(&mut self, nodes: &mut Nodes, number: Node) {
         if self.count == 0 {
             return;
         }
         let bucket = self.bucket(nodes.node(number)[HASH]);
-        let next = nodes.node(number)[NEXT];
+        let next = next_of(nodes, number);
         let mut at = self.head(nodes, bucket);
         if at == number {
             self.set_head(nodes, bucket, next);
         } else {
-            while nodes.node(at)[NEXT] != number {
-                at = nodes.node(at)[NEXT];
+            while next_of(nodes, at) != number {
+                at = next_of(nodes, at);
             }
-            nodes.node_mut(at)[NEXT] = next;
+            nodes.node_mut(at)[NEXT] = next.cell();
         }
         self.count -= 1;
         // As many buckets as objects, give or take a block: then `any` finds one at once.
@@ -269,10 +273,10 @@ impl Objects {
     fn join(&mut self, nodes: &mut Nodes) {
         let last = self.buckets - 1;
         let mut at = self.head(nodes, last);
-        self.set_head(nodes, last, NONE);
+        self.set_head(nodes, last, Node::NONE);
         self.buckets = last;
-        while at != NONE {
-            let next = nodes.node(at)[NEXT];
+        while at != Node::NONE {
+            let next = next_of(nodes, at);
             self.link(nodes, at);
             at = next;
         }
@@ -284,33 +288,39 @@ impl Objects {
     }
 
     /// Any object; the last in the table, so that removing it is cheap.
-    pub(crate) fn any(&self, nodes: &Nodes) -> Option<u32> {
-        (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != NONE)
+    pub(in crate::shard) fn any(&self, nodes: &Nodes) -> Option<Node> {
+        (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != Node::NONE)
     }
 
     /// All objects, each of which is found in its own bucket.
     #[cfg(feature = "check")]
-    pub(crate) fn numbers(&self, nodes: &Nodes) -> Vec<u32> {
+    pub(in crate::shard) fn numbers(&self, nodes: &Nodes) -> Vec<Node> {
         let mut numbers = Vec::new();
         for bucket in 0..self.buckets {
             let mut at = self.head(nodes, bucket);
-            while at != NONE {
+            while at != Node::NONE {
                 if self.bucket(nodes.node(at)[HASH]) == bucket {
                     numbers.push(at);
                 }
-                at = nodes.node(at)[NEXT];
+                at = next_of(nodes, at);
             }
         }
         numbers
     }
 }
 
-/// Which guess of its bucket is an object's, by a bit of the hash that no table is large enough to need.
+/// The object behind another in its bucket.
+fn next_of(nodes: &Nodes, number: Node) -> Node {
+    Node::from_cell(nodes.cells_from(number)[NEXT])
+}
+
+/// Which guess of its bucket is an object's, by a bit of the hash that no table is large enough to
+/// need.
 fn guess_of(hash: u32) -> usize {
     (hash >> 31) as usize
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
 
     use super::*;
@@ -328,17 +338,18 @@ mod tests {
             let hash = n.wrapping_mul(0x9e37_79b9) ^ n.wrapping_mul(0x85eb_ca6b) >> 15;
             let mut tree = Tree::default();
             for index in 0..2 {
-                tree.insert(&mut nodes, 0, index, n + 1).expect("there is memory");
+                tree.insert(&mut nodes, 0, index, Location::from_cell(n + 1)).expect("there is memory");
             }
-            let object = Object { record: 0, hash, pages: 2, pool: 0, tree };
+            let object = Object { record: Location::NONE, hash, pages: 2, pool: PoolSlot(0), tree };
             object.write(&mut nodes, number);
             objects.insert(&mut nodes, 0, number).expect("there is memory");
             objects.guess(&mut nodes, 0, &object);
             numbers.push(number);
         }
-        let right = |objects: &Objects, nodes: &Nodes, numbers: &[u32]| {
+        let right = |objects: &Objects, nodes: &Nodes, numbers: &[Node]| {
             let known = numbers.iter().map(|number| Object::read(nodes, *number));
-            let right = known.filter(|object| objects.guessed(nodes, object.hash) == Some(object.tree.root));
+            let right =
+                known.filter(|object| objects.guessed(nodes, object.hash) == Some(Node::from_cell(object.tree.root)));
             right.count() as f64 / numbers.len() as f64
         };
         let grown = right(&objects, &nodes, &numbers);

@@ -5,7 +5,8 @@
 //! join, so that what was the beginning of a record may next be in the middle of another's payload.
 //! A bookmark is kept by the space itself, which moves it along when that happens.
 
-use super::{FIRST, Space, location, slot_of, word_of};
+use super::{FIRST, Location, Space};
+use crate::arena::word::count;
 use crate::shard::space::record::Head;
 
 /// Who goes through the records. Each has one bookmark.
@@ -36,11 +37,11 @@ impl Default for Bookmarks {
 
 impl Bookmarks {
     /// A hole begins at `at` now, and has `words` words: nothing begins within.
-    pub(super) fn join(&mut self, at: u32, words: u32) {
-        let (slot, start) = (slot_of(at), word_of(at));
+    pub(super) fn join(&mut self, at: Location, words: u32) {
+        let (slot, start) = (at.slot(), at.word());
         for mark in &mut self.0 {
             if mark.slot == slot && (start + 1..start + words as usize).contains(&(mark.word as usize)) {
-                mark.word = at & super::WORD_MASK;
+                mark.word = count(at.word());
             }
         }
     }
@@ -66,20 +67,20 @@ impl Space {
 
     /// The record or hole at a walker's bookmark, which is put behind it; `None` at the end of what
     /// was written into the segment, or when the slot has none.
-    pub(crate) fn turn_page(&mut self, walker: Walker) -> Option<(u32, Head)> {
+    pub(in crate::shard) fn turn_page(&mut self, walker: Walker) -> Option<(Location, Head)> {
         let Bookmark { slot, word } = self.bookmarks.0[walker as usize];
         let tail = self.slots.get(slot)?.as_ref()?.tail;
         if word >= tail {
             return None;
         }
-        let at = location(slot, word);
+        let at = Location::new(slot, word);
         let (head, _) = self.walk(at)?;
         self.bookmarks.0[walker as usize].word = word + head.words();
         Some((at, head))
     }
 
     /// Puts a walker's bookmark back to what it was last given, to have it again.
-    pub(crate) fn turn_back(&mut self, walker: Walker, at: u32) {
-        self.bookmarks.0[walker as usize] = Bookmark { slot: slot_of(at), word: at & super::WORD_MASK };
+    pub(in crate::shard) fn turn_back(&mut self, walker: Walker, at: Location) {
+        self.bookmarks.0[walker as usize] = Bookmark { slot: at.slot(), word: count(at.word()) };
     }
 }

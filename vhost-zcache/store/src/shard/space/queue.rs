@@ -3,10 +3,8 @@
 //! holds the locations of the next newer and the next older page, its head which queue it is in.
 //! Which page leaves next, and which one moves, is not decided here but in [`crate::shard::evict`].
 
-use super::Space;
-use super::holes::NIL;
 use super::record::PageHead;
-use crate::arena::word::{pair, split};
+use super::{Location, Space};
 
 /// Word of a linked record that holds its neighbours.
 const LINK: u32 = 3;
@@ -30,8 +28,8 @@ impl Queue {
 /// Where a queue begins and ends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ends {
-    newest: u32,
-    oldest: u32,
+    newest: Location,
+    oldest: Location,
     words: u64,
 }
 
@@ -63,45 +61,45 @@ impl Queues {
     }
 
     /// The page that has been in a queue longest.
-    pub(crate) fn oldest(&self, queue: Queue) -> Option<u32> {
-        Some(self.get(queue).oldest).filter(|at| *at != NIL)
+    pub(in crate::shard) fn oldest(&self, queue: Queue) -> Option<Location> {
+        Some(self.get(queue).oldest).filter(|at| *at != Location::NONE)
     }
 }
 
 impl Space {
     /// Enters a page whose head says which queue it is to be in.
-    pub(crate) fn enqueue(&mut self, at: u32) {
+    pub(in crate::shard) fn enqueue(&mut self, at: Location) {
         let head = self.page_head(at);
         let heap = self.heap_of(at);
         let queue = *self.heap(heap).queues.get(Queue::of(head));
-        self.set_word(at + LINK, pair(NIL, queue.newest));
-        if queue.newest != NIL {
-            let (_, older) = split(self.word(queue.newest + LINK));
-            self.set_word(queue.newest + LINK, pair(at, older));
+        self.set_word(at + LINK, Location::pair(Location::NONE, queue.newest));
+        if queue.newest != Location::NONE {
+            let (_, older) = Location::split(self.word(queue.newest + LINK));
+            self.set_word(queue.newest + LINK, Location::pair(at, older));
         }
         let queue = self.heap_mut(heap).queues.get_mut(Queue::of(head));
         queue.newest = at;
-        if queue.oldest == NIL {
+        if queue.oldest == Location::NONE {
             queue.oldest = at;
         }
         queue.words += u64::from(head.words());
     }
 
     /// Takes a page out of its queue.
-    pub(crate) fn dequeue(&mut self, at: u32) {
+    pub(in crate::shard) fn dequeue(&mut self, at: Location) {
         let head = self.page_head(at);
         let heap = self.heap_of(at);
-        let (newer, older) = split(self.word(at + LINK));
+        let (newer, older) = Location::split(self.word(at + LINK));
         self.join_neighbours(heap, Queue::of(head), newer, older, older, newer);
         self.heap_mut(heap).queues.get_mut(Queue::of(head)).words -= u64::from(head.words());
     }
 
     /// Gives `to`, a copy of the page at `from`, its place in the queue.
-    pub(crate) fn requeue(&mut self, from: u32, to: u32) {
+    pub(in crate::shard) fn requeue(&mut self, from: Location, to: Location) {
         let head = self.page_head(from);
         let heap = self.heap_of(from);
         let link = self.word(from + LINK);
-        let (newer, older) = split(link);
+        let (newer, older) = Location::split(link);
         self.set_word(to + LINK, link);
         self.join_neighbours(heap, Queue::of(head), newer, older, to, to);
         let before = u64::from(head.words());
@@ -111,30 +109,42 @@ impl Space {
     }
 
     /// Makes the neighbours of a page point to `for_newer` and `for_older` in its stead.
-    fn join_neighbours(&mut self, heap: usize, queue: Queue, newer: u32, older: u32, for_newer: u32, for_older: u32) {
-        if newer == NIL {
+    fn join_neighbours(
+        &mut self,
+        heap: usize,
+        queue: Queue,
+        newer: Location,
+        older: Location,
+        for_newer: Location,
+        for_older: Location,
+    ) {
+        if newer == Location::NONE {
             self.heap_mut(heap).queues.get_mut(queue).newest = for_newer;
         } else {
-            let (beyond, _) = split(self.word(newer + LINK));
-            self.set_word(newer + LINK, pair(beyond, for_newer));
+            let (beyond, _) = Location::split(self.word(newer + LINK));
+            self.set_word(newer + LINK, Location::pair(beyond, for_newer));
         }
-        if older == NIL {
+        if older == Location::NONE {
             self.heap_mut(heap).queues.get_mut(queue).oldest = for_older;
         } else {
-            let (_, beyond) = split(self.word(older + LINK));
-            self.set_word(older + LINK, pair(for_older, beyond));
+            let (_, beyond) = Location::split(self.word(older + LINK));
+            self.set_word(older + LINK, Location::pair(for_older, beyond));
         }
     }
 
     /// Checks both queues of a heap and collects what is in them.
     #[cfg(feature = "check")]
-    pub(crate) fn check_queue(&self, heap: usize, queued: &mut std::collections::HashSet<u32>) -> Result<(), String> {
+    pub(in crate::shard) fn check_queue(
+        &self,
+        heap: usize,
+        queued: &mut std::collections::HashSet<Location>,
+    ) -> Result<(), String> {
         for queue in [Queue::Small, Queue::Main] {
             let ends = self.heap(heap).queues.get(queue);
-            let (mut before, mut at, mut words) = (NIL, ends.newest, 0);
-            while at != NIL {
+            let (mut before, mut at, mut words) = (Location::NONE, ends.newest, 0);
+            while at != Location::NONE {
                 let head = self.page_head(at);
-                let (newer, older) = split(self.word(at + LINK));
+                let (newer, older) = Location::split(self.word(at + LINK));
                 if newer != before || Queue::of(head) != queue || !queued.insert(at) {
                     return Err(format!("page {at:#x} has the wrong place in its queue"));
                 }
@@ -149,7 +159,7 @@ impl Space {
     }
 
     /// Moves a page to the newer end of a queue, with another frequency.
-    pub(crate) fn move_to(&mut self, at: u32, queue: Queue, frequency: u8) {
+    pub(in crate::shard) fn move_to(&mut self, at: Location, queue: Queue, frequency: u8) {
         self.dequeue(at);
         let head = self.page_head(at).with_main(queue == Queue::Main).with_frequency(frequency);
         self.set_word(at, head.0);

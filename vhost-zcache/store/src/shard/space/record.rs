@@ -29,6 +29,7 @@ use zerocopy::IntoBytes;
 use crate::arena::word::{low, pair, split};
 use crate::codec::Codec;
 use crate::key::{ObjectId, PAGE_SIZE};
+use crate::shard::index::nodes::Node;
 
 /// Words of an object record.
 pub(crate) const OBJECT_WORDS: u32 = 5;
@@ -186,7 +187,7 @@ impl PageHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageName {
     /// Number of the object within its shard.
-    pub(crate) object: u32,
+    pub(in crate::shard) object: Node,
     /// Counts the shard's puts; tells a rewritten page from the one before.
     pub(crate) generation: u32,
     /// Page within the object.
@@ -195,20 +196,20 @@ pub(crate) struct PageName {
 
 impl PageName {
     pub(crate) fn words(self) -> [u64; 2] {
-        [pair(self.object, self.generation), self.index]
+        [pair(self.object.cell(), self.generation), self.index]
     }
 
     pub(crate) fn read(words: [u64; 2]) -> Self {
         let (object, generation) = split(words[0]);
-        Self { object, generation, index: words[1] }
+        Self { object: Node::from_cell(object), generation, index: words[1] }
     }
 }
 
-/// The XXH3 of a payload, into which head and name are mixed when they are known. Chosen for its speed on
-/// payloads of this size: every put and get computes one.
+/// The XXH3 of a payload, into which head and name are mixed when they are known. Chosen for its
+/// speed on payloads of this size: every put and get computes one.
 ///
-/// Each step of the mixing is a bijection of the state, so a change of any one word changes the 64-bit
-/// state for certain, and the 32 bits that are kept but for one case in 2^32.
+/// Each step of the mixing is a bijection of the state, so a change of any one word changes the
+/// 64-bit state for certain, and the 32 bits that are kept but for one case in 2^32.
 #[derive(Clone, Copy)]
 pub(crate) struct PayloadSum(u64);
 
@@ -233,8 +234,8 @@ impl PayloadSum {
 pub(crate) struct Life(pub(crate) u32);
 
 impl Life {
-    /// Bits of a life. A guest that flushes a million pools in a second comes round in nine minutes,
-    /// long after what was left of the first life has gone.
+    /// Bits of a life. A guest that flushes a million pools in a second comes round in nine
+    /// minutes, long after what was left of the first life has gone.
     pub(crate) const BITS: u32 = 29;
 
     /// The life in the low bits of a word.
@@ -251,16 +252,23 @@ impl Life {
 /// What an object's record says: its number in the shard, and the guest's pool it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectName {
-    pub(crate) object: u32,
+    pub(in crate::shard) object: Node,
     pub(crate) pool: u32,
     pub(crate) life: Life,
+}
+
+impl ObjectName {
+    /// The object's number, by the second word of its record.
+    pub(in crate::shard) fn object(word: u64) -> Node {
+        Node::from_cell(split(word).0)
+    }
 }
 
 /// An object's record.
 pub(crate) fn object_words(name: ObjectName, id: &ObjectId) -> [u64; OBJECT_WORDS as usize] {
     let id = id_words(id);
     let head = 3 | u64::from(name.life.0) << LIFE;
-    let word = pair(name.object, name.pool);
+    let word = pair(name.object.cell(), name.pool);
     let sum = object_sum(head, word, id);
     [head | u64::from(sum) << CHECKSUM, word, id[0], id[1], id[2]]
 }
@@ -270,7 +278,7 @@ pub(crate) fn check_object(words: [u64; OBJECT_WORDS as usize]) -> Option<Object
     let [head, word, a, b, c] = words;
     let (object, pool) = split(word);
     let whole = low(head >> CHECKSUM) == object_sum(head & 0xffff_ffff, word, [a, b, c]);
-    whole.then_some(ObjectName { object, pool, life: Life::of(head >> LIFE) })
+    whole.then_some(ObjectName { object: Node::from_cell(object), pool, life: Life::of(head >> LIFE) })
 }
 
 fn object_sum(head: u64, word: u64, id: [u64; 3]) -> u32 {
