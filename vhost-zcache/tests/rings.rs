@@ -122,6 +122,8 @@ fn wrong_indirect_tables_stop_the_queue() {
         ("an empty table", RAM_BASE, 0),
         ("half an entry", RAM_BASE, 24),
         ("a table outside memory", 0x1000, 32),
+        // Its first entry, all zero, is in memory and would do.
+        ("a table that ends outside memory", RAM_BASE + (8 << 20), 0xffff_fff0),
         ("a huge table outside memory", u64::MAX - 31, 0xffff_fff0),
     ] {
         spoil(what, |guest| post(guest, &Descriptor::new(address, length, VRING_DESC_F_INDIRECT)));
@@ -145,21 +147,57 @@ fn a_readable_descriptor_after_a_writable_one_stops_the_queue() {
     });
 }
 
+/// Conformance: ZC-DEV-55.
 #[test]
-fn a_ring_whose_memory_goes_away_stops() {
+fn a_ring_whose_memory_goes_away_stops_until_it_is_back() {
     let daemon = Daemon::start();
     let mut guest = Client::connect(&daemon.socket(0), Setup { memory_slots: true, ..Setup::default() });
     guest.hello(1);
+    guest.create(0, 0);
     let region = guest.ram().region();
     guest.frontend().remove_mem_region(&region).expect("REM_MEM_REG");
-    let (ring, _) = guest.ring(0);
-    ring.kick();
     eventually("the ring without memory is stopped", || daemon.guest_stats(0)["queues"][0]["stopped"] == true);
-    drop(guest);
-    let mut guest = Client::attach(&daemon.socket(0));
-    guest.create(0, 0);
+    guest.frontend().add_mem_region(&region).expect("ADD_MEM_REG");
+    assert_eq!(guest.submit(0, &[Req::flush_pool(0)])[0].status, status::OK, "with its memory back");
+    assert_eq!(daemon.guest_stats(0)["queues"][0]["stopped"], false);
 }
 
+/// Conformance: ZC-DEV-48, ZC-DEV-43.
+#[test]
+fn indirect_descriptors_stand_last_and_have_to_be_negotiated() {
+    let daemon = Daemon::start();
+    for indirect in [true, false] {
+        let mut guest = Client::connect(&daemon.socket(0), Setup { indirect, ..Setup::default() });
+        guest.hello(1);
+        guest.create(3, 0);
+        let request = encode(&[Req::flush_pool(3)]);
+        let readable = guest.ram().borrow(request.len());
+        guest.ram().write(readable, &request);
+        let writable = guest.ram().borrow(16);
+        let table = guest.ram().borrow(16);
+        guest.ram().write(table, &Descriptor::new(writable, 16, VRING_DESC_F_WRITE).bytes());
+        let (ring, ram) = guest.ring(VICTIM);
+        ring.add(
+            ram,
+            &[
+                Descriptor::new(readable, request.len(), 0),
+                Descriptor::new(table, 16, VRING_DESC_F_INDIRECT | VRING_DESC_F_WRITE),
+            ],
+        );
+        ring.publish(ram);
+        if indirect {
+            let used = ring.wait_used(ram, client::PATIENCE);
+            assert_eq!(used.map(|(_, written)| written), Some(16), "an indirect descriptor after a plain one");
+        } else {
+            guest.expect_silence(VICTIM);
+            assert_eq!(daemon.guest_stats(0)["queues"][VICTIM]["stopped"], true, "it was not negotiated");
+        }
+        drop(guest);
+        eventually("the guest is gone", || daemon.guest_stats(0)["connected"] == false);
+    }
+}
+
+/// Conformance: ZC-DEV-56.
 #[test]
 fn empty_descriptors_are_no_error() {
     let daemon = Daemon::start();
@@ -211,6 +249,7 @@ fn nothing_is_written_after_a_queue_was_stopped() {
     }
 }
 
+/// Conformance: ZC-DEV-54.
 #[test]
 fn a_vmm_that_passes_the_available_index_as_base_loses_nothing() {
     let daemon = Daemon::start();
