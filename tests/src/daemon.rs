@@ -111,6 +111,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// All it has logged so far.
+    pub fn log(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log).context("Cannot read the daemon's log")
+    }
+
     /// The daemon's statistics document.
     pub fn stats(&self) -> Result<Value> {
         let document = self.read_stats().context("Cannot read the daemon's statistics")?;

@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
 //! | `vm`, `qemu`, `device`, `qmp` | a virtual machine, its command line, hot-plug, the monitor |
+//! | `power` | stopping and resetting a whole machine |
 //! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
 //! | `load` | scripts that make a guest work and check what it reads |
 //! | `zhost` | requests from inside a guest to the host |
 //! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
 //! | `stats` | the daemon's statistics, typed |
+//! | `continuity` | that a device was never away |
 //! | `driver` | the driver's statistics, typed |
 //! | `artefacts` | kernel, root disk, QEMU and payload, from `zcache-images` |
 //! | `complaints` | what a guest's kernel log must not contain |
@@ -18,11 +20,13 @@
 mod agent;
 mod artefacts;
 mod complaints;
+mod continuity;
 mod daemon;
 mod device;
 mod driver;
 mod guest;
 pub mod load;
+mod power;
 mod process;
 mod qemu;
 mod qmp;
@@ -33,6 +37,7 @@ pub mod witness;
 mod zhost;
 
 pub use artefacts::{Artefacts, daemon_binary};
+pub use continuity::Continuity;
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
 pub use driver::{DriverPool, DriverStats};
@@ -41,5 +46,5 @@ pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
-pub use vm::{Console, DiskIo, Modules, Presence, Vm, VmOptions, tail};
+pub use vm::{Console, DiskIo, Memory, Modules, Presence, Vm, VmOptions, tail};
 pub use zcache_images::{Kernel, Sabotage};

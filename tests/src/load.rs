@@ -30,14 +30,14 @@ pub fn swaphog(mib: u32, seconds: u32) -> String {
     format!("swaphog --mib {mib} --seconds {seconds} --procs 2")
 }
 
-/// [`swaphog`] again and again, until [`STOP_HOG`].
+/// [`swaphog`] again and again, until [`STOP_LOAD`].
 #[must_use]
 pub fn swaphog_until_told(mib: u32) -> String {
     format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(mib, 10))
 }
 
-/// Ends [`swaphog_until_told`] after its next check of all pages.
-pub const STOP_HOG: &str = "touch /tmp/stop";
+/// Ends [`swaphog_until_told`] and [`coherence_until_told`] after their next check of all pages.
+pub const STOP_LOAD: &str = "touch /tmp/stop";
 
 /// Changes files in every way there is, for so many seconds, while the page cache is
 /// dropped over and over.
@@ -50,6 +50,12 @@ pub fn coherence(folder: &str, seconds: u32) -> String {
          trap 'kill $dropper' EXIT
          coherence --dir {folder} --procs 2 --seconds {seconds} --kib 4096"
     )
+}
+
+/// [`coherence`] again and again, until [`STOP_LOAD`].
+#[must_use]
+pub fn coherence_until_told(folder: &str) -> String {
+    format!("while [ ! -e /tmp/stop ]; do ( {} ); done", coherence(folder, 5))
 }
 
 fn fio(folder: &str, mib: u32) -> String {

@@ -10,7 +10,7 @@ use zcache_images::{MODULES_SERIAL, PAYLOAD_SERIAL};
 
 use crate::artefacts::Artefacts;
 use crate::device::{self, Endpoint};
-use crate::vm::{Console, VmOptions};
+use crate::vm::{Console, Memory, VmOptions};
 
 /// The sockets on which the test listens for QEMU.
 #[derive(Debug)]
@@ -45,15 +45,7 @@ pub(crate) fn command(
     let mut line = Line { command: artefacts.qemu() };
     line.words(["-nodefaults", "-no-reboot", "-display", "none"]);
     line.option("-smp", &options.cpus.to_string(), &[]);
-    // The daemon maps the guest's memory.
-    let memory = format!("{}M", options.memory_mib);
-    line.words(["-m", &memory]);
-    line.option(
-        "-object",
-        "memory-backend-memfd",
-        &[("id", "mem".into()), ("size", memory.into()), ("share", "on".into())],
-    );
-    line.option("-machine", "q35", &[("memory-backend", "mem".into())]);
+    line.memory(options);
 
     let mut words = vec![artefacts.cmdline().to_owned()];
     if options.console == Console::Terminal {
@@ -137,6 +129,24 @@ impl Line {
             word.push_str(&format!(",{key}={}", value.to_string_lossy().replace(',', ",,")));
         }
         self.command.arg(option).arg(word);
+    }
+
+    /// Adds the machine with its memory.
+    fn memory(&mut self, options: &VmOptions) {
+        let size = format!("{}M", options.memory_mib);
+        self.words(["-m", &size]);
+        // The daemon maps the guest's memory.
+        let share = match options.memory {
+            Memory::Shared => "on",
+            Memory::PrivateFile => "off",
+            Memory::Anonymous => return self.option("-machine", "q35", &[]),
+        };
+        self.option(
+            "-object",
+            "memory-backend-memfd",
+            &[("id", "mem".into()), ("size", size.into()), ("share", share.into())],
+        );
+        self.option("-machine", "q35", &[("memory-backend", "mem".into())]);
     }
 
     /// Adds a character device connected to a socket that listens already.

@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use zcache_images::{Kernel, Sabotage};
 
-use crate::agent::{Agent, Reply};
+use crate::agent::{Agent, Conversation, Reply};
 use crate::complaints;
 use crate::daemon::Daemon;
 use crate::device::{Endpoint, Slot};
@@ -42,6 +43,17 @@ pub enum Modules {
     NotLoaded,
 }
 
+/// What the guest's memory is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// A file that other processes can map, as a vhost-user device needs it.
+    Shared,
+    /// A file that QEMU maps for itself: `share=off`.
+    PrivateFile,
+    /// No file at all: what `-m` alone gives.
+    Anonymous,
+}
+
 /// Where the guest's serial console goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Console {
@@ -62,6 +74,8 @@ pub struct VmOptions {
     pub sabotage: Option<Sabotage>,
     /// Guest memory in MiB.
     pub memory_mib: u32,
+    /// What that memory is.
+    pub memory: Memory,
     /// Virtual CPUs.
     pub cpus: u8,
     /// Sizes of the test disks in bytes: `/dev/vdb`, `/dev/vdc`, ...
@@ -84,6 +98,7 @@ impl VmOptions {
             kernel: Kernel::Classic,
             sabotage: None,
             memory_mib: 256,
+            memory: Memory::Shared,
             cpus: 2,
             disks: Vec::new(),
             daemon: None,
@@ -147,6 +162,7 @@ pub struct Vm {
     slot: Slot,
     process: Process,
     dir: PathBuf,
+    _disks: Vec<File>,
 }
 
 impl Vm {
@@ -159,13 +175,14 @@ impl Vm {
             .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
         let (qmp, agent, host) = (qmp?, agent?, host?);
 
-        let serial = dir.join(format!("{}-serial.log", options.name));
+        let serial = serial_log(&options, dir);
         let cold_plugged = match (options.presence, &options.daemon) {
             (Presence::ColdPlugged, Some((daemon, socket))) => Some(daemon.endpoint(*socket)?),
             (Presence::ColdPlugged, None) => bail!("A device at boot needs a daemon"),
             (Presence::Later, _) => None,
         };
-        let command = qemu::command(&options, &sockets, &disks, cold_plugged.as_ref(), &serial)?;
+        let paths: Vec<_> = disks.iter().map(path_of).collect();
+        let command = qemu::command(&options, &sockets, &paths, cold_plugged.as_ref(), &serial)?;
         let log = dir.join(format!("{}-qemu.log", options.name));
         let process = match options.console {
             Console::Log => Process::spawn(&format!("QEMU of {}", options.name), command, &log)?,
@@ -177,24 +194,21 @@ impl Vm {
         let qmp = Qmp::new(qmp)?;
         // QEMU has everything open by now. Without names, nothing has to be removed later,
         // not even after a SIGKILL.
-        for disk in &disks {
-            fs::remove_file(disk)?;
-        }
         scratch.close()?;
 
         let agent = Agent::new(agent)?;
-        let patience = options.patience();
-        let limit = Duration::from_secs(60) * patience;
-        await_agent(&agent, limit)
-            .with_context(|| format!("{} does not come up; its console ends with:\n{}", options.name, tail(&serial)))?;
+        let greeting = agent.greeting()?;
+        let limit = Duration::from_secs(60) * options.patience();
         let vm = Arc::new(Self {
             guest: Guest::new(&options.name, agent, limit),
             slot: Slot::new(cold_plugged.map(|endpoint| endpoint.backend)),
             qmp,
             process,
             dir: dir.to_owned(),
+            _disks: disks,
             options,
         });
+        vm.await_agent(&greeting)?;
         let weak = Arc::downgrade(&vm);
         zhost::serve(host, move |words| answer(&weak, words));
         if vm.options.modules == Modules::Loaded {
@@ -342,6 +356,21 @@ impl Vm {
         }
     }
 
+    /// Waits until the agent of a guest that boots greets.
+    pub(crate) fn await_agent(&self, greeting: &Conversation) -> Result<()> {
+        let limit = Duration::from_secs(60) * self.options.patience();
+        let greeted = match greeting.next(limit) {
+            Ok(Some(Reply::Hello(_))) => Ok(()),
+            Ok(Some(other)) => Err(anyhow!("The agent greets with {other:?}")),
+            Ok(None) => Err(anyhow!("No agent after {limit:?}")),
+            Err(error) => Err(error),
+        };
+        greeted.with_context(|| {
+            let serial = serial_log(&self.options, &self.dir);
+            format!("{} does not come up; its console ends with:\n{}", self.options.name, tail(&serial))
+        })
+    }
+
     fn daemon(&self) -> Result<&(Arc<Daemon>, usize)> {
         self.options.daemon.as_ref().context("This guest was started without a daemon")
     }
@@ -405,16 +434,25 @@ fn answer(vm: &Weak<Vm>, words: &[String]) -> Answer {
     }
 }
 
-fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut disks = Vec::new();
-    for (index, size) in options.disks.iter().enumerate() {
-        let path = folder.join(format!("{}-{}.raw", options.name, qemu::disk_name(index)));
-        fs::File::create(&path)
-            .and_then(|file| file.set_len(*size))
-            .with_context(|| format!("Cannot create the disk {}", path.display()))?;
-        disks.push(path);
-    }
-    Ok(disks)
+fn serial_log(options: &VmOptions, dir: &Path) -> PathBuf {
+    dir.join(format!("{}-serial.log", options.name))
+}
+
+/// Sparse files that go with their last descriptor.
+fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<File>> {
+    let create = |size: &u64| {
+        let disk = tempfile::tempfile_in(folder)?;
+        disk.set_len(*size)?;
+        Ok::<_, std::io::Error>(disk)
+    };
+    let disks: std::io::Result<Vec<_>> = options.disks.iter().map(create).collect();
+    disks.with_context(|| format!("Cannot create the disks in {}", folder.display()))
+}
+
+/// Where QEMU finds a file that has no name, as long as we have it open. It opens a disk once more
+/// when a snapshot makes it read-only.
+fn path_of(disk: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd()))
 }
 
 fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
@@ -426,17 +464,6 @@ fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result
     match process.try_wait()? {
         Some(status) => bail!("QEMU ended with {} at start:\n{}", describe(status), tail(log)),
         None => bail!("QEMU does not connect its sockets:\n{}", tail(log)),
-    }
-}
-
-/// Waits for the agent's greeting.
-fn await_agent(agent: &Agent, limit: Duration) -> Result<()> {
-    let greeting = agent.greeting()?;
-    let started = Instant::now();
-    match greeting.next(limit)? {
-        Some(Reply::Hello(_)) => Ok(()),
-        Some(other) => bail!("The agent greets with {other:?}"),
-        None => bail!("No agent after {:?}", started.elapsed()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zcache_tests::load::{STOP_HOG, coherence, swaphog_until_told};
+use zcache_tests::load::{STOP_LOAD, coherence, swaphog_until_told};
 use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, light_scenario};
 
 /// Longest that draining and unplugging may take under load.
@@ -45,7 +45,7 @@ fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> R
         }
     }
     come_back()?;
-    guest.sh(STOP_HOG)?;
+    guest.sh(STOP_LOAD)?;
     hog.success(Duration::from_secs(120)).context("A swapped page changed")?;
     files.success(Duration::from_secs(60)).context("A file changed")?;
     let stats = guest.driver_stats()?;

@@ -8,6 +8,7 @@
 //! | `coherence` | no wrong byte on any filesystem, whatever is done; the controls that show it would be seen |
 //! | `hits` | what was evicted is served again |
 //! | `changes` | blocks that change without being written are not served |
+//! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `swap` | the same under swap |
 //! | `setup` | `zcachesetup` |
@@ -15,6 +16,7 @@
 mod changes;
 mod coherence;
 mod hits;
+mod pause;
 mod presence;
 mod setup;
 mod swap;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use zcache_tests::load::{STOP_HOG, swaphog, swaphog_until_told};
+use zcache_tests::load::{STOP_LOAD, swaphog, swaphog_until_told};
 use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Scenario, Vm, VmOptions, scenario};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -51,7 +51,7 @@ fn swap_moves_with_the_device(kernel: Kernel) {
         }
         vm.attach()?;
         await_stored(&vm)?;
-        guest.sh(STOP_HOG)?;
+        guest.sh(STOP_LOAD)?;
         hog.success(LIMIT * vm.options().patience()).context("A page changed while the device came and went")?;
         let stats = guest.driver_stats()?;
         ensure!(stats.count("losses")? == 0, "A device that left in good order counts as lost");
@@ -167,7 +167,7 @@ fn extra_a_hundred_devices() {
                 vm.detach()?;
             }
         }
-        vm.guest().sh(STOP_HOG)?;
+        vm.guest().sh(STOP_LOAD)?;
         hog.success(LIMIT).context("A page changed within a hundred cycles")?;
         let stats = vm.guest().driver_stats()?;
         ensure!(stats.count("losses")? == 25, "{} of 25 losses were noticed", stats.count("losses")?);

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The machine is stopped and goes on under mapped devices and swap disks.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use zcache_tests::load::{STOP_LOAD, coherence_until_told, swaphog_until_told};
+use zcache_tests::{Continuity, DaemonOptions, Kernel, scenario};
+
+use crate::volume::Volume;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Conformance: ZC-DEV-40.
+#[test]
+fn a_stopped_machine_keeps_files_and_swap_on_the_device() {
+    scenario("stock_pause", Duration::from_secs(400), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(192).disk_mib(512))?;
+        let guest = vm.guest();
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        guest.sh("zcachesetup swap on --backing /dev/vdc")?;
+        vm.attach()?;
+        let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 16))?;
+        let files = guest.spawn(&coherence_until_told(&format!("{}/c", volume.folder())))?;
+        Continuity::of(&vm)?.survives_stops(15, |_| Ok(()))?;
+        guest.sh(STOP_LOAD)?;
+        hog.success(LIMIT).context("A swapped page changed when the machine was stopped")?;
+        files.success(LIMIT).context("A file changed when the machine was stopped")?;
+        ensure!(volume.count("hits")? > 0, "No page of a file came from the device");
+        volume.verify_and_close()
+    });
+}
