@@ -71,7 +71,8 @@ impl Kernel {
         matches!(self, Self::ClassicDebug | Self::Debian13Debug)
     }
 
-    /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for it.
+    /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for
+    /// it.
     pub(crate) fn has_sparse(self) -> bool {
         self != Self::Debian13Backports
     }
@@ -130,7 +131,8 @@ impl BuiltKernel {
         self.is_packaged().then(|| self.dir.join("modules.squashfs"))
     }
 
-    /// The folder with the compiler that modules have to be built with, if it is not the machine's own.
+    /// The folder with the compiler that modules have to be built with, if it is not the machine's
+    /// own.
     pub(crate) fn compiler(&self) -> Option<PathBuf> {
         self.is_packaged().then(|| self.dir.join("root/usr/bin"))
     }

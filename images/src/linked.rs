@@ -36,7 +36,8 @@ pub(crate) fn linked_libraries(loader: &Path, search: &OsStr, program: &Path) ->
     Ok(list.lines().filter_map(path).collect())
 }
 
-/// The programs below a folder that need a dynamic linker; scripts and static programs do not name one.
+/// The programs below a folder that need a dynamic linker; scripts and static programs do not name
+/// one.
 pub(crate) fn dynamic_programs(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut programs = Vec::new();
     if !dir.exists() {

@@ -68,8 +68,8 @@ const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
-/// The distribution's file systems have 1 KiB blocks when they are smaller than 512 MiB, as test disks are; the
-/// kernel asks cleancache only for file systems whose block is a page.
+/// The distribution's file systems have 1 KiB blocks when they are smaller than 512 MiB, as test
+/// disks are; the kernel asks cleancache only for file systems whose block is a page.
 const MKE2FS_CONF: &str = "\
 [defaults]
 \tbase_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr

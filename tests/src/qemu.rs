@@ -85,7 +85,8 @@ pub(crate) fn command(
         "pcie-root-port",
         &[("id", device::PORT.into()), ("addr", "0x4".into()), ("chassis", "1".into()), ("slot", "1".into())],
     );
-    // The guest names its disks in the order of their addresses: root, test disks, payload, modules.
+    // The guest names its disks in the order of their addresses: root, test disks, payload,
+    // modules.
     line.disk("root", artefacts.rootfs(), true, 5, "zcache-root");
     let mut address = 6;
     for (index, disk) in disks.iter().enumerate() {

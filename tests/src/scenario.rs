@@ -39,7 +39,8 @@ pub fn scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Res
     run(File::lock, name, limit, body);
 }
 
-/// Like [`scenario`], for a test whose guest rather waits than works: others of its kind run beside it.
+/// Like [`scenario`], for a test whose guest rather waits than works: others of its kind run beside
+/// it.
 pub fn light_scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
     run(File::lock_shared, name, limit, body);
 }

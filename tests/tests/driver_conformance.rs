@@ -46,7 +46,8 @@ fn no_violation(witness: &Witness) -> Result<()> {
     Ok(())
 }
 
-/// Conformance: ZC-DRV-3, ZC-DRV-4, ZC-DRV-5, ZC-DRV-6, ZC-DRV-7, ZC-DRV-9, ZC-DRV-11, ZC-DRV-16, ZC-DRV-17, ZC-DRV-18.
+/// Conformance: ZC-DRV-3, ZC-DRV-4, ZC-DRV-5, ZC-DRV-6, ZC-DRV-7, ZC-DRV-9, ZC-DRV-11.
+/// Conformance: ZC-DRV-16, ZC-DRV-17, ZC-DRV-18.
 #[test]
 fn a_guest_under_load_keeps_every_rule() {
     light_scenario("driver_rules", Duration::from_secs(300), |s| {

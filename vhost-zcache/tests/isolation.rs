@@ -86,8 +86,8 @@ fn a_guest_at_its_limit_leaves_room_for_others() {
     assert_eq!(modest.put(0, 1, 2, &page(2)), status::OK);
 }
 
-/// Nobody has set a limit for anybody: half of the store is for whoever comes first, the other half in
-/// equal parts for each.
+/// Nobody has set a limit for anybody: half of the store is for whoever comes first, the other half
+/// in equal parts for each.
 ///
 /// Conformance: ZC-DEV-92.
 #[test]

@@ -24,8 +24,8 @@ use crate::{build, size};
 /// Fails when a byte came back wrong or a pool was not replayed.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The guest's kernel: debian-12, debian-13 or debian-13-backports, which Debian ships, or classic, which has
-    /// cleancache and frontswap and takes minutes to build
+    /// The guest's kernel: debian-12, debian-13 or debian-13-backports, which Debian ships, or
+    /// classic, which has cleancache and frontswap and takes minutes to build
     #[arg(long, default_value = "debian-13")]
     kernel: Kernel,
     /// The guest's memory; the file set is twice as large

@@ -55,7 +55,8 @@ const MODULES: &[&str] = &[
 /// What the root disk needs, loaded before it is mounted; some are built into some kernels.
 const BEFORE_ROOT: &[&str] = &["virtio_pci", "virtio_blk", "squashfs", "overlay", "virtio_console", "virtio_rng"];
 
-/// Where programs of a release are; the last two have the compiler's parts and the helpers of kbuild.
+/// Where programs of a release are; the last two have the compiler's parts and the helpers of
+/// kbuild.
 const PROGRAM_DIRS: &[&str] = &["bin", "sbin", "usr/bin", "usr/sbin", "usr/lib", "usr/libexec"];
 
 /// The suites a kernel comes from, the preferred one first.
@@ -228,8 +229,8 @@ impl Modules {
         Self::read(stage, folder, &self.release, &self.depmod, log)
     }
 
-    /// The files of these modules and of all they depend on, each after what it needs. A module that
-    /// is missing is built into this kernel.
+    /// The files of these modules and of all they depend on, each after what it needs. A module
+    /// that is missing is built into this kernel.
     fn load_order(&self, names: &[&str]) -> Vec<PathBuf> {
         let mut order: Vec<PathBuf> = Vec::new();
         for name in names {

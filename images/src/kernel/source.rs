@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Kernels built from Debian's source packages, because no Debian kernel is configured like them: 5.10, the last
-//! long-term one with cleancache, and debug kernels.
+//! Kernels built from Debian's source packages, because no Debian kernel is configured like them:
+//! 5.10, the last long-term one with cleancache, and debug kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};

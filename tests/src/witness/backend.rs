@@ -96,7 +96,8 @@ impl Backend {
             }
             results.extend_from_slice(result.as_bytes());
             if opcode == Some(Opcode::Get) {
-                // What a GET that failed leaves in its page is poison: a driver that looks at it shows (ZC-DRV-5).
+                // What a GET that failed leaves in its page is poison: a driver that looks at it
+                // shows (ZC-DRV-5).
                 let hit = page.is_some();
                 gets.extend_from_slice(page.unwrap_or_else(|| Page::new([0xa5; PAGE_SIZE])).as_slice());
                 answered_gets = if hit { gets.len() } else { answered_gets };

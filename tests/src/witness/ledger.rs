@@ -51,7 +51,8 @@ pub(super) struct Waiting {
 pub struct Ledger {
     /// Requests in the order in which they were executed.
     pub seen: Vec<Seen>,
-    /// Rules of SPEC.md that the driver broke, each with what happened; see [`verdict`](Self::verdict).
+    /// Rules of SPEC.md that the driver broke, each with what happened; see
+    /// [`verdict`](Self::verdict).
     violations: Vec<String>,
     /// Reads of the configuration space.
     pub config_reads: u64,

@@ -95,7 +95,8 @@ impl Witness {
     }
 
     /// Writes garbage into every device-writable buffer of the chains that a silent device holds,
-    /// the late answer of a device that the driver gave up on, and says how many buffers those were.
+    /// the late answer of a device that the driver gave up on, and says how many buffers those
+    /// were.
     ///
     /// # Errors
     ///

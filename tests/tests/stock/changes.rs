@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Blocks that change without being written, and an origin that changes while the target is suspended.
+//! Blocks that change without being written, and an origin that changes while the target is
+//! suspended.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ const FILL: &str =
     "head -c 32M /dev/zero | tr '\\0' 'x' | dd of=/dev/mapper/t bs=1M iflag=fullblock conv=fsync status=none
      echo 1 >/proc/sys/vm/drop_caches";
 
-/// Reads mapped device and origin past their page caches; hits are taken from the device all the same.
+/// Reads mapped device and origin past their page caches; hits are taken from the device all the
+/// same.
 const COMPARE: &str = "cmp <(dd if=/dev/mapper/t bs=1M count=32 iflag=direct status=none) \
      <(dd if=/dev/vdb bs=1M count=32 iflag=direct status=none)";
 

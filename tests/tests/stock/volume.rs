@@ -20,7 +20,8 @@ pub(crate) struct Volume<'a> {
 }
 
 impl<'a> Volume<'a> {
-    /// Makes the filesystem on test disk number `disk` and mounts it; target and folder have its name.
+    /// Makes the filesystem on test disk number `disk` and mounts it; target and folder have its
+    /// name.
     pub(crate) fn mount(vm: &'a Vm, filesystem: &'static str, disk: u8) -> Result<Self> {
         let guest = vm.guest();
         let origin = format!("/dev/vd{}", char::from(b'b' + disk));

@@ -10,9 +10,9 @@
 //! 5. [`execute`] carries it out in the guest's [`session`] and the store;
 //! 6. [`batch`] writes the results and pages, [`ring`] publishes the used entry.
 //!
-//! A ring ([`ring::Ring`]) is not tied to the thread that serves it, and can be taken back and given
-//! to another between two chains. [`comeback`] tells whether one that starts again is the one that
-//! stopped, on which the session depends.
+//! A ring ([`ring::Ring`]) is not tied to the thread that serves it, and can be taken back and
+//! given to another between two chains. [`comeback`] tells whether one that starts again is the one
+//! that stopped, on which the session depends.
 //!
 //! [`guest_memory`] is the only module that touches guest memory: everything past it works on
 //! owned copies that the guest can no longer change. [`guest_region`] maps it, and

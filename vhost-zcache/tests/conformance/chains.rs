@@ -158,7 +158,8 @@ fn a_request_that_changes_meanwhile_is_one_of_the_two() {
         }
         let done = guest.wait(&posted);
         let result = wire::result_of(&done.bytes);
-        // OK: the PUT was read; MALFORMED: the flush, which must not have a page; or a mixture of both.
+        // OK: the PUT was read; MALFORMED: the flush, which must not have a page; or a mixture of
+        // both.
         let legal = [status::OK, status::MALFORMED, status::INVALID, status::UNSUPPORTED, status::NO_POOL];
         assert!(legal.contains(&result.status) && done.written == 16, "round {round}: {result:?}");
     }

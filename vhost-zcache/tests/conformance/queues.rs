@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! SPEC.md sections 10 and 13: queues that stop and start, memory that changes under them, and what a
-//! driver has to acknowledge.
+//! SPEC.md sections 10 and 13: queues that stop and start, memory that changes under them, and what
+//! a driver has to acknowledge.
 
 use std::thread;
 use std::time::Duration;
@@ -222,8 +222,8 @@ fn epochs_say_nothing_about_others() {
     let mut epochs: Vec<u64> =
         (1..=32).flat_map(|instance| guests.each_mut().map(|guest| guest.hello(instance).0)).collect();
     epochs.sort_unstable();
-    // Of 64 random numbers the closest two are 2^52 apart or more, but for one case in a few hundred
-    // thousand; those that count or tell the time are much closer.
+    // Of 64 random numbers the closest two are 2^52 apart or more, but for one case in a few
+    // hundred thousand; those that count or tell the time are much closer.
     let closest = epochs.windows(2).map(|pair| pair[1] - pair[0]).min();
     assert!(closest > Some(1 << 32), "two of 64 epochs are {closest:?} apart");
 }

@@ -134,9 +134,9 @@ impl<'a> Run<'a> {
 
     /// Measures once, with keys that depend on `seed`.
     ///
-    /// Before that, all of the store's memory is touched once. A virtual machine's hypervisor may have
-    /// unmapped it, and then every page's next touch takes microseconds: the median of gets from a store of
-    /// 12 GiB was a third longer without this, and the 99th percentile two thirds.
+    /// Before that, all of the store's memory is touched once. A virtual machine's hypervisor may
+    /// have unmapped it, and then every page's next touch takes microseconds: the median of gets
+    /// from a store of 12 GiB was a third longer without this, and the 99th percentile two thirds.
     fn latency(&mut self, seed: u64) -> Result<Latency> {
         let pages = self.pages;
         let memory = Pages::of(&self.store)?;
@@ -186,8 +186,8 @@ fn medians(passes: &[Latency]) -> Latency {
     }
 }
 
-/// Grows a store to `pages` pages, or as far as memory goes, and measures it in turns with one that stays small:
-/// a processor does not keep its speed for minutes.
+/// Grows a store to `pages` pages, or as far as memory goes, and measures it in turns with one that
+/// stays small: a processor does not keep its speed for minutes.
 pub(super) fn measure(corpus: &Corpus, pages: u64) -> Result<Growth> {
     let (mut small, mut large) = (Run::new(corpus)?, Run::new(corpus)?);
     small.grow(SMALL)?;

@@ -12,8 +12,8 @@ pub(super) fn anonymous() -> Result<u64> {
     field("/proc/self/status", "RssAnon:")
 }
 
-/// Resident bytes of a store's memory file. The process's own RSS (`RssShmem`) would be less: when a part of a
-/// huge page is given back, it leaves out the rest until that is touched again.
+/// Resident bytes of a store's memory file. The process's own RSS (`RssShmem`) would be less: when
+/// a part of a huge page is given back, it leaves out the rest until that is touched again.
 pub(super) fn in_file(store: &Store) -> Result<u64> {
     Ok(store.memory_file()?.metadata()?.blocks() * 512)
 }

@@ -132,7 +132,8 @@ fn measure(
     scale: Scale,
 ) -> Result<Report> {
     let first = corpora.first().context("there is no corpus")?;
-    // First, as what the others free, a guest's kernel may be handing back to its hypervisor for seconds.
+    // First, as what the others free, a guest's kernel may be handing back to its hypervisor for
+    // seconds.
     let growth = growth::measure(first, growth_pages)?;
     let shapes = [Shape::Swap, Shape::Files, Shape::Scattered, Shape::Tiny];
     let index: Vec<Index> = shapes.iter().map(|shape| tiers::index(*shape, pages)).collect::<Result<_>>()?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask bench target`: what the device-mapper target costs a guest that gains nothing from it.
+//! `cargo xtask bench target`: what the device-mapper target costs a guest that gains nothing from
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -150,8 +150,8 @@ fn file_runs(capacity: u64) -> Vec<u64> {
     keys
 }
 
-/// Eight times another working set of 70 % of the store, to which four in five uses go; the others go to pages four
-/// times the store.
+/// Eight times another working set of 70 % of the store, to which four in five uses go; the others
+/// go to pages four times the store.
 fn changing(capacity: u64) -> Vec<u64> {
     let mut random = Random::new(16);
     let mut keys = Vec::new();

@@ -29,8 +29,8 @@ pub enum Kick {
 }
 
 impl PeerEvent {
-    /// Takes an event. Whether it blocks is left as it is, because the VMM has the same open file and
-    /// may count on it.
+    /// Takes an event. Whether it blocks is left as it is, because the VMM has the same open file
+    /// and may count on it.
     ///
     /// Only files on which a call can be interrupted are taken: what the kernel itself
     /// implements without a file system (eventfds have no file type), pipes, and sockets without a
@@ -64,8 +64,8 @@ impl PeerEvent {
         while signal() == Err(Errno::INTR) && !stop.is_raised() {}
     }
 
-    /// Takes the kicks that there are, once the event was seen to be ready. If somebody else has read
-    /// them since, it may wait for the next one.
+    /// Takes the kicks that there are, once the event was seen to be ready. If somebody else has
+    /// read them since, it may wait for the next one.
     pub fn take(&self, stop: &StopSignal) -> Kick {
         // An eventfd gives the number of kicks; a pipe has bytes for them.
         let mut kicks = [0; 512];

@@ -2,8 +2,8 @@
 //! Gets a thread out of a system call on a descriptor of the VMM's.
 //!
 //! Such a call is made only when the descriptor was seen to be ready. But the VMM has the same open
-//! file, and can fill it or drain it at any moment, and whether it blocks is the VMM's choice too. So
-//! whoever stops a thread sends it a signal that does nothing but interrupt the call, again and
+//! file, and can fill it or drain it at any moment, and whether it blocks is the VMM's choice too.
+//! So whoever stops a thread sends it a signal that does nothing but interrupt the call, again and
 //! again until the thread has noticed, as the signal may come just before the call.
 //!
 //! A thread that serves a ring blocks the signal except around these calls, so that no other

@@ -54,9 +54,10 @@ impl Mapping {
     }
 
     /// Keeps huge pages out that nobody asked for, which a host may use for everything
-    /// (`shmem_enabled`, `enabled`): the first touch of a page would take 2 MiB, or its kernel would
-    /// fill holes later, and only what was asked for is paid for. Huge pages that are there stay.
-    /// (Allocating a memory file's pages by fallocate is faster, but does not ask the mapping.)
+    /// (`shmem_enabled`, `enabled`): the first touch of a page would take 2 MiB, or its kernel
+    /// would fill holes later, and only what was asked for is paid for. Huge pages that are there
+    /// stay. (Allocating a memory file's pages by fallocate is faster, but does not ask the
+    /// mapping.)
     fn keep_small(&self, start: usize, bytes: usize) {
         // SAFETY: the advice covers a part of the mapping and does not change the memory. Kernels
         // without huge pages do not know it.
