@@ -121,6 +121,7 @@ impl GuestState {
         pools.entries.values().filter_map(shared).collect()
     }
 
+    /// Finds out once which shard a key belongs to.
     pub(crate) fn spot<'a>(&'a self, key: &'a Key) -> Result<Spot<'a>, NoPool> {
         let domain: &Domain = self.domain()?;
         let hash = domain.hash(key.pool.0, &key.object);

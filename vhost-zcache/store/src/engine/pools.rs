@@ -16,6 +16,7 @@ use crate::pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 use crate::shard::space::record::Life;
 
 impl Engine {
+    /// Creates a pool, or joins the shared one of that UUID.
     pub(crate) fn create_pool(&self, guest: &GuestState, id: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
         let mut pools = guest.pools();
         if let Some(entry) = pools.entries.get(&id) {
@@ -54,6 +55,7 @@ impl Engine {
         Ok(Creation::Created)
     }
 
+    /// The guest's roster, made with its first own pool.
     fn roster<'a>(&self, guest: &GuestState, pools: &'a mut Pools) -> Result<&'a mut Roster, Refusal> {
         if pools.roster.is_none() {
             let charge = pools.base.another();
@@ -66,6 +68,7 @@ impl Engine {
         pools.roster.as_mut().ok_or(Refusal::NoMemory)
     }
 
+    /// Makes the guest a member of a shared pool; the pool, and the guest's heap in it.
     fn join(&self, uuid: [u8; 16], guest: &GuestState) -> (Arc<Shared>, usize) {
         let mut known = self.registry.shared();
         let pool = known.get(&uuid).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -77,6 +80,7 @@ impl Engine {
         (pool, heap)
     }
 
+    /// Ends a pool, or leaves a shared one; returns how many pages went out of service.
     pub(crate) fn destroy_pool(&self, guest: &GuestState, id: PoolId) -> Result<u64, NoPool> {
         let mut pools = guest.pools();
         let entry = pools.entries.remove(&id).ok_or(NoPool)?;
@@ -113,6 +117,7 @@ impl Engine {
         }
     }
 
+    /// Ends all pools of some kinds; returns how many pages went out of service.
     pub(crate) fn destroy_pools(&self, guest: &GuestState, which: impl Fn(PoolKind) -> bool) -> u64 {
         let ids: Vec<PoolId> = {
             let pools = guest.pools();
@@ -121,6 +126,7 @@ impl Engine {
         ids.into_iter().filter_map(|id| self.destroy_pool(guest, id).ok()).sum()
     }
 
+    /// Empties a pool, in a shared one for all members; returns how many pages went.
     pub(crate) fn flush_pool(&self, guest: &GuestState, id: PoolId) -> Result<u64, NoPool> {
         let mut pools = guest.pools();
         let (pages, detached) = match pools.entries.get(&id).cloned().ok_or(NoPool)? {

@@ -81,12 +81,14 @@ impl Registry {
 }
 
 impl Engine {
+    /// Lets a guest in, under a number that no other has.
     pub(crate) fn register(&self, config: GuestConfig) -> Arc<GuestState> {
         let guest = self.guest_state(self.registry.new_number(), config);
         self.registry.add(&guest);
         guest
     }
 
+    /// A guest without pools; it has to be added to be found.
     pub(super) fn guest_state(&self, number: u32, config: GuestConfig) -> Arc<GuestState> {
         let reservation = config.reservation.unwrap_or_else(|| Arc::new(Reservation::none(&self.budget)));
         let account = Arc::new(Account::new(config.memory_limit, reservation));
@@ -100,6 +102,7 @@ impl Engine {
         })
     }
 
+    /// The domain of a guest's own pools, with its two heaps.
     pub(super) fn own_domain(&self, guest: &GuestState) -> Arc<Domain> {
         let domain = Domain::new(&self.common, true);
         // In the order of their numbers.

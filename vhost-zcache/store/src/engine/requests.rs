@@ -22,6 +22,7 @@ const ATTEMPTS: usize = 4;
 const BATCH: u64 = 512;
 
 impl Engine {
+    /// Stores a page, making room for it if it must. When it is refused the key holds nothing.
     pub(crate) fn put(
         &self,
         guest: &GuestState,
@@ -62,6 +63,7 @@ impl Engine {
         }
     }
 
+    /// Copies a page out under its shard's lock, and decodes and verifies it outside.
     pub(crate) fn get(
         &self,
         guest: &GuestState,
@@ -100,6 +102,7 @@ impl Engine {
         if evictable { Err(GetError::Miss) } else { Err(GetError::Corrupt) }
     }
 
+    /// Removes the pages `first..=last` of an object, a batch under each lock; returns how many.
     pub(crate) fn flush_range(
         &self,
         guest: &GuestState,
@@ -135,6 +138,7 @@ impl Engine {
         Ok(total)
     }
 
+    /// Removes one page; returns how many there were, 0 or 1.
     pub(crate) fn flush_page(&self, guest: &GuestState, key: &Key) -> Result<u64, NoPool> {
         guest.at_page(key, Access::Change, |shard, _, key| {
             let (removed, _) = shard.remove_range(key, key.index, 1);

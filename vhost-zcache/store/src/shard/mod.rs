@@ -206,6 +206,7 @@ impl Shard {
         }
     }
 
+    /// Adds a page to what its heap and its pool hold, or takes it off.
     pub(in crate::shard) fn count(
         &mut self,
         pool: PoolSlot,

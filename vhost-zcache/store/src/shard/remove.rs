@@ -22,6 +22,7 @@ impl Shard {
         self.remove_indexes(number, key.index, last, most)
     }
 
+    /// [`Shard::remove_range`], of an object that was found.
     pub(in crate::shard) fn remove_indexes(
         &mut self,
         number: Node,
@@ -111,6 +112,7 @@ impl Shard {
         self.space.free(at, head.words());
     }
 
+    /// Frees an object without pages, and its name.
     pub(in crate::shard) fn drop_object(&mut self, number: Node) {
         let object = Object::read(&self.nodes, number);
         if let Some(pool) = &mut self.pools[object.pool.0] {
