@@ -57,6 +57,8 @@ pub struct Vring {
     session: Arc<Session>,
     counters: Arc<QueueCounters>,
     log_limit: Arc<LogLimit>,
+    /// Limits what is logged of drivers that take over.
+    comebacks: LogLimit,
     settings: Settings,
     state: State,
 }
@@ -80,6 +82,7 @@ impl Vring {
             session,
             counters,
             log_limit: Arc::clone(guest.log_limit()),
+            comebacks: LogLimit::default(),
             settings: Settings {
                 addresses: None,
                 size: MAX_QUEUE_SIZE,
@@ -150,8 +153,11 @@ impl Vring {
                 log_limit: Arc::clone(&self.log_limit),
             })?,
         };
-        if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another {
-            info!("{} is another driver's now, and the session is over", self.name);
+        if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another
+            && let Some(suppressed) = self.comebacks.pass()
+        {
+            let name = &self.name;
+            info!("{name} is another driver's now, and the session is over ({suppressed} such messages not shown)");
         }
         self.counters.ring_started();
         let call = self.settings.call.clone();
