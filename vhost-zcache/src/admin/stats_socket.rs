@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{Level, debug};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -55,9 +55,7 @@ impl StatsServer {
     pub fn run(mut self) {
         loop {
             if let Err(error) = self.wait().and_then(|()| self.accept()) {
-                if let Some(suppressed) = self.log_limit.pass() {
-                    warn!("Statistics cannot be asked for: {error} ({suppressed} such messages not shown)");
-                }
+                self.log_limit.log(Level::Warn, format_args!("Statistics cannot be asked for: {error}"));
                 thread::sleep(ACCEPT_RETRY);
             }
             self.readers.retain_mut(Reader::is_reading);

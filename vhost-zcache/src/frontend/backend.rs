@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use log::warn;
+use log::Level;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
@@ -78,10 +78,8 @@ impl Backend {
         PeerEvent::new(file?)
             .map(Arc::new)
             .inspect_err(|error| {
-                if let Some(suppressed) = self.guest.log_limit().pass() {
-                    let name = self.guest.name();
-                    warn!("{name}: an event of queue {index} is {error} ({suppressed} such messages not shown)");
-                }
+                let text = format_args!("{}: an event of queue {index} is {error}", self.guest.name());
+                self.guest.log_limit().log(Level::Warn, text);
             })
             .ok()
     }

@@ -11,7 +11,6 @@ use zcache_store::{GuestConfig, Reservation, Store};
 use super::budget::MemoryBudget;
 use super::log_limit::{LogLimit, Occasion, SocketLog};
 use super::memory_table::lost_regions;
-
 use crate::device::config_space::ConfigSpace;
 use crate::device::counters::QueueCounters;
 use crate::device::guest_memory::Memory;

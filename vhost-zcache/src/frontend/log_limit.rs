@@ -21,11 +21,16 @@ struct State {
 }
 
 impl LogLimit {
-    /// Whether to log a message now: then the number of messages suppressed since the last one.
-    pub fn pass(&self) -> Option<u64> {
-        self.pass_at(Instant::now())
+    /// Logs a line, if it is time, with the number of those that were not logged since the last.
+    pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
+        match self.pass_at(Instant::now()) {
+            None => {}
+            Some(0) => log!(target: TARGET, level, "{text}"),
+            Some(suppressed) => log!(target: TARGET, level, "{text} ({suppressed} such messages not shown)"),
+        }
     }
 
+    /// Whether to log a message now: then the number of messages suppressed since the last one.
     fn pass_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
@@ -75,13 +80,7 @@ pub struct SocketLog([LogLimit; Occasion::COUNT]);
 impl SocketLog {
     /// Logs a line about the socket of a name, if it is time.
     pub fn say(&self, name: &str, occasion: Occasion, text: fmt::Arguments<'_>) {
-        match self.0[occasion as usize].pass() {
-            None => {}
-            Some(0) => log!(target: TARGET, occasion.level(), "{name}: {text}"),
-            Some(suppressed) => {
-                log!(target: TARGET, occasion.level(), "{name}: {text} ({suppressed} such messages not shown)");
-            }
-        }
+        self.0[occasion as usize].log(occasion.level(), format_args!("{name}: {text}"));
     }
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One ring as the VMM sets it up: whether it is to be served, and by whom it is.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use log::{info, warn};
+use log::Level;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use super::features::Acknowledged;
@@ -132,7 +133,7 @@ impl Vring {
         let State::Idle(idle) = &mut self.state else { return Ok(()) };
         let Some((features, place, kick)) = self.settings.wanted(features) else { return Ok(()) };
         if !features.version_1() {
-            warn(&self.log_limit, &self.name, "is not served: the driver does not know virtio 1 (VIRTIO_F_VERSION_1)");
+            self.warn("is not served: the driver does not know virtio 1 (VIRTIO_F_VERSION_1)");
             return Ok(());
         }
         let memory = memory.memory();
@@ -153,11 +154,9 @@ impl Vring {
                 log_limit: Arc::clone(&self.log_limit),
             })?,
         };
-        if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another
-            && let Some(suppressed) = self.comebacks.pass()
-        {
-            let name = &self.name;
-            info!("{name} is another driver's now, and the session is over ({suppressed} such messages not shown)");
+        if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another {
+            let text = format_args!("{} is another driver's now, and the session is over", self.name);
+            self.comebacks.log(Level::Info, text);
         }
         self.counters.ring_started();
         let call = self.settings.call.clone();
@@ -167,7 +166,11 @@ impl Vring {
 
     fn misplaced(&self, error: RingError) {
         self.counters.count_ring_error();
-        warn(&self.log_limit, &self.name, &format!("is not served until it is placed elsewhere: {error}"));
+        self.warn(format_args!("is not served until it is placed elsewhere: {error}"));
+    }
+
+    fn warn(&self, what: impl fmt::Display) {
+        self.log_limit.log(Level::Warn, format_args!("{} {what}", self.name));
     }
 }
 
@@ -179,11 +182,5 @@ impl Settings {
         let kick = self.kick.as_ref()?;
         let place = RingPlace { size: self.size, descriptors, available, used };
         (self.enabled || features.rings_always_enabled()).then(|| (features, place, Arc::clone(kick)))
-    }
-}
-
-fn warn(limit: &LogLimit, name: &str, what: &str) {
-    if let Some(suppressed) = limit.pass() {
-        warn!("{name} {what} ({suppressed} such messages not shown)");
     }
 }

@@ -10,7 +10,6 @@ use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt::socket_domain};
 
-use super::interrupt::interruptible;
 use super::stop::StopSignal;
 
 /// An event of the VMM's: mostly an eventfd, but a pipe or a Unix socket serves as well.
@@ -60,8 +59,7 @@ impl PeerEvent {
         if !has_room {
             return;
         }
-        let signal = || interruptible(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
-        while signal() == Err(Errno::INTR) && !stop.is_raised() {}
+        while rustix::io::write(&self.0, &1u64.to_ne_bytes()) == Err(Errno::INTR) && !stop.is_raised() {}
     }
 
     /// Takes the kicks that there are, once the event was seen to be ready. If somebody else has
@@ -70,7 +68,7 @@ impl PeerEvent {
         // An eventfd gives the number of kicks; a pipe has bytes for them.
         let mut kicks = [0; 512];
         loop {
-            match interruptible(|| rustix::io::read(&self.0, &mut kicks)) {
+            match rustix::io::read(&self.0, &mut kicks) {
                 Ok(1..) | Err(Errno::AGAIN) => return Kick::Taken,
                 Err(Errno::INTR) if stop.is_raised() => return Kick::Stopped,
                 Err(Errno::INTR) => {}

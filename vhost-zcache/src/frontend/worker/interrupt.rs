@@ -6,8 +6,8 @@
 //! So whoever stops a thread sends it a signal that does nothing but interrupt the call, again and
 //! again until the thread has noticed, as the signal may come just before the call.
 //!
-//! A thread that serves a ring blocks the signal except around these calls, so that no other
-//! system call of it, the store's for example, fails by being interrupted.
+//! Any other system call of the thread may be interrupted as well, and is then made again: by the
+//! standard library, or by whoever made it.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use libc::siginfo_t;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, block_signal, register_signal_handler, unblock_signal};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 /// Does nothing, but unlike an ignored signal it interrupts.
 extern "C" fn nothing(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
@@ -30,21 +30,6 @@ pub fn prepare() -> io::Result<()> {
     // The handler is installed without SA_RESTART.
     let prepared = PREPARED.get_or_init(|| register_signal_handler(SIGRTMIN(), nothing));
     prepared.map_err(Into::into)
-}
-
-/// Blocks interrupts in this thread from now on, but for [`interruptible`] calls.
-pub fn block() {
-    // It fails where the signal is blocked already, and never otherwise.
-    let _ = block_signal(SIGRTMIN());
-}
-
-/// Makes a system call that an interrupt may end.
-pub fn interruptible<T>(call: impl FnOnce() -> T) -> T {
-    // Neither fails: the signal exists, and each thread changes its own mask.
-    let _ = unblock_signal(SIGRTMIN());
-    let result = call();
-    block();
-    result
 }
 
 /// Interrupts a thread, once.

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, error, warn};
+use log::{Level, debug, error};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vm_memory::GuestMemoryLoadGuard;
@@ -207,8 +207,6 @@ impl Service {
     }
 
     fn warn(&self, what: impl std::fmt::Display) {
-        if let Some(suppressed) = self.context.log_limit.pass() {
-            warn!("{} {what} ({suppressed} such messages not shown)", self.context.name);
-        }
+        self.context.log_limit.log(Level::Warn, format_args!("{} {what}", self.context.name));
     }
 }

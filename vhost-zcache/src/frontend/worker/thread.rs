@@ -42,7 +42,6 @@ impl IdleWorker {
         let (done, outcomes) = channel();
         let mut service = Service::new(context, Arc::clone(&stop));
         let thread = thread::Builder::new().name("queue".into()).spawn(move || {
-            interrupt::block();
             for assignment in assigned {
                 if done.send(service.serve(assignment)).is_err() {
                     break;

@@ -9,7 +9,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::host::{HOST_PAGE, HUGE_PAGE, NoMemory};
@@ -219,8 +219,7 @@ impl Private {
         let new = Self { huge: true, ..Self::new(bytes)? };
         new.mapping.allow_huge(0, bytes);
         // The kernel takes milliseconds to clear a huge page, and everybody who maps memory would
-        // wait for
-        // `populate` to end. A touch locks nothing but this mapping (from Linux 6.4 on).
+        // wait for `populate` to end. A touch locks nothing but this mapping (from Linux 6.4 on).
         // SAFETY: the mapping was just made, is writable, and nobody else knows it.
         unsafe { new.base().cast::<u8>().write_volatile(0) };
         new.populate(0, bytes)?;
@@ -252,7 +251,9 @@ impl Private {
 
 fn populate(mapping: &Mapping, start: usize, bytes: usize) -> Result<(), NoMemory> {
     // SAFETY: populating leaves the contents of memory as they are.
-    match unsafe { madvise(mapping.at(start), bytes, Advice::LinuxPopulateWrite) } {
+    let populate = || unsafe { madvise(mapping.at(start), bytes, Advice::LinuxPopulateWrite) };
+    // Of the calls here the one that a signal interrupts.
+    match retry_on_intr(populate) {
         // Kernels before 5.14 do not know the advice; the first touch then allocates.
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(_) => Err(NoMemory),

@@ -264,8 +264,7 @@ impl Segment {
     fn start(&self) -> NonNull<u64> {
         let offset = self.number as usize * SEGMENT_BYTES;
         // SAFETY: only numbers of segments within the mapping are handed out, and it lives as long
-        // as
-        // `self.arena`.
+        // as `self.arena`.
         unsafe { self.arena.mapping.base().byte_add(offset).cast() }
     }
 

@@ -138,9 +138,8 @@ impl ColdTier {
     fn queue_due(&mut self, domains: &[Arc<Domain>]) {
         let epoch = self.epoch;
         for domain in domains {
-            let running = self.turns.iter().any(|turn| turn.domain.number == domain.number);
             let due = self.due.get(&domain.number).is_some_and(|due| *due <= epoch);
-            if due && !running {
+            if due && self.turns.iter().all(|turn| turn.domain.number != domain.number) {
                 self.due.remove(&domain.number);
                 self.turns.push_back(Turn { domain: Arc::clone(domain), shard: 0, begun: false, next: None });
             }

@@ -21,10 +21,12 @@ const SLICE: Duration = Duration::from_millis(1);
 /// Records moved, or pages collected, while a shard is locked.
 const RECORDS_PER_STEP: usize = 24;
 
-/// One domain's place in the round.
+/// One domain's place in the round. Its shards are gone through in a circle.
 struct Turn {
     domain: Arc<Domain>,
     shard: usize,
+    /// Shards to go through, this one included.
+    left: usize,
 }
 
 /// The domains that are to be tidied.
@@ -32,12 +34,14 @@ struct Turn {
 pub(super) struct Tidy(VecDeque<Turn>);
 
 impl Tidy {
-    /// Adds a domain in which something has changed. One that is being tidied is gone through again
-    /// when its turn comes to an end: the change is found as it is noted anew, or in a later round.
+    /// Adds a domain in which something has changed. One that is being tidied goes on where it is,
+    /// for once around: were it sent back to its first shard, a guest that changes something all
+    /// the time would never have the last ones tidied.
     pub(super) fn add(&mut self, domain: &Arc<Domain>) {
+        let left = domain.len();
         match self.0.iter_mut().find(|turn| turn.domain.number == domain.number) {
-            Some(turn) => turn.shard = 0,
-            None => self.0.push_back(Turn { domain: Arc::clone(domain), shard: 0 }),
+            Some(turn) => turn.left = left,
+            None => self.0.push_back(Turn { domain: Arc::clone(domain), shard: 0, left }),
         }
     }
 
@@ -60,19 +64,24 @@ impl Tidy {
 }
 
 impl Turn {
-    /// Goes on for one slice; returns whether the end of the domain was reached.
+    /// Goes on for one slice; returns whether all shards were gone through.
     fn run(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
-        while self.shard < self.domain.len() {
+        while self.left > 0 {
             if !self.step() {
                 move_index(engine, &self.domain, self.shard);
-                self.shard += 1;
+                self.next_shard();
             }
             if started.elapsed() >= SLICE {
                 break;
             }
         }
-        self.shard >= self.domain.len()
+        self.left == 0
+    }
+
+    fn next_shard(&mut self) {
+        self.shard = (self.shard + 1) % self.domain.len();
+        self.left -= 1;
     }
 
     /// One step in the shard; returns whether there is more to do there.
@@ -115,5 +124,30 @@ fn move_index(engine: &Engine, domain: &Domain, shard: usize) {
     if let Ok(run) = PageRun::new_huge(engine.common.faults.clone()) {
         let old = domain.lock(shard).shard.nodes.move_run(number, run);
         drop(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::domain::Common;
+
+    #[test]
+    fn a_domain_that_changes_all_the_time_is_tidied_to_its_last_shard() {
+        let domain = Arc::new(Domain::new(&Common::small(4), false));
+        let mut tidy = Tidy::default();
+        let mut visited = [false; 4];
+        for _ in 0..4 {
+            tidy.add(&domain);
+            // A round in which there is time for one shard.
+            let turn = &mut tidy.0[0];
+            visited[turn.shard] = true;
+            turn.next_shard();
+        }
+        assert_eq!(visited, [true; 4], "shards that had their turn");
+        for _ in 0..3 {
+            tidy.0[0].next_shard();
+        }
+        assert_eq!(tidy.0[0].left, 0, "once around after the last change");
     }
 }

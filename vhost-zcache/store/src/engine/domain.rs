@@ -52,6 +52,14 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// Those of a store of four segments.
+    #[cfg(test)]
+    pub(crate) fn small(shards: usize) -> Self {
+        let faults = Faults::default();
+        let arena = Arc::new(Arena::new(4, faults.clone()).expect("there is memory"));
+        Self { arena, wake: Arc::default(), faults, seed: [0; 2], shards, domains: Arc::default() }
+    }
+
     /// The label of a guest's segments in a shard.
     pub(crate) fn label(&self, guest: u32, shard: usize, recoverable: bool) -> Label {
         // At most 256, see `StoreConfig::shards`.

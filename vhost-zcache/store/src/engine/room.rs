@@ -24,9 +24,10 @@ const RECORDS_PER_STEP: usize = 256;
 /// evictions and at most 32 of moves, so a put is refused only if others take that room meanwhile;
 /// and the next goes on where it stopped.
 const STEPS_OF_A_PUT: usize = 80;
-
 /// Of these, steps in which pages that are out of service are collected in one shard.
 const STEPS_OF_COLLECTION: usize = 8;
+
+const BOTH: [Use; 2] = [Use::Evictable, Use::Kept];
 
 /// What an operation may still do to make room.
 pub(super) struct Effort {
@@ -222,21 +223,14 @@ impl Engine {
     }
 }
 
-const BOTH: [Use; 2] = [Use::Evictable, Use::Kept];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::memory::Arena;
     use crate::engine::domain::Common;
-    use crate::fault::Faults;
 
     #[test]
     fn a_put_gives_up_after_so_many_steps_in_all() {
-        let faults = Faults::default();
-        let arena = Arc::new(Arena::new(4, faults.clone()).expect("there is memory"));
-        let common = Common { arena, wake: Arc::default(), faults, seed: [0; 2], shards: 1, domains: Arc::default() };
-        let domain = Domain::new(&common, false);
+        let domain = Domain::new(&Common::small(1), false);
         let mut effort = Effort::of_a_put();
         let mut steps = 0;
         for _ in 0..4 {

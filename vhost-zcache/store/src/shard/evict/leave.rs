@@ -91,8 +91,7 @@ impl Shard {
     }
 
     /// Removes a record of a heap for which there is no room elsewhere: a page, or of an object at
-    /// most
-    /// `most` pages for a start. Returns how many pages that were.
+    /// most `most` pages for a start. Returns how many pages that were.
     pub(in crate::shard) fn evict_record(&mut self, heap: usize, at: Location, head: Head, most: usize) -> usize {
         match head {
             Head::Page(_) => {
