@@ -91,8 +91,8 @@ fn leaves_nothing_behind(what: &str, daemon: &Daemon, mut guest: Client) {
     Client::attach(&daemon.socket(0)).create(0, 0);
 }
 
-/// A guest with a chain waiting on the victim queue, whose call event is another than usual. The
-/// VMM clears the flag that the daemon has set if `blocking`.
+/// A guest with a chain waiting on the victim queue, whose call event is another than usual. If
+/// `blocking`, the VMM makes it one that blocks once the daemon has it.
 fn with_call_event(daemon: &Daemon, call: &OwnedFd, blocking: bool) -> Client {
     let mut guest = Client::attach(&daemon.socket(0));
     guest.frontend().set_vring_call(VICTIM, &shared_event(call)).expect("SET_VRING_CALL");
