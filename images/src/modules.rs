@@ -15,6 +15,9 @@ use crate::{command, host};
 /// copy keeps this layout, so one Kbuild file serves both places.
 const SHARED_HEADERS: &str = "protocol/include";
 
+/// Where the modules are in the end, each of which is built in a folder of its own.
+const MODULES: &str = "modules";
+
 /// What sparse is asked for: warnings, byte order included, end the build.
 const SPARSE_FLAGS: &str = "CF=-D__CHECK_ENDIAN__ -Wsparse-error";
 
@@ -43,10 +46,10 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: 
     let driver = fs::canonicalize(driver).while_doing("open", driver)?;
     let parent = driver.parent().unwrap_or(&driver);
     let mut files = Vec::new();
-    collect(&driver, &mut files)?;
-    collect(&parent.join(SHARED_HEADERS), &mut files)?;
+    collect(&driver, &is_source, &mut files)?;
+    collect(&parent.join(SHARED_HEADERS), &is_source, &mut files)?;
 
-    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec(), SPARSE_FLAGS.into()];
+    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec(), SPARSE_FLAGS.into(), MODULES.into()];
     for file in &files {
         let place = file.strip_prefix(parent).unwrap_or(file);
         inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
@@ -79,14 +82,31 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: 
             make.args(["C=1", "CHECK=sparse", SPARSE_FLAGS]);
         }
         command::run(&mut make, &dir.join("build.log"))?;
+        let mut modules = Vec::new();
+        collect(&dir.join(folder), &is_module, &mut modules)?;
+        let together = dir.join(MODULES);
+        fs::create_dir(&together).while_doing("create", &together)?;
+        for module in modules {
+            let name = module.file_name().unwrap_or_default();
+            fs::copy(&module, together.join(name)).while_doing("copy", &module)?;
+        }
         Ok(Vec::new())
     })?;
-    Ok(artefact.dir.join(folder))
+    Ok(artefact.dir.join(MODULES))
 }
 
-/// The sources below a folder, in a fixed order. What an earlier build left there is
-/// not among them.
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// What the driver is built from. What an earlier build left is not.
+fn is_source(name: &str) -> bool {
+    [".c", ".h", ".S"].iter().any(|end| name.ends_with(end) && !name.ends_with(".mod.c"))
+        || ["Kbuild", "Makefile"].contains(&name)
+}
+
+fn is_module(name: &str) -> bool {
+    name.ends_with(".ko")
+}
+
+/// The files below a folder that are wanted, in a fixed order.
+fn collect(dir: &Path, wanted: &dyn Fn(&str) -> bool, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).while_doing("read", dir)? {
         entries.push(entry.while_doing("read", dir)?.path());
@@ -98,10 +118,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             continue;
         }
         if path.is_dir() {
-            collect(&path, files)?;
-        } else if [".c", ".h", ".S"].iter().any(|end| name.ends_with(end) && !name.ends_with(".mod.c"))
-            || ["Kbuild", "Makefile"].contains(&name.as_ref())
-        {
+            collect(&path, wanted, files)?;
+        } else if wanted(&name) {
             files.push(path);
         }
     }
@@ -123,7 +141,7 @@ mod tests {
             fs::write(root.join(name), "").expect("a file");
         }
         let mut found = Vec::new();
-        collect(root, &mut found).expect("the folder can be read");
+        collect(root, &is_source, &mut found).expect("the folder can be read");
         let expected: Vec<PathBuf> = sources.iter().map(|name| root.join(name)).collect();
         assert_eq!(found, expected);
     }

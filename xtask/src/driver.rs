@@ -15,7 +15,9 @@ use crate::build::run;
 pub(crate) fn check() -> Result<()> {
     let kernel = Images::open()?.kernel(Kernel::Classic)?;
     let checkpatch = kernel.build_tree().join("source/scripts/checkpatch.pl");
-    let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("guest-driver"))?;
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("guest-driver"), &mut files)?;
+    files.sort();
     let output = Command::new("perl")
         .arg(checkpatch)
         .args(["--no-tree", "--strict", "--terse", "--no-summary", "--show-types", "--max-line-length=100"])
@@ -39,15 +41,15 @@ pub(crate) fn check_tool() -> Result<()> {
     run(Command::new("make").args(["--silent", "-C", concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-driver"), "check"]))
 }
 
-fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("Cannot list {}", folder.display()))? {
         let path = entry?.path();
         let is_source = path.extension().is_some_and(|end| end == "c" || end == "h");
-        if is_source && !path.to_string_lossy().ends_with(".mod.c") {
+        if path.is_dir() {
+            sources(&path, files)?;
+        } else if is_source && !path.to_string_lossy().ends_with(".mod.c") {
             files.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    Ok(())
 }

@@ -29,7 +29,7 @@
 #include <linux/frontswap.h>
 #include <linux/module.h>
 #include <linux/swap.h>
-#include "internal.h"
+#include "../core/internal.h"
 
 static bool frontswap = true;
 module_param(frontswap, bool, 0444);

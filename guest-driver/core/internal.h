@@ -65,16 +65,16 @@ int zcache_session_init(void);
 void zcache_session_exit(void);
 
 #ifdef ZCACHE_NATIVE_HOOKS
-/* cleancache.c */
+/* hooks/cleancache.c */
 int zcache_cleancache_init(void);
 
-/* frontswap.c */
+/* hooks/frontswap.c */
 void zcache_frontswap_init(void);
 
-/* orphans.c */
+/* hooks/orphans.c */
 void zcache_orphans_schedule(void);
 
-/* shrink.c */
+/* hooks/swapin.c */
 static inline bool zcache_swapin_offered(void)
 {
 	return true;

@@ -64,7 +64,7 @@ struct zcs_disk {
 	atomic_long_t slot_frees;
 };
 
-/* swapdisk_slot.c */
+/* slot.c */
 bool zcs_busy(struct zcs_disk *disk, unsigned long slot);
 enum zcache_page_state zcs_claim(struct zcs_disk *disk, unsigned long slot);
 void zcs_settle(struct zcs_disk *disk, unsigned long slot,
@@ -74,19 +74,19 @@ void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot);
 void zcs_discard(struct zcs_disk *disk, unsigned long slot,
 		 unsigned long count);
 
-/* swapdisk_backing.c */
+/* backing.c */
 int zcs_backing_init(struct zcs_disk *disk);
 void zcs_backing_exit(struct zcs_disk *disk);
 void zcs_backing_submit(struct zcs_disk *disk, struct bio *parent,
 			unsigned long slot, unsigned long mask,
 			enum zcache_page_state end, unsigned long seq);
 
-/* swapdisk_return.c */
+/* return.c */
 const struct zcache_swap_front *zcs_front_of(struct zcs_disk *disk);
 struct zcs_return *zcs_return_alloc(struct zcs_disk *disk);
 void zcs_return_free(struct zcs_return *r);
 
-/* swapdisk_io.c */
+/* io.c */
 int zcs_io_init(struct zcs_disk *disk);
 void zcs_io_exit(struct zcs_disk *disk);
 void zcs_submit_bio(struct bio *bio);

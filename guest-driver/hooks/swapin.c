@@ -16,7 +16,7 @@
 #include <linux/frontswap.h>
 #include <linux/kthread.h>
 #include <linux/sched/signal.h>
-#include "internal.h"
+#include "../core/internal.h"
 
 /*
  * The shrinking thread. It may outlive a drain: when it is told to end it first

@@ -58,7 +58,7 @@ void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until)
  * @nr:		how many
  *
  * The bit of a page that the pool lets go of, or does not have, is cleared; see
- * dm_present.c.
+ * present.c.
  *
  * Context: Process context; sleeps.
  */

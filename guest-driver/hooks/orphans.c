@@ -13,7 +13,7 @@
  */
 #include <linux/fs.h>
 #include <linux/module.h>
-#include "internal.h"
+#include "../core/internal.h"
 
 static void zcache_orphans_work(struct work_struct *work);
 static DECLARE_WORK(zcache_orphans_job, zcache_orphans_work);

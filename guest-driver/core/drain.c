@@ -2,7 +2,7 @@
 /*
  * Brings accepted swap pages back before their device leaves.
  *
- * At first the kernel takes them back where it can: see shrink.c. What it has
+ * At first the kernel takes them back where it can: see hooks/swapin.c. What it has
  * not brought back after some time, or all where it can't, is copied into guest
  * memory, and served from there once. Loads while draining help, too: the page
  * counts as changed then, and is written to the disk when it is evicted.

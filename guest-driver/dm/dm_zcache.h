@@ -57,7 +57,7 @@ enum dmz_held {
  * @on_evict:	put=evict, else put=read
  * @held:	enum dmz_held: nothing is put while a bit is set
  * @pool:	its pool
- * @present:	what may be in the pool: see dm_present.c
+ * @present:	what may be in the pool: see present.c
  * @present_shift: log2 of the blocks that share a bit
  * @present_bits: how many bits there are
  * @counters:	per cpu
@@ -99,20 +99,20 @@ static inline unsigned int dmz_pages(const struct bio *bio)
 	return DIV_ROUND_UP(bio->bi_iter.bi_size, ZCACHE_PAGE_SIZE);
 }
 
-/* dm_target.c */
+/* target.c */
 extern struct dmz_target *dmz_targets[DMZ_MAX_TARGETS];
 
-/* dm_bio.c */
+/* bio.c */
 int dmz_map(struct dm_target *ti, struct bio *bio);
 int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
 unsigned int dmz_io_size(void);
 int dmz_bio_init(void);
 void dmz_bio_exit(void);
 
-/* dm_read.c */
+/* read.c */
 bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
 
-/* dm_frames.c */
+/* frames.c */
 int dmz_frames_get(void);
 void dmz_frames_put(void);
 size_t dmz_frames_bytes(void);
@@ -133,20 +133,20 @@ void dmz_frames_forget_target(struct dmz_target *t);
 /* No frame has this number. */
 #define DMZ_NO_FRAME	U32_MAX
 
-/* dm_evict.c */
+/* evict.c */
 int dmz_evict_start(void);
 void dmz_evict_stop(void);
 bool dmz_evict_possible(void);
 
-/* dm_owner.c */
+/* owner.c */
 bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 		       sector_t sector, bool write);
 
-/* dm_content.c */
+/* content.c */
 u32 dmz_content_hash(struct page *page);
 bool dmz_content_same(u32 recorded, u32 now);
 
-/* dm_present.c */
+/* present.c */
 int dmz_present_init(struct dmz_target *t);
 void dmz_present_exit(struct dmz_target *t);
 size_t dmz_present_bytes(const struct dmz_target *t);
@@ -156,7 +156,7 @@ void dmz_present_clear(struct dmz_target *t, u64 block);
 void dmz_present_clear_all(struct dmz_target *t);
 u64 dmz_present_next(struct dmz_target *t, u64 block, u64 end);
 
-/* dm_pool.c */
+/* pool.c */
 void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until);
 void dmz_get(struct dmz_target *t, u64 block, struct zcache_get *gets,
 	     unsigned int nr);

@@ -4,7 +4,7 @@
  *
  * A bio is handled in chunks of pages. All pages of a chunk that go to or from
  * the device do so together; when the device has answered, those for the
- * backing device follow (swapdisk_backing.c). A bio of more than a chunk is
+ * backing device follow (backing.c). A bio of more than a chunk is
  * split: what is left of it comes when the chunk's transfers are under way.
  *
  * Who calls: reclaim (PF_MEMALLOC), page faults, swapoff, and whoever opens the
