@@ -68,6 +68,27 @@ void zcache_session_exit(void);
 /* hooks/cleancache.c */
 int zcache_cleancache_init(void);
 
+/* hooks/ext4.c */
+#ifdef CONFIG_TRACEPOINTS
+bool zcache_ext4_watched(void);
+int zcache_ext4_init(void);
+void zcache_ext4_exit(void);
+#else
+static inline bool zcache_ext4_watched(void)
+{
+	return false;
+}
+
+static inline int zcache_ext4_init(void)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void zcache_ext4_exit(void)
+{
+}
+#endif
+
 /* hooks/frontswap.c */
 void zcache_frontswap_init(void);
 

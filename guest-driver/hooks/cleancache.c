@@ -64,7 +64,8 @@ static int zcache_init_pool(u16 flags, const u8 *uuid, size_t page_size)
 {
 	struct zcache_pool *pool;
 
-	if (page_size != ZCACHE_PAGE_SIZE)
+	/* Nothing says whose pool this will be. */
+	if (page_size != ZCACHE_PAGE_SIZE || !zcache_ext4_watched())
 		return -1;
 	pool = zcache_pool_add(flags, uuid, -1);
 	if (IS_ERR(pool))
@@ -204,8 +205,16 @@ int __init zcache_cleancache_init(void)
 
 	if (!IS_ENABLED(CONFIG_CLEANCACHE) || !cleancache)
 		return 0;
+	err = zcache_ext4_init();
+	if (err) {
+		pr_warn("file pages are not cached: can't watch ext4 (%d); kernels need CONFIG_TRACEPOINTS for it\n",
+			err);
+		return 0;
+	}
 	err = cleancache_register_ops(&zcache_cleancache_ops);
-	if (err)
+	if (err) {
 		pr_err("cleancache has a backend already\n");
+		zcache_ext4_exit();
+	}
 	return err;
 }
