@@ -71,10 +71,16 @@ int zcache_cleancache_init(void);
 /* hooks/ext4.c */
 #ifdef CONFIG_TRACEPOINTS
 bool zcache_ext4_watched(void);
+bool zcache_ext4_present(void);
 int zcache_ext4_init(void);
 void zcache_ext4_exit(void);
 #else
 static inline bool zcache_ext4_watched(void)
+{
+	return false;
+}
+
+static inline bool zcache_ext4_present(void)
 {
 	return false;
 }

@@ -22,6 +22,9 @@
 /* Why ext4 is not watched; 0: it is, or is not there. */
 static int zcache_ext4_err;
 
+/* Its module is there, or is just loaded. */
+static bool zcache_ext4_there;
+
 /* The arguments of ext4_releasepage in include/trace/events/ext4.h. */
 static void zcache_ext4_releasepage(void *private, struct page *page)
 {
@@ -45,12 +48,15 @@ static void zcache_ext4_watch(struct tracepoint *tp, void *unused)
 		pr_err("can't watch ext4 (%d): no more pools for file pages\n",
 		       err);
 	WRITE_ONCE(zcache_ext4_err, err);
+	WRITE_ONCE(zcache_ext4_there, true);
 }
 
 static void zcache_ext4_unwatch(struct tracepoint *tp, void *unused)
 {
-	if (zcache_ext4_wanted(tp))
-		tracepoint_probe_unregister(tp, zcache_ext4_releasepage, NULL);
+	if (!zcache_ext4_wanted(tp))
+		return;
+	tracepoint_probe_unregister(tp, zcache_ext4_releasepage, NULL);
+	WRITE_ONCE(zcache_ext4_there, false);
 }
 
 static int zcache_ext4_module(struct notifier_block *nb, unsigned long state,
@@ -80,6 +86,14 @@ static struct notifier_block zcache_ext4_modules = {
 bool zcache_ext4_watched(void)
 {
 	return !READ_ONCE(zcache_ext4_err);
+}
+
+/**
+ * zcache_ext4_present - is ext4 there, in the kernel or as a module
+ */
+bool zcache_ext4_present(void)
+{
+	return READ_ONCE(zcache_ext4_there);
 }
 
 /**

@@ -27,21 +27,6 @@ void zcache_orphans_schedule(void)
 	queue_work(system_long_wq, &zcache_orphans_job);
 }
 
-/* get_fs_type() would load the module. */
-static bool zcache_ext4_present(void)
-{
-	bool present = IS_BUILTIN(CONFIG_EXT4_FS);
-
-#ifdef CONFIG_MODULES
-	if (IS_MODULE(CONFIG_EXT4_FS)) {
-		mutex_lock(&module_mutex);
-		present = find_module("ext4");
-		mutex_unlock(&module_mutex);
-	}
-#endif
-	return present;
-}
-
 /* Under s_umount, so no mount or remount of this superblock is under way. */
 static void zcache_orphans_note(struct super_block *sb, void *unused)
 {
@@ -79,6 +64,7 @@ static void zcache_orphans_work(struct work_struct *work)
 	struct file_system_type *type;
 	u32 id;
 
+	/* get_fs_type() would load the module. */
 	if (!zcache_ext4_present())
 		return;
 	type = get_fs_type("ext4");

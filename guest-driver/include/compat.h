@@ -144,12 +144,14 @@ static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
 /**
  * struct zcache_backing - a block device that a swap disk has open
  * @bdev:	the device; NULL: none
- * @file:	what keeps it open, since 6.9
+ * @opened:	what keeps it open, since 6.7
  */
 struct zcache_backing {
 	struct block_device *bdev;
 #if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
-	struct file *file;
+	struct file *opened;
+#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	struct bdev_handle *opened;
 #endif
 };
 
@@ -166,19 +168,27 @@ static inline int zcache_backing_open(struct zcache_backing *b,
 				      const char *path, void *holder)
 {
 #if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
-	struct file *file = bdev_file_open_by_path(path, BLK_OPEN_READ |
-						   BLK_OPEN_WRITE, holder,
-						   NULL);
-
-	if (IS_ERR(file))
-		return PTR_ERR(file);
-	b->file = file;
-	b->bdev = file_bdev(file);
+	b->opened = bdev_file_open_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE,
+					   holder, NULL);
+	if (IS_ERR(b->opened))
+		return PTR_ERR(b->opened);
+	b->bdev = file_bdev(b->opened);
+#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	b->opened = bdev_open_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE,
+				      holder, NULL);
+	if (IS_ERR(b->opened))
+		return PTR_ERR(b->opened);
+	b->bdev = b->opened->bdev;
 #else
-	struct block_device *bdev = blkdev_get_by_path(path, FMODE_READ |
-						       FMODE_WRITE | FMODE_EXCL,
-						       holder);
+	struct block_device *bdev;
 
+#if KERNEL_VERSION(6, 5, 0) <= LINUX_VERSION_CODE
+	bdev = blkdev_get_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE, holder,
+				  NULL);
+#else
+	bdev = blkdev_get_by_path(path, FMODE_READ | FMODE_WRITE | FMODE_EXCL,
+				  holder);
+#endif
 	if (IS_ERR(bdev))
 		return PTR_ERR(bdev);
 	b->bdev = bdev;
@@ -186,10 +196,15 @@ static inline int zcache_backing_open(struct zcache_backing *b,
 	return 0;
 }
 
-static inline void zcache_backing_close(struct zcache_backing *b)
+/* @holder:	as at zcache_backing_open() */
+static inline void zcache_backing_close(struct zcache_backing *b, void *holder)
 {
 #if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
-	bdev_fput(b->file);
+	bdev_fput(b->opened);
+#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+	bdev_release(b->opened);
+#elif KERNEL_VERSION(6, 5, 0) <= LINUX_VERSION_CODE
+	blkdev_put(b->bdev, holder);
 #else
 	blkdev_put(b->bdev, FMODE_READ | FMODE_WRITE | FMODE_EXCL);
 #endif

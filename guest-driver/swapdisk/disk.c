@@ -33,7 +33,7 @@ static struct zcs_disk *zcs_of(struct device *dev)
 static void zcs_backing_close(struct zcs_disk *disk)
 {
 	if (disk->backing.bdev)
-		zcache_backing_close(&disk->backing);
+		zcache_backing_close(&disk->backing, disk);
 	kfree(disk->backing_path);
 	disk->backing_path = NULL;
 }
