@@ -35,9 +35,9 @@ arguments() {
 	expect 2 "open takes DEVICE and NAME; $help" open /dev/null a b
 	expect 2 "unknown option --get; $help" open --get /dev/null a
 	expect 2 "--put needs a value; $help" open --put
-	expect 1 "put is evict or read, not 'never'" open --put never /dev/null a
+	expect 2 "put is evict or read, not 'never'; $help" open --put never /dev/null a
 	for name in '' a/b .a -a 'a b'; do
-		expect 1 "$name: a name has letters, digits and ._+- only" \
+		expect 2 "$name: a name has letters, digits and ._+- only; $help" \
 			open /dev/null "$name"
 	done
 	expect 2 "close takes one NAME; $help" close
@@ -48,11 +48,11 @@ arguments() {
 	expect 2 "swap off takes one DEVICE; $help" swap off
 	expect 2 "--size needs a value; $help" swap on --size
 	expect 2 "unknown option 1G; $help" swap on 1G
-	expect 1 "size is a number, with K, M or G, not '1X'" swap on --size 1X
-	expect 1 "size is a number, with K, M or G, not 'M'" swap on --size M
-	expect 1 "priority is a number, not '-1'" swap on --priority -1
-	expect 1 "a swap disk without a backing device needs a size" swap on
-	expect 1 "writethrough needs a backing device" \
+	expect 2 "size is a number, with K, M or G, not '1X'; $help" swap on --size 1X
+	expect 2 "size is a number, with K, M or G, not 'M'; $help" swap on --size M
+	expect 2 "priority is a number, not '-1'; $help" swap on --priority -1
+	expect 2 "a swap disk without a backing device needs a size; $help" swap on
+	expect 2 "writethrough needs a backing device; $help" \
 		swap on --size 1G --writethrough
 	expect 2 "--wait needs seconds; $help" start --wait
 	expect 2 "unknown option --initramfs; $help" stop --initramfs
@@ -79,6 +79,11 @@ tables() {
 		"size is a number, with K, M or G, not 'x'"
 	expect_line 'a /dev/null swap,priority=x' "priority is a number, not 'x'"
 	expect_line 'a none put=x' "put is evict or read, not 'x'"
+
+	expect_line "a none$(printf '\r')" 'a: needs a device'
+	expect_line 'a none # comment' 'a: needs a device'
+	expect_line 'a none put=read	#comment' 'a: needs a device'
+	expect_line 'a none put=x#y' "put is evict or read, not 'x#y'"
 
 	# Bad lines do not hide each other; the last one has no newline.
 	printf '# comment\n\n  a none\nb none\nb sda' >"$ZCACHETAB"
