@@ -4,7 +4,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
-//! | `vm`, `qemu`, `device`, `qmp` | a virtual machine, its command line, hot-plug, the monitor |
+//! | `vm`, `machine` | a virtual machine, and what its kinds have in common |
+//! | `qemu`, `device`, `qmp` | QEMU: its command line, hot-plug, the monitor |
+//! | `uml` | user-mode Linux: its command line, its device |
 //! | `power` | stopping and resetting a whole machine |
 //! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
 //! | `load` | scripts that make a guest work and check what it reads |
@@ -26,12 +28,14 @@ mod device;
 mod driver;
 mod guest;
 pub mod load;
+mod machine;
 mod power;
 mod process;
 mod qemu;
 mod qmp;
 mod scenario;
 mod stats;
+mod uml;
 mod vm;
 pub mod witness;
 mod zhost;
@@ -47,4 +51,4 @@ pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Memory, Modules, Presence, Vm, VmOptions, tail};
-pub use zcache_images::{Kernel, Sabotage};
+pub use zcache_images::{Kernel, Sabotage, Vmm};

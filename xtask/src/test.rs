@@ -55,7 +55,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What the chosen tests boot.
 fn kernels(arguments: &Arguments) -> Vec<Kernel> {
-    if arguments.all { Kernel::ALL.to_vec() } else { [Kernel::STOCK, &[Kernel::Classic]].concat() }
+    if arguments.all { Kernel::ALL.to_vec() } else { [Kernel::STOCK, &[Kernel::Classic, Kernel::Uml]].concat() }
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
