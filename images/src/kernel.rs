@@ -106,9 +106,9 @@ impl Kernel {
     }
 
     /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for
-    /// it.
+    /// it, and its source wants a newer one.
     pub(crate) fn has_sparse(self) -> bool {
-        self != Self::Debian13Backports
+        self != Self::Debian13Backports && self.vmm() != Vmm::Uml
     }
 }
 

@@ -32,7 +32,9 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         }
         // Drivers that the controls of the coherence tests boot.
         for sabotage in [Sabotage::Invalidate, Sabotage::Content] {
-            Artefacts::with(Kernel::Debian13, Some(sabotage))?;
+            for kernel in [Kernel::Debian13, Kernel::Uml] {
+                Artefacts::with(kernel, Some(sabotage))?;
+            }
         }
         Ok(())
     })?;
