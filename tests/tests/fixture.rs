@@ -4,23 +4,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use zcache_tests::{DaemonOptions, Exit, Kernel, Modules, VmOptions, scenario};
+use zcache_tests::{DaemonOptions, Exit, Modules, VmOptions, scenario};
 
 #[test]
 fn the_fixture_tells_the_truth() {
-    the_truth_is_told(Kernel::Classic);
-}
-
-#[test]
-fn the_fixture_tells_the_truth_on_uml() {
-    the_truth_is_told(Kernel::Uml);
-}
-
-fn the_truth_is_told(kernel: Kernel) {
-    scenario(&format!("fixture_{kernel}"), Duration::from_secs(120), |s| {
+    scenario("fixture", Duration::from_secs(120), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(64);
-        options.kernel = kernel;
         options.modules = Modules::NotLoaded;
         let vm = s.vm(options)?;
         let guest = vm.guest();

@@ -20,11 +20,6 @@ crate::on_each_kernel! {
 }
 
 #[test]
-fn files_stay_coherent_on_uml() {
-    files_stay_coherent(Kernel::Uml);
-}
-
-#[test]
 fn extra_files_stay_coherent_under_kasan_and_lockdep() {
     files_stay_coherent(Kernel::Debian13Debug);
 }
@@ -78,11 +73,6 @@ fn a_missing_invalidation_is_noticed(kernel: Kernel) {
 #[test]
 fn the_check_notices_contents_that_no_block_has() {
     contents_that_no_block_has_are_noticed(Kernel::Debian13);
-}
-
-#[test]
-fn the_check_notices_contents_that_no_block_has_on_uml() {
-    contents_that_no_block_has_are_noticed(Kernel::Uml);
 }
 
 fn contents_that_no_block_has_are_noticed(kernel: Kernel) {

@@ -35,21 +35,6 @@ fn btrfs_on_debian_13_backports_is_read_from_the_device() {
     rereads_are_served(Kernel::Debian13Backports, "btrfs");
 }
 
-#[test]
-fn ext4_on_uml_is_read_from_the_device() {
-    rereads_are_served(Kernel::Uml, "ext4");
-}
-
-#[test]
-fn xfs_on_uml_is_read_from_the_device() {
-    rereads_are_served(Kernel::Uml, "xfs");
-}
-
-#[test]
-fn btrfs_on_uml_is_read_from_the_device() {
-    rereads_are_served(Kernel::Uml, "btrfs");
-}
-
 fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
     scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
         let mut daemon = DaemonOptions::usual()?;

@@ -26,11 +26,6 @@ crate::on_each_kernel! {
 }
 
 #[test]
-fn swap_moves_with_the_device_on_uml() {
-    swap_moves_with_the_device(Kernel::Uml);
-}
-
-#[test]
 fn extra_swap_moves_with_the_device_under_kasan_and_lockdep() {
     swap_moves_with_the_device(Kernel::Debian13Debug);
 }
