@@ -10,27 +10,22 @@ use crate::device::Endpoint;
 use crate::guest::Guest;
 use crate::process::Process;
 use crate::qmp::Qmp;
+use crate::slot::Plugged;
 use crate::vm::DiskIo;
 
 /// One kind of virtual machine.
 pub(crate) trait Machine: Debug + Send + Sync {
-    /// Plugs a device in.
-    fn attach(&self, guest: &Guest, endpoint: &Endpoint) -> Result<()>;
+    /// Plugs device `number` in.
+    fn plug(&self, guest: &Guest, number: u32, endpoint: &Endpoint) -> Result<()>;
 
-    /// Unplugs the device and waits until it is gone.
-    fn detach(&self, guest: &Guest) -> Result<()>;
-
-    /// Whether a device is plugged in, with or without a living daemon behind it.
-    fn is_attached(&self) -> bool;
-
-    /// Whether a device is plugged in whose backend is this process.
-    fn is_attached_to(&self, backend: i32) -> bool;
+    /// Unplugs a device and waits until it is gone.
+    fn unplug(&self, guest: &Guest, plugged: Plugged) -> Result<()>;
 
     /// What a test disk has done; `name` is the guest's.
     fn disk_io(&self, guest: &Guest, name: &str) -> Result<DiskIo>;
 
-    /// The monitor, if there is one.
-    fn qmp(&self) -> Option<&Qmp>;
+    /// QEMU's monitor; only a machine of QEMU's has one.
+    fn qmp(&self) -> Result<&Qmp>;
 
     /// Whether the machine ends together with the backend of a device that no driver uses.
     fn needs_driver(&self) -> bool;

@@ -13,11 +13,12 @@ use serde_json::json;
 use zcache_images::{MODULES_SERIAL, PAYLOAD_SERIAL};
 
 use crate::artefacts::Artefacts;
-use crate::device::{self, Endpoint, Slot};
+use crate::device::{self, Endpoint, Names};
 use crate::guest::Guest;
 use crate::machine::{Machine, Started};
 use crate::process::{Process, describe, wait_readable};
 use crate::qmp::Qmp;
+use crate::slot::Plugged;
 use crate::vm::{Console, DiskIo, Memory, VmOptions, tail};
 
 /// The sockets on which the test listens for QEMU.
@@ -37,10 +38,7 @@ impl Sockets {
 
 /// A machine of QEMU's.
 #[derive(Debug)]
-struct Qemu {
-    qmp: Qmp,
-    slot: Slot,
-}
+struct Qemu(Qmp);
 
 /// Starts a guest whose console goes to `serial`, and QEMU's own messages to `dir`.
 pub(crate) fn start(
@@ -66,8 +64,7 @@ pub(crate) fn start(
     let (agent, host) = (accept(&agent)?, accept(&host)?);
     let qmp = Qmp::new(qmp)?;
     scratch.close()?;
-    let slot = Slot::new(cold_plugged.map(|endpoint| endpoint.backend));
-    Ok(Started { machine: Box::new(Qemu { qmp, slot }), process, agent, host })
+    Ok(Started { machine: Box::new(Qemu(qmp)), process, agent, host })
 }
 
 fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
@@ -82,24 +79,16 @@ fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result
 }
 
 impl Machine for Qemu {
-    fn attach(&self, _guest: &Guest, endpoint: &Endpoint) -> Result<()> {
-        self.slot.attach(&self.qmp, endpoint)
+    fn plug(&self, _guest: &Guest, number: u32, endpoint: &Endpoint) -> Result<()> {
+        device::plug(&self.0, Names(number), endpoint)
     }
 
-    fn detach(&self, _guest: &Guest) -> Result<()> {
-        self.slot.detach(&self.qmp)
-    }
-
-    fn is_attached(&self) -> bool {
-        self.slot.is_attached()
-    }
-
-    fn is_attached_to(&self, backend: i32) -> bool {
-        self.slot.is_attached_to(backend)
+    fn unplug(&self, _guest: &Guest, plugged: Plugged) -> Result<()> {
+        device::unplug(&self.0, Names(plugged.number))
     }
 
     fn disk_io(&self, _guest: &Guest, name: &str) -> Result<DiskIo> {
-        let stats = self.qmp.execute("query-blockstats", json!({}))?;
+        let stats = self.0.execute("query-blockstats", json!({}))?;
         let stats = stats
             .as_array()
             .and_then(|all| all.iter().find(|one| one["device"] == name))
@@ -114,8 +103,8 @@ impl Machine for Qemu {
         })
     }
 
-    fn qmp(&self) -> Option<&Qmp> {
-        Some(&self.qmp)
+    fn qmp(&self) -> Result<&Qmp> {
+        Ok(&self.0)
     }
 
     fn needs_driver(&self) -> bool {

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! User-mode Linux: the guest's kernel is a process of the host.
 //!
-//! There is no hot-plug: the device is named on the kernel's command line. What comes and
-//! goes is its driver `virtio_uml`, which connects when it is bound to the device and
-//! disconnects when it is unbound; the guest driver sees a device that comes and goes. The
-//! socket's name on the command line is a link that exists while it is bound.
+//! A device is a socket that the kernel's own vhost-user driver is told to connect to: by its
+//! command line, or by its management console. The console takes none away: a device goes when the
+//! guest unbinds it from that driver.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -22,28 +19,27 @@ use tempfile::TempDir;
 use zcache_images::PAYLOAD_SERIAL;
 
 use crate::artefacts::Artefacts;
-use crate::device::Endpoint;
+use crate::device::{Endpoint, UNPLUG_LIMIT};
 use crate::guest::Guest;
 use crate::machine::{Machine, Started};
-use crate::process::Process;
+use crate::mconsole::Mconsole;
+use crate::process::{Process, describe, wait_readable};
 use crate::qmp::Qmp;
-use crate::vm::{Console, DiskIo, VmOptions};
+use crate::slot::{self, Plugged};
+use crate::vm::{Console, DiskIo, VmOptions, tail};
 
-/// Where the guest binds the device to its driver.
+/// Where the guest sees which devices its vhost-user driver has.
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-uml";
-/// The device of the command line.
-const DEVICE: &str = "virtio-uml.0";
 /// Bytes of a sector in the counters of disks.
 const SECTOR: u64 = 512;
+/// Longest from the start of the kernel to its management console.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// The name of the guest's folder of sockets.
+const NAME: &str = "guest";
 
 /// A kernel that runs as a process.
 #[derive(Debug)]
-pub(crate) struct Uml {
-    /// Has the link to the backend's socket.
-    folder: TempDir,
-    /// The backend of the device while it is bound.
-    backend: Mutex<Option<i32>>,
-}
+struct Uml(Mconsole);
 
 /// Starts a guest whose console goes to `serial`.
 pub(crate) fn start(
@@ -53,23 +49,47 @@ pub(crate) fn start(
     serial: &Path,
 ) -> Result<Started> {
     let folder = tempfile::Builder::new().prefix("zcache-uml-").tempdir()?;
-    let uml = Uml { folder, backend: Mutex::new(cold_plugged.map(|endpoint| endpoint.backend)) };
-    if let Some(endpoint) = cold_plugged {
-        symlink(&endpoint.socket, uml.socket())?;
-    }
+    let notices = UnixDatagram::bind(notices_of(&folder)).context("Cannot bind a socket for the kernel")?;
     let (agent, guests_agent) = UnixStream::pair()?;
     let (host, guests_host) = UnixStream::pair()?;
     let lines = [OwnedFd::from(guests_agent), OwnedFd::from(guests_host)];
-    let mut command = command(options, disks, &uml, &lines)?;
+    let mut command = command(options, disks, cold_plugged, &folder, &lines)?;
     inherit(&mut command, lines);
     let process = match options.console {
         Console::Log => Process::spawn(&format!("the kernel of {}", options.name), command, serial)?,
         Console::Terminal => Process::spawn_on_terminal("the kernel", command)?,
     };
-    Ok(Started { machine: Box::new(uml), process, agent, host })
+    await_console(&process, &notices, serial)?;
+    let unique = folder.path().display().to_string();
+    let console = Mconsole::connect(&folder.path().join(NAME).join("mconsole"), &unique)?;
+    // What has no name need not be removed later, not even after a SIGKILL.
+    folder.close()?;
+    Ok(Started { machine: Box::new(Uml(console)), process, agent, host })
 }
 
-fn command(options: &VmOptions, disks: &[PathBuf], uml: &Uml, lines: &[OwnedFd; 2]) -> Result<Command> {
+/// Waits until the kernel tells of its management console.
+fn await_console(process: &Process, notices: &UnixDatagram, serial: &Path) -> Result<()> {
+    let ready = wait_readable(&[notices.as_fd(), process.exit_fd()], START_LIMIT)?;
+    if ready[0] {
+        return Ok(());
+    }
+    match process.try_wait()? {
+        Some(status) => bail!("User-mode Linux ended with {} at start:\n{}", describe(status), tail(serial)),
+        None => bail!("User-mode Linux has no management console:\n{}", tail(serial)),
+    }
+}
+
+fn notices_of(folder: &TempDir) -> PathBuf {
+    folder.path().join("notices")
+}
+
+fn command(
+    options: &VmOptions,
+    disks: &[PathBuf],
+    cold_plugged: Option<&Endpoint>,
+    folder: &TempDir,
+    lines: &[OwnedFd; 2],
+) -> Result<Command> {
     let artefacts = Artefacts::with(options.kernel, options.sabotage)?;
     let mut command = artefacts.program();
     command
@@ -78,7 +98,9 @@ fn command(options: &VmOptions, disks: &[PathBuf], uml: &Uml, lines: &[OwnedFd; 
         .args(artefacts.cmdline().split(' '))
         .arg(format!("mem={}M", options.memory_mib))
         .arg(format!("ncpus={}", options.cpus))
-        .arg(format!("uml_dir={}/", uml.folder.path().display()))
+        .arg(format!("uml_dir={}/", folder.path().display()))
+        .arg(format!("umid={NAME}"))
+        .arg(format!("mconsole=notify:{}", notices_of(folder).display()))
         .args(["panic=-1", "con=null", "ssl=null"]);
     match options.console {
         Console::Log => command.arg("con0=null,fd:1"),
@@ -94,9 +116,24 @@ fn command(options: &VmOptions, disks: &[PathBuf], uml: &Uml, lines: &[OwnedFd; 
         unit += 1;
     }
     command.arg(disk(unit, "r", artefacts.payload(), PAYLOAD_SERIAL)?);
-    let id = zcache_protocol::DEFAULT_VIRTIO_ID;
-    command.arg(format!("virtio_uml.device={}:{id}", uml.socket().display()));
+    if let Some(endpoint) = cold_plugged {
+        command.arg(device(endpoint, slot::COLD)?);
+    }
     Ok(command)
+}
+
+/// The words for a device, of the kernel's command line and of its management console.
+fn device(endpoint: &Endpoint, number: u32) -> Result<String> {
+    let socket = endpoint.socket.to_str().context("The name of a socket is not text")?;
+    if socket.contains(':') {
+        bail!("User-mode Linux takes no socket with a colon in its name: {socket}");
+    }
+    Ok(format!("virtio_uml.device={socket}:{}:{number}", zcache_protocol::DEFAULT_VIRTIO_ID))
+}
+
+/// The name of a device in the guest.
+fn name(number: u32) -> String {
+    format!("virtio-uml.{number}")
 }
 
 /// The word for a disk that is the file `path`.
@@ -119,54 +156,20 @@ fn inherit<const N: usize>(command: &mut Command, fds: [OwnedFd; N]) {
     }
 }
 
-impl Uml {
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("device")
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<i32>> {
-        self.backend.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unbind(&self, guest: &Guest) -> Result<()> {
-        guest.sh(&format!("echo {DEVICE} >{DRIVER}/unbind")).context("The guest does not give the device up")?;
-        fs::remove_file(self.socket())?;
-        Ok(())
-    }
-}
-
 impl Machine for Uml {
-    fn attach(&self, guest: &Guest, endpoint: &Endpoint) -> Result<()> {
-        let mut backend = self.lock();
-        match *backend {
-            Some(its) if its == endpoint.backend => bail!("The device is attached already"),
-            Some(_) => self.unbind(guest)?,
-            None => {}
-        }
-        *backend = None;
-        symlink(&endpoint.socket, self.socket())?;
-        if let Err(error) = guest.sh(&format!("echo {DEVICE} >{DRIVER}/bind")) {
-            fs::remove_file(self.socket())?;
-            return Err(error.context("The guest cannot connect to the device"));
-        }
-        *backend = Some(endpoint.backend);
-        Ok(())
+    fn plug(&self, guest: &Guest, number: u32, endpoint: &Endpoint) -> Result<()> {
+        self.0.execute(&format!("config {}", device(endpoint, number)?))?;
+        guest
+            .sh(&format!("test -e {DRIVER}/{}", name(number)))
+            .context("The guest's kernel cannot connect to the device")
+            .map(drop)
     }
 
-    fn detach(&self, guest: &Guest) -> Result<()> {
-        let mut backend = self.lock();
-        backend.context("No device is attached")?;
-        self.unbind(guest)?;
-        *backend = None;
-        Ok(())
-    }
-
-    fn is_attached(&self) -> bool {
-        self.lock().is_some()
-    }
-
-    fn is_attached_to(&self, backend: i32) -> bool {
-        *self.lock() == Some(backend)
+    fn unplug(&self, guest: &Guest, plugged: Plugged) -> Result<()> {
+        let name = name(plugged.number);
+        // The kernel removes a device by itself whose backend has died amid a message.
+        let script = format!("[ ! -e {DRIVER}/{name} ] || echo {name} >{DRIVER}/unbind");
+        guest.sh_within(&script, UNPLUG_LIMIT).context("The guest does not give the device up").map(drop)
     }
 
     /// As the guest counts it: there is nobody between its block layer and the file.
@@ -181,8 +184,8 @@ impl Machine for Uml {
         Ok(DiskIo { reads, writes, read_bytes: sectors_read * SECTOR, written_bytes: sectors_written * SECTOR })
     }
 
-    fn qmp(&self) -> Option<&Qmp> {
-        None
+    fn qmp(&self) -> Result<&Qmp> {
+        bail!("A guest of user-mode Linux has no monitor")
     }
 
     fn needs_driver(&self) -> bool {

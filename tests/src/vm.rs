@@ -22,6 +22,7 @@ use crate::guest::Guest;
 use crate::machine::{Machine, Started};
 use crate::process::Process;
 use crate::qmp::Qmp;
+use crate::slot::Slot;
 use crate::zhost::{self, Answer};
 use crate::{qemu, uml};
 
@@ -159,6 +160,7 @@ pub struct Vm {
     options: VmOptions,
     guest: Guest,
     machine: Box<dyn Machine>,
+    slot: Slot,
     process: Process,
     dir: PathBuf,
     _disks: Vec<File>,
@@ -186,6 +188,7 @@ impl Vm {
         let vm = Arc::new(Self {
             guest: Guest::new(&options.name, agent, limit),
             machine,
+            slot: Slot::new(cold_plugged.map(|endpoint| endpoint.backend)),
             process,
             dir: dir.to_owned(),
             _disks: disks,
@@ -206,12 +209,8 @@ impl Vm {
     }
 
     /// QEMU's monitor.
-    ///
-    /// # Panics
-    ///
-    /// When the guest is one of user-mode Linux, which has none.
-    pub fn qmp(&self) -> &Qmp {
-        self.machine.qmp().expect("a guest of QEMU")
+    pub fn qmp(&self) -> Result<&Qmp> {
+        self.machine.qmp()
     }
 
     /// What was asked for.
@@ -249,17 +248,17 @@ impl Vm {
 
     /// Plugs in a device with some other backend.
     pub fn attach_to(&self, endpoint: &Endpoint) -> Result<()> {
-        self.machine.attach(&self.guest, endpoint)
+        self.slot.attach(&*self.machine, &self.guest, endpoint)
     }
 
     /// Unplugs the device and waits until it is gone, whether or not its daemon lives.
     pub fn detach(&self) -> Result<()> {
-        self.machine.detach(&self.guest)
+        self.slot.detach(&*self.machine, &self.guest)
     }
 
     /// Whether the device is plugged in.
     pub fn is_attached(&self) -> bool {
-        self.machine.is_attached()
+        self.slot.is_attached()
     }
 
     /// What each test disk has done, by its name in the guest (`vdb`, ...).
@@ -366,7 +365,7 @@ impl Vm {
     fn host_request(&self, words: &[String]) -> Result<String> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[..] {
-            ["attach"] if self.machine.is_attached_to(self.daemon_endpoint()?.backend) => {
+            ["attach"] if self.slot.is_attached_to(self.daemon_endpoint()?.backend) => {
                 Ok("already attached".to_owned())
             }
             ["attach"] => {

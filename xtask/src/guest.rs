@@ -85,9 +85,9 @@ In the guest:
   zhost kill-daemon     kill -9 of the daemon
   zhost restart-daemon  start the daemon anew, empty; the device of the dead one has to be
                         replaced by 'zhost detach' and 'zhost attach', or by 'zhost attach' alone
-                        Guests of user-mode Linux bind and unbind the device's driver for it, have disks
-                        called ubdb, ubdc.. (/dev/vdb, /dev/vdc.. are links), and no new device after
-                        'zhost kill-daemon'.
+                        Guests of user-mode Linux notice a dead daemon when it does not answer for 10 s
+                        (their kernel warns of it), and have disks called ubdb, ubdc.., to which
+                        /dev/vdb, /dev/vdc.. are links.
   zhost stats           one JSON document: attached, disks.vdb.{reads,writes,..}, daemon
 The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later|no and
 ZCACHE_MODULES=/payload/modules.";
