@@ -78,6 +78,7 @@ static void dmz_on_add(void *data, struct folio *folio)
 	dmz_forget_folio(folio);
 }
 
+#ifdef CONFIG_KPROBES
 /*
  * At the entry of folio_migrate_flags(to, from); both folios are locked. On
  * kernels that distributions ship ftrace calls it. Where the probe is a
@@ -97,9 +98,14 @@ static int dmz_on_migrate(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
+#endif
+
+/* Cannot be registered on kernels without probes. */
 static struct kprobe dmz_migrate_probe = {
 	.symbol_name = "folio_migrate_flags",
+#ifdef CONFIG_KPROBES
 	.pre_handler = dmz_on_migrate,
+#endif
 };
 
 static void dmz_match(struct tracepoint *tp, void *unused)

@@ -16,6 +16,7 @@
  * everything that docs/ordering.md says hangs on it.
  */
 #include <linux/delay.h>
+#include <linux/kernel.h>
 #include <linux/slab.h>
 #include "zcache_virtio.h"
 
@@ -208,8 +209,9 @@ void zcv_reap(struct zcv_queue *q)
 			zcv_free_slot(q, slot);
 		}
 	}
+	/* Newer kernels break the ring themselves as the machine goes down. */
 	if (virtqueue_is_broken(q->vq))
-		zcv_lost(q->dev, "breaks the ring");
+		zcv_lost(q->dev, system_state > SYSTEM_RUNNING ? "is shut down" : "breaks the ring");
 }
 
 /**

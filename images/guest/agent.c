@@ -17,9 +17,11 @@
 #define HEADER 9
 #define MAX_TASKS 64
 #define MAX_FILES 8
+/* The host is told after so many bytes. README.md says how far ahead it may be. */
+#define READ_STEP 1024
 
 enum from_host { RUN = 1, KILL, PUT, DATA, POWEROFF, PING };
-enum to_host { HELLO = 129, OUT, ERR, EXIT };
+enum to_host { HELLO = 129, OUT, ERR, EXIT, READ };
 enum exit_kind { EXITED, SIGNALLED, REFUSED };
 
 struct task {
@@ -43,6 +45,8 @@ static struct task tasks[MAX_TASKS];
 static struct file files[MAX_FILES];
 static sigset_t original_signals;
 static int port = -1;
+/* What was read from the port and the host has not been told. */
+static uint32_t untold;
 /* The interactive shell, if there is one. */
 static pid_t shell = -1;
 
@@ -404,6 +408,19 @@ static void handle(uint32_t id, unsigned type, char *payload, size_t size)
 	}
 }
 
+/* Lets the host send more. */
+static void tell_read(uint32_t size)
+{
+	unsigned char payload[4];
+
+	untold += size;
+	if (untold < READ_STEP)
+		return;
+	put_le32(payload, untold);
+	untold = 0;
+	send_frame(0, READ, payload, sizeof(payload));
+}
+
 /* Takes in what the port has; false when the frames no longer make sense. */
 static bool receive(bool *connected)
 {
@@ -420,6 +437,7 @@ static bool receive(bool *connected)
 		return true;
 	}
 	have += (size_t)n;
+	tell_read((uint32_t)n);
 	while (have >= HEADER) {
 		uint32_t len = get_le32(buffer);
 		size_t whole = (size_t)len + 4;
@@ -452,6 +470,7 @@ static void open_port(void)
 		reap();
 		usleep(20 * 1000);
 	}
+	untold = 0;
 	send_hello(0);
 }
 

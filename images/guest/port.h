@@ -10,21 +10,44 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 /*
- * Opens the port called `name`. There is no udev in the guest, so no
- * /dev/virtio-ports: the names are in sysfs. Returns -1 with errno set; ENODEV when
- * no port has this name, EBUSY when another process has it open.
+ * Opens the serial line that `init` has linked as the port called `name`: user-mode
+ * Linux has no virtio-serial device. Returns -1 when there is none.
+ */
+static inline int line_open(const char *name, int flags)
+{
+	struct termios raw;
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/virtio-ports/%s", name);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | flags);
+	if (fd >= 0 && tcgetattr(fd, &raw) == 0) {
+		cfmakeraw(&raw);
+		tcsetattr(fd, TCSANOW, &raw);
+	}
+	return fd;
+}
+
+/*
+ * Opens the port called `name`. There is no udev in the guest: the names of
+ * virtio-serial ports are in sysfs. Returns -1 with errno set; ENODEV when no port has
+ * this name, EBUSY when another process has it open.
  */
 static inline int port_open(const char *name, int flags)
 {
 	static const char dir[] = "/sys/class/virtio-ports";
 	char path[512], text[128];
 	struct dirent *entry;
-	int found = -1;
-	DIR *ports = opendir(dir);
+	int found = line_open(name, flags);
+	DIR *ports;
 
+	if (found >= 0)
+		return found;
+	ports = opendir(dir);
 	if (!ports) {
 		errno = ENODEV;
 		return -1;

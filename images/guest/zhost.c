@@ -10,6 +10,8 @@
 
 #define HEADER 12
 #define MAX_BODY 65536
+/* The host sends so many bytes of an answer, then waits to be asked for more. */
+#define PIECE 1024
 #define FAILED 125
 
 static const unsigned char magic[4] = { 'Z', 'H', 'S', 'T' };
@@ -109,6 +111,35 @@ static bool read_header(int fd, unsigned char *header, int64_t deadline)
 	return true;
 }
 
+/* Sends a request; an empty one asks for more of the answer to the one before. */
+static bool send_request(int fd, uint32_t id, const unsigned char *body, size_t size,
+			 int64_t deadline)
+{
+	unsigned char header[HEADER];
+
+	memcpy(header, magic, sizeof(magic));
+	put_le32(header + 4, id);
+	put_le32(header + 8, (uint32_t)size);
+	return write_all(fd, header, sizeof(header), deadline) &&
+	       write_all(fd, body, size, deadline);
+}
+
+/* Reads what follows the header of the answer to request `id`. */
+static bool read_body(int fd, uint32_t id, unsigned char *to, size_t size, int64_t deadline)
+{
+	size_t piece = PIECE - HEADER;
+
+	while (size > piece) {
+		if (!read_all(fd, to, piece, deadline) ||
+		    !send_request(fd, id, NULL, 0, deadline))
+			return false;
+		to += piece;
+		size -= piece;
+		piece = PIECE;
+	}
+	return read_all(fd, to, size, deadline);
+}
+
 int main(int argc, char **argv)
 {
 	static unsigned char body[MAX_BODY];
@@ -154,11 +185,7 @@ int main(int argc, char **argv)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	id = (uint32_t)getpid() << 16 ^ (uint32_t)ts.tv_nsec;
-	memcpy(header, magic, sizeof(magic));
-	put_le32(header + 4, id);
-	put_le32(header + 8, (uint32_t)size);
-	if (!write_all(port, header, sizeof(header), deadline) ||
-	    !write_all(port, body, size, deadline))
+	if (!send_request(port, id, body, size, deadline))
 		return fail("sending the request");
 
 	for (;;) {
@@ -167,12 +194,10 @@ int main(int argc, char **argv)
 		if (!read_header(port, header, deadline))
 			return fail("waiting for the answer");
 		len = get_le32(header + 8);
-		if (len < 1 || len > sizeof(body))
+		if (get_le32(header + 4) != id || len < 1 || len > sizeof(body))
 			continue;
-		if (!read_all(port, body, len, deadline))
+		if (!read_body(port, id, body, len, deadline))
 			return fail("reading the answer");
-		if (get_le32(header + 4) != id)
-			continue;
 		fwrite(body + 1, 1, len - 1, body[0] ? stderr : stdout);
 		if (len > 1 && body[len - 1] != '\n')
 			fputc('\n', body[0] ? stderr : stdout);

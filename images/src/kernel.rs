@@ -30,6 +30,19 @@ pub enum Kernel {
     Debian13Backports,
     /// Debian 13's source with the checks of [`Kernel::ClassicDebug`] and a small configuration.
     Debian13Debug,
+    /// The source of [`Kernel::Debian13Backports`] as a process of the host: user-mode Linux.
+    Uml,
+    /// The same with KASAN, lockdep and other checks.
+    UmlDebug,
+}
+
+/// What runs a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Vmm {
+    /// A machine of QEMU's.
+    Qemu,
+    /// Nothing: the kernel is a program of the host, user-mode Linux.
+    Uml,
 }
 
 impl Kernel {
@@ -41,6 +54,8 @@ impl Kernel {
         Self::Debian13,
         Self::Debian13Backports,
         Self::Debian13Debug,
+        Self::Uml,
+        Self::UmlDebug,
     ];
 
     /// The unmodified kernels of distributions.
@@ -56,6 +71,25 @@ impl Kernel {
             Self::Debian13 => "debian-13",
             Self::Debian13Backports => "debian-13-backports",
             Self::Debian13Debug => "debian-13-debug",
+            Self::Uml => "uml",
+            Self::UmlDebug => "uml-debug",
+        }
+    }
+
+    /// What runs it.
+    #[must_use]
+    pub fn vmm(self) -> Vmm {
+        match self {
+            Self::Uml | Self::UmlDebug => Vmm::Uml,
+            _ => Vmm::Qemu,
+        }
+    }
+
+    /// The value of kbuild's `ARCH`.
+    pub(crate) fn arch(self) -> &'static str {
+        match self.vmm() {
+            Vmm::Qemu => "x86_64",
+            Vmm::Uml => "um",
         }
     }
 
@@ -68,13 +102,13 @@ impl Kernel {
     /// Whether it checks memory accesses and locks, and is several times slower for it.
     #[must_use]
     pub fn is_debug(self) -> bool {
-        matches!(self, Self::ClassicDebug | Self::Debian13Debug)
+        matches!(self, Self::ClassicDebug | Self::Debian13Debug | Self::UmlDebug)
     }
 
     /// Whether its build tree can run sparse: headers that are packaged for 7.x lack a script for
-    /// it.
+    /// it, and its source wants a newer one.
     pub(crate) fn has_sparse(self) -> bool {
-        self != Self::Debian13Backports
+        self != Self::Debian13Backports && self.vmm() != Vmm::Uml
     }
 }
 
@@ -113,10 +147,14 @@ impl BuiltKernel {
         self.kernel
     }
 
-    /// For QEMU's `-kernel`.
+    /// For QEMU's `-kernel`, or the program that is the guest ([`Kernel::vmm`]).
     #[must_use]
     pub fn image(&self) -> PathBuf {
-        if self.is_packaged() { self.dir.join("vmlinuz") } else { self.build_tree().join("arch/x86/boot/bzImage") }
+        match self.kernel.vmm() {
+            Vmm::Qemu if self.is_packaged() => self.dir.join("vmlinuz"),
+            Vmm::Qemu => self.build_tree().join("arch/x86/boot/bzImage"),
+            Vmm::Uml => self.build_tree().join("linux"),
+        }
     }
 
     /// For QEMU's `-initrd`, if the root disk's driver is a module.
@@ -172,7 +210,9 @@ impl BuiltKernel {
 
     pub(crate) fn get(cache: &Cache, kernel: Kernel) -> Result<Self> {
         let Artefact { dir, key, manifest } = match kernel {
-            Kernel::Classic | Kernel::ClassicDebug | Kernel::Debian13Debug => source::get(cache, kernel)?,
+            Kernel::Classic | Kernel::ClassicDebug | Kernel::Debian13Debug | Kernel::Uml | Kernel::UmlDebug => {
+                source::get(cache, kernel)?
+            }
             Kernel::Debian12 | Kernel::Debian13 | Kernel::Debian13Backports => debian::get(cache, kernel)?,
         };
         Ok(Self { kernel, dir, key, packages: manifest.packages })

@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 pub use accel::Accel;
 pub use cache::Package;
 pub use error::{Error, Result};
-pub use kernel::{BuiltKernel, Kernel, UnknownKernel};
+pub use kernel::{BuiltKernel, Kernel, UnknownKernel, Vmm};
 pub use modules::Sabotage;
 pub use payload::PayloadFile;
 pub use qemu::Qemu;
@@ -52,10 +52,13 @@ pub use qemu::Qemu;
 /// The kernel command line every guest needs; words may be added.
 pub const GUEST_CMDLINE: &str = "root=/dev/vda rootfstype=squashfs ro init=/init console=ttyS0 panic=-1";
 
-/// The `serial` of the virtio-blk device with the payload image.
+/// The same for a guest of user-mode Linux.
+pub const UML_CMDLINE: &str = "root=/dev/ubda rootfstype=squashfs ro init=/init seccomp=on";
+
+/// The `serial` of the disk with the payload image.
 pub const PAYLOAD_SERIAL: &str = "zcache-payload";
 
-/// The `serial` of the virtio-blk device with the image of `/lib/modules`.
+/// The `serial` of the disk with the image of `/lib/modules`.
 pub const MODULES_SERIAL: &str = "zcache-modules";
 
 /// The name of the virtio-serial port on which the agent takes commands.

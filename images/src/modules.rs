@@ -75,7 +75,8 @@ pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: 
         make.arg("-C")
             .arg(kernel.build_tree())
             .arg(format!("M={}", dir.join(folder).display()))
-            .args(["ARCH=x86_64", "W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
+            .arg(format!("ARCH={}", kernel.kernel().arch()))
+            .args(["W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
             .arg(format!("ZCACHE_SABOTAGE={sabotage}"))
             .arg("modules");
         if kernel.kernel().has_sparse() {

@@ -11,6 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::window::Window;
+
+/// Longest that the agent may take to read what was sent to it.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
 /// Most payload bytes of one frame.
 const MAX_PAYLOAD: usize = 65536;
 
@@ -27,6 +32,7 @@ mod from_guest {
     pub(super) const OUT: u8 = 130;
     pub(super) const ERR: u8 = 131;
     pub(super) const EXIT: u8 = 132;
+    pub(super) const READ: u8 = 133;
 }
 
 /// Something the agent said about one command or file.
@@ -46,12 +52,22 @@ pub(crate) enum Reply {
     Failed(String),
 }
 
+/// What one frame of the guest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Frame {
+    /// Something about the command or file of this id.
+    Reply(u32, Reply),
+    /// The agent has read so many bytes.
+    Read(usize),
+}
+
 /// A connection to the guest's agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
     writer: Mutex<UnixStream>,
     next_id: AtomicU32,
     waiting: Arc<Waiting>,
+    window: Arc<Window>,
 }
 
 /// Replies on their way to one asker.
@@ -68,12 +84,13 @@ struct Waiting(Mutex<Option<HashMap<u32, mpsc::Sender<Reply>>>>);
 impl Agent {
     /// Takes over a fresh connection to the agent's port.
     pub(crate) fn new(stream: UnixStream) -> Result<Self> {
-        stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_write_timeout(Some(WRITE_LIMIT))?;
+        let window = Arc::new(Window::new());
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
         let reader = stream.try_clone()?;
-        let shared = Arc::clone(&waiting);
-        thread::spawn(move || shared.fill_from(reader));
-        Ok(Self { writer: Mutex::new(stream), next_id: AtomicU32::new(1), waiting })
+        let (shared, opened) = (Arc::clone(&waiting), Arc::clone(&window));
+        thread::spawn(move || shared.fill_from(reader, &opened));
+        Ok(Self { writer: Mutex::new(stream), next_id: AtomicU32::new(1), waiting, window })
     }
 
     /// Listens for the greeting the agent sends when it starts.
@@ -128,11 +145,14 @@ impl Agent {
         frame.extend_from_slice(&id.to_le_bytes());
         frame.push(kind);
         frame.extend_from_slice(payload);
-        self.writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(&frame)
-            .context("Cannot write to the guest's agent")
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.window.take(rest.len(), WRITE_LIMIT)?);
+            writer.write_all(now).context("Cannot write to the guest's agent")?;
+            rest = later;
+        }
+        Ok(())
     }
 }
 
@@ -159,8 +179,18 @@ impl Waiting {
     }
 
     /// Hands replies to whoever waits for them until the connection ends.
-    fn fill_from(&self, mut stream: UnixStream) {
-        while let Ok((id, reply)) = read_frame(&mut stream) {
+    fn fill_from(&self, mut stream: UnixStream, window: &Window) {
+        while let Ok(frame) = read_frame(&mut stream) {
+            let (id, reply) = match frame {
+                Frame::Reply(id, reply) => (id, reply),
+                Frame::Read(bytes) => {
+                    window.arrived(bytes);
+                    continue;
+                }
+            };
+            if id == 0 && matches!(reply, Reply::Hello(_)) {
+                window.restart();
+            }
             let last = matches!(reply, Reply::Exited(_) | Reply::Killed(_) | Reply::Failed(_));
             let mut waiting = self.lock();
             let Some(table) = waiting.as_mut() else { break };
@@ -174,29 +204,37 @@ impl Waiting {
         }
         // Dropping the senders wakes everyone who still waits.
         *self.lock() = None;
+        window.close();
     }
 }
 
-fn read_frame(stream: &mut impl Read) -> io::Result<(u32, Reply)> {
+fn read_frame(stream: &mut impl Read) -> io::Result<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head)?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let len = word(0) as usize;
     if !(5..=MAX_PAYLOAD + 5).contains(&len) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame length"));
+        return Err(malformed("frame length"));
     }
     let mut payload = vec![0; len - 5];
     stream.read_exact(&mut payload)?;
     let reply = match head[8] {
+        from_guest::READ => return parse_read(&payload).map(Frame::Read).ok_or_else(|| malformed("READ frame")),
         from_guest::HELLO => Reply::Hello(String::from_utf8_lossy(&payload).into_owned()),
         from_guest::OUT => Reply::Out(payload),
         from_guest::ERR => Reply::Err(payload),
-        from_guest::EXIT => {
-            parse_exit(&payload).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "EXIT frame"))?
-        }
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "frame type")),
+        from_guest::EXIT => parse_exit(&payload).ok_or_else(|| malformed("EXIT frame"))?,
+        _ => return Err(malformed("frame type")),
     };
-    Ok((word(4), reply))
+    Ok(Frame::Reply(word(4), reply))
+}
+
+fn malformed(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn parse_read(payload: &[u8]) -> Option<usize> {
+    usize::try_from(u32::from_le_bytes(payload.try_into().ok()?)).ok()
 }
 
 fn parse_exit(payload: &[u8]) -> Option<Reply> {
@@ -224,17 +262,19 @@ mod tests {
     fn frames_are_parsed_in_order() {
         let mut bytes = frame(7, 130, b"hello");
         bytes.extend(frame(7, 132, &[0, 3, 0, 0, 0]));
+        bytes.extend(frame(0, 133, &[1, 4, 0, 0]));
         bytes.extend(frame(8, 132, &[1, 9, 0, 0, 0]));
         let mut input = &bytes[..];
         let mut next = || read_frame(&mut input).expect("a frame");
-        assert_eq!(next(), (7, Reply::Out(b"hello".to_vec())));
-        assert_eq!(next(), (7, Reply::Exited(3)));
-        assert_eq!(next(), (8, Reply::Killed(9)));
+        assert_eq!(next(), Frame::Reply(7, Reply::Out(b"hello".to_vec())));
+        assert_eq!(next(), Frame::Reply(7, Reply::Exited(3)));
+        assert_eq!(next(), Frame::Read(1025));
+        assert_eq!(next(), Frame::Reply(8, Reply::Killed(9)));
     }
 
     #[test]
     fn a_broken_frame_is_refused() {
-        for bytes in [frame(1, 77, b""), frame(1, 132, &[0, 3]), vec![0; 9]] {
+        for bytes in [frame(1, 77, b""), frame(1, 132, &[0, 3]), frame(0, 133, &[0]), vec![0; 9]] {
             assert!(read_frame(&mut &bytes[..]).is_err(), "accepted {bytes:?}");
         }
     }

@@ -6,15 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use zcache_images::{GUEST_CMDLINE, Images, Kernel, PayloadFile, Qemu, Sabotage};
+use zcache_images::{GUEST_CMDLINE, Images, Kernel, PayloadFile, Qemu, Sabotage, UML_CMDLINE, Vmm};
 
 use crate::scenario::target_folder;
+
+/// What executes the guest.
+#[derive(Debug)]
+enum Runner {
+    Qemu(Qemu, zcache_images::Accel),
+    /// The kernel is a program.
+    Uml,
+}
 
 /// The files that guests with one kernel are booted from.
 #[derive(Debug)]
 pub struct Artefacts {
-    qemu: Qemu,
-    accel: zcache_images::Accel,
+    runner: Runner,
     kernel_image: PathBuf,
     initrd: Option<PathBuf>,
     modules_disk: Option<PathBuf>,
@@ -43,8 +50,10 @@ impl Artefacts {
             files.push(payload_file("bin", images.guest_program(&source)?)?);
         }
         Ok(Self {
-            qemu: images.qemu()?,
-            accel: images.accel()?,
+            runner: match kernel.vmm() {
+                Vmm::Qemu => Runner::Qemu(images.qemu()?, images.accel()?),
+                Vmm::Uml => Runner::Uml,
+            },
             kernel_image: built.image(),
             initrd: built.initrd(),
             modules_disk: built.modules_disk(),
@@ -53,25 +62,34 @@ impl Artefacts {
         })
     }
 
-    /// How guests are executed: `kvm` or `tcg`.
+    /// How guests are executed: `kvm`, `tcg` or `uml`.
     #[must_use]
     pub fn accel(&self) -> &'static str {
-        match self.accel {
-            zcache_images::Accel::Kvm => "kvm",
-            zcache_images::Accel::Tcg => "tcg",
+        match self.runner {
+            Runner::Qemu(_, zcache_images::Accel::Kvm) => "kvm",
+            Runner::Qemu(_, zcache_images::Accel::Tcg) => "tcg",
+            Runner::Uml => "uml",
         }
     }
 
-    /// The first words of QEMU's command line.
-    pub(crate) fn qemu(&self) -> Command {
-        let mut command = self.qemu.command();
-        command.args(self.accel.qemu_args());
-        command
+    /// The program that is started, and the first words of its command line.
+    pub(crate) fn program(&self) -> Command {
+        match &self.runner {
+            Runner::Qemu(qemu, accel) => {
+                let mut command = qemu.command();
+                command.args(accel.qemu_args());
+                command
+            }
+            Runner::Uml => Command::new(&self.kernel_image),
+        }
     }
 
     /// The kernel's command line; words may be added.
     pub(crate) fn cmdline(&self) -> &'static str {
-        GUEST_CMDLINE
+        match self.runner {
+            Runner::Qemu(..) => GUEST_CMDLINE,
+            Runner::Uml => UML_CMDLINE,
+        }
     }
 
     pub(crate) fn kernel_image(&self) -> &Path {

@@ -6,28 +6,28 @@
 //! then has to be unplugged before a new daemon can be attached.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::qmp::Qmp;
+use crate::slot;
 
 /// QEMU's generic vhost-user device.
 pub(crate) const DRIVER: &str = "vhost-user-test-device-pci";
 /// The PCI Express root port that the device is plugged into.
 pub(crate) const PORT: &str = "zport";
 /// Names of a device that was there at boot.
-pub(crate) const COLD: Names = Names(0);
+pub(crate) const COLD: Names = Names(slot::COLD);
 
 /// The longest unplugging may take: the driver first drains the swap pages the device
 /// holds back into the guest. `zhost` itself gives up after 120 s.
-const UNPLUG_LIMIT: Duration = Duration::from_secs(110);
+pub(crate) const UNPLUG_LIMIT: Duration = Duration::from_secs(110);
 
 /// The names of one plugged device; no two of a guest's life are equal.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names(u32);
+pub(crate) struct Names(pub(crate) u32);
 
 impl Names {
     pub(crate) fn device(self) -> String {
@@ -50,72 +50,6 @@ pub struct Endpoint {
     pub backend: i32,
 }
 
-/// The place for one zcache device.
-#[derive(Debug)]
-pub(crate) struct Slot(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    plugged: Option<Plugged>,
-    next: u32,
-}
-
-#[derive(Debug)]
-struct Plugged {
-    names: Names,
-    /// The process it was connected to, which may have died since.
-    backend: i32,
-}
-
-impl Slot {
-    /// A slot, with the backend of the device of the VMM's command line if there is one.
-    pub(crate) fn new(cold_plugged: Option<i32>) -> Self {
-        let plugged = cold_plugged.map(|backend| Plugged { names: COLD, backend });
-        Self(Mutex::new(State { plugged, next: 1 }))
-    }
-
-    /// Plugs a device in. A device whose backend has died is unplugged first.
-    pub(crate) fn attach(&self, qmp: &Qmp, endpoint: &Endpoint) -> Result<()> {
-        let mut state = self.lock();
-        match &state.plugged {
-            Some(plugged) if plugged.backend == endpoint.backend => bail!("The device is attached already"),
-            Some(plugged) => {
-                unplug(qmp, plugged.names)?;
-                state.plugged = None;
-            }
-            None => {}
-        }
-        let names = Names(state.next);
-        state.next += 1;
-        plug(qmp, names, endpoint)?;
-        state.plugged = Some(Plugged { names, backend: endpoint.backend });
-        Ok(())
-    }
-
-    /// Unplugs the device and waits until it is gone.
-    pub(crate) fn detach(&self, qmp: &Qmp) -> Result<()> {
-        let mut state = self.lock();
-        let plugged = state.plugged.as_ref().context("No device is attached")?;
-        unplug(qmp, plugged.names)?;
-        state.plugged = None;
-        Ok(())
-    }
-
-    /// Whether a device is plugged in, with or without a living daemon behind it.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.lock().plugged.is_some()
-    }
-
-    /// Whether a device is plugged in whose backend is this process.
-    pub(crate) fn is_attached_to(&self, backend: i32) -> bool {
-        self.lock().plugged.as_ref().is_some_and(|plugged| plugged.backend == backend)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Bytes of config space that the guest sees; `struct zcache_config` is at their start.
 const CONFIG_SIZE: u64 = 64;
 
@@ -131,7 +65,8 @@ pub(crate) fn properties(queues: u16) -> [(&'static str, u64); 4] {
     ]
 }
 
-fn plug(qmp: &Qmp, names: Names, endpoint: &Endpoint) -> Result<()> {
+/// Plugs a device in.
+pub(crate) fn plug(qmp: &Qmp, names: Names, endpoint: &Endpoint) -> Result<()> {
     qmp.execute(
         "chardev-add",
         json!({"id": names.chardev(), "backend": {"type": "socket", "data": {
@@ -155,7 +90,8 @@ fn plug(qmp: &Qmp, names: Names, endpoint: &Endpoint) -> Result<()> {
     Ok(())
 }
 
-fn unplug(qmp: &Qmp, names: Names) -> Result<()> {
+/// Unplugs a device and waits until it is gone.
+pub(crate) fn unplug(qmp: &Qmp, names: Names) -> Result<()> {
     let device = names.device();
     let mark = qmp.mark();
     qmp.execute("device_del", json!({"id": device}))?;

@@ -4,9 +4,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
-//! | `vm`, `qemu`, `device`, `qmp` | a virtual machine, its command line, hot-plug, the monitor |
+//! | `vm`, `machine`, `slot` | a virtual machine, what its kinds have in common, what is plugged in |
+//! | `qemu`, `device`, `qmp` | QEMU: its command line, hot-plug, the monitor |
+//! | `uml`, `mconsole` | user-mode Linux: its command line, hot-plug, its management console |
 //! | `power` | stopping and resetting a whole machine |
-//! | `guest`, `agent` | commands inside a guest, and the wire protocol beneath |
+//! | `guest`, `agent`, `window` | commands inside a guest, and the wire protocol beneath |
 //! | `load` | scripts that make a guest work and check what it reads |
 //! | `zhost` | requests from inside a guest to the host |
 //! | `daemon`, `process` | the daemon under test; children that cannot outlive the test |
@@ -26,13 +28,18 @@ mod device;
 mod driver;
 mod guest;
 pub mod load;
+mod machine;
+mod mconsole;
 mod power;
 mod process;
 mod qemu;
 mod qmp;
 mod scenario;
+mod slot;
 mod stats;
+mod uml;
 mod vm;
+mod window;
 pub mod witness;
 mod zhost;
 
@@ -47,4 +54,4 @@ pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Memory, Modules, Presence, Vm, VmOptions, tail};
-pub use zcache_images::{Kernel, Sabotage};
+pub use zcache_images::{Kernel, Sabotage, Vmm};

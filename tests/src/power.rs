@@ -28,19 +28,19 @@ impl Vm {
     /// stream. The driver is not loaded; a device that is plugged in stays so.
     pub fn reset(&self) -> Result<()> {
         // Guests run with -no-reboot, so that a panic ends them.
-        self.qmp().execute("set-action", json!({"reboot": "reset"}))?;
+        self.qmp()?.execute("set-action", json!({"reboot": "reset"}))?;
         let greeting = self.guest().agent().greeting()?;
         self.and_then_event("system_reset", "RESET")?;
         self.await_agent(&greeting)?;
         // Not before: SeaBIOS resets the machine once more.
-        self.qmp().execute("set-action", json!({"reboot": "shutdown"}))?;
+        self.qmp()?.execute("set-action", json!({"reboot": "shutdown"}))?;
         Ok(())
     }
 
     fn and_then_event(&self, command: &str, event: &str) -> Result<()> {
-        let mark = self.qmp().mark();
-        self.qmp().execute(command, json!({}))?;
-        self.qmp()
+        let mark = self.qmp()?.mark();
+        self.qmp()?.execute(command, json!({}))?;
+        self.qmp()?
             .wait_event(mark, EVENT_LIMIT, |name, _| (name == event).then_some(()))
             .with_context(|| format!("QEMU tells of no {event}"))
     }

@@ -1,29 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! QEMU's command line.
+//! QEMU: its command line, its start, and what its monitor is asked.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use serde_json::json;
 use zcache_images::{MODULES_SERIAL, PAYLOAD_SERIAL};
 
 use crate::artefacts::Artefacts;
-use crate::device::{self, Endpoint};
-use crate::vm::{Console, Memory, VmOptions};
+use crate::device::{self, Endpoint, Names};
+use crate::guest::Guest;
+use crate::machine::{Machine, Started};
+use crate::process::{Process, describe, wait_readable};
+use crate::qmp::Qmp;
+use crate::slot::Plugged;
+use crate::vm::{Console, DiskIo, Memory, VmOptions, tail};
 
 /// The sockets on which the test listens for QEMU.
 #[derive(Debug)]
-pub(crate) struct Sockets {
-    pub(crate) qmp: PathBuf,
-    pub(crate) agent: PathBuf,
-    pub(crate) host: PathBuf,
+struct Sockets {
+    qmp: PathBuf,
+    agent: PathBuf,
+    host: PathBuf,
 }
 
 impl Sockets {
-    pub(crate) fn in_folder(folder: &Path) -> Self {
+    fn in_folder(folder: &Path) -> Self {
         let path = |name: &str| folder.join(name);
         Self { qmp: path("qmp"), agent: path("agent"), host: path("host") }
+    }
+}
+
+/// A machine of QEMU's.
+#[derive(Debug)]
+struct Qemu(Qmp);
+
+/// Starts a guest whose console goes to `serial`, and QEMU's own messages to `dir`.
+pub(crate) fn start(
+    options: &VmOptions,
+    disks: &[PathBuf],
+    cold_plugged: Option<&Endpoint>,
+    serial: &Path,
+    dir: &Path,
+) -> Result<Started> {
+    let scratch = tempfile::Builder::new().prefix("zcache-vm-").tempdir()?;
+    let sockets = Sockets::in_folder(scratch.path());
+    let [qmp, agent, host] = [&sockets.qmp, &sockets.agent, &sockets.host]
+        .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
+    let (qmp, agent, host) = (qmp?, agent?, host?);
+    let command = command(options, &sockets, disks, cold_plugged, serial)?;
+    let log = dir.join(format!("{}-qemu.log", options.name));
+    let process = match options.console {
+        Console::Log => Process::spawn(&format!("QEMU of {}", options.name), command, &log)?,
+        Console::Terminal => Process::spawn_on_terminal("QEMU", command)?,
+    };
+    let accept = |listener: &UnixListener| accept_from(&process, listener, &log);
+    let qmp = accept(&qmp)?;
+    let (agent, host) = (accept(&agent)?, accept(&host)?);
+    let qmp = Qmp::new(qmp)?;
+    scratch.close()?;
+    Ok(Started { machine: Box::new(Qemu(qmp)), process, agent, host })
+}
+
+fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
+    let ready = wait_readable(&[listener.as_fd(), process.exit_fd()], Duration::from_secs(30))?;
+    if ready[0] {
+        return Ok(listener.accept()?.0);
+    }
+    match process.try_wait()? {
+        Some(status) => bail!("QEMU ended with {} at start:\n{}", describe(status), tail(log)),
+        None => bail!("QEMU does not connect its sockets:\n{}", tail(log)),
+    }
+}
+
+impl Machine for Qemu {
+    fn plug(&self, _guest: &Guest, number: u32, endpoint: &Endpoint) -> Result<()> {
+        device::plug(&self.0, Names(number), endpoint)
+    }
+
+    fn unplug(&self, _guest: &Guest, plugged: Plugged) -> Result<()> {
+        device::unplug(&self.0, Names(plugged.number))
+    }
+
+    fn disk_io(&self, _guest: &Guest, name: &str) -> Result<DiskIo> {
+        let stats = self.0.execute("query-blockstats", json!({}))?;
+        let stats = stats
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["device"] == name))
+            .map(|one| &one["stats"])
+            .with_context(|| format!("QEMU has no counters of disk {name}"))?;
+        let count = |field: &str| stats[field].as_u64().unwrap_or(0);
+        Ok(DiskIo {
+            reads: count("rd_operations"),
+            writes: count("wr_operations"),
+            read_bytes: count("rd_bytes"),
+            written_bytes: count("wr_bytes"),
+        })
+    }
+
+    fn qmp(&self) -> Result<&Qmp> {
+        Ok(&self.0)
+    }
+
+    fn needs_driver(&self) -> bool {
+        true
     }
 }
 
@@ -34,7 +119,7 @@ pub(crate) fn disk_name(index: usize) -> String {
 }
 
 /// The whole command line of a guest.
-pub(crate) fn command(
+fn command(
     options: &VmOptions,
     sockets: &Sockets,
     disks: &[PathBuf],
@@ -42,7 +127,7 @@ pub(crate) fn command(
     serial: &Path,
 ) -> Result<Command> {
     let artefacts = Artefacts::with(options.kernel, options.sabotage)?;
-    let mut line = Line { command: artefacts.qemu() };
+    let mut line = Line { command: artefacts.program() };
     line.words(["-nodefaults", "-no-reboot", "-display", "none"]);
     line.option("-smp", &options.cpus.to_string(), &[]);
     line.memory(options);

@@ -28,6 +28,8 @@ pub struct Scenario {
 struct Cast {
     vms: Vec<Arc<Vm>>,
     daemons: Vec<Arc<Daemon>>,
+    /// Nobody may come any more.
+    over: bool,
 }
 
 /// Runs `body` as the test `name`. When it fails, takes longer than `limit`, or leaves a
@@ -95,14 +97,14 @@ impl Scenario {
     /// Starts a daemon with these options.
     pub fn daemon(&self, options: DaemonOptions) -> Result<Arc<Daemon>> {
         let daemon = Arc::new(Daemon::start(options, &self.dir)?);
-        self.cast().daemons.push(Arc::clone(&daemon));
+        self.open_cast()?.daemons.push(Arc::clone(&daemon));
         Ok(daemon)
     }
 
     /// Boots a guest.
     pub fn vm(&self, options: VmOptions) -> Result<Arc<Vm>> {
         let vm = Vm::boot(options, &self.dir)?;
-        self.cast().vms.push(Arc::clone(&vm));
+        self.open_cast()?.vms.push(Arc::clone(&vm));
         Ok(vm)
     }
 
@@ -129,7 +131,7 @@ impl Scenario {
     }
 
     fn kill_all(&self) {
-        let cast = std::mem::take(&mut *self.cast());
+        let cast = std::mem::replace(&mut *self.cast(), Cast { over: true, ..Cast::default() });
         for vm in &cast.vms {
             if let Err(error) = vm.process().kill() {
                 eprintln!("Cannot end a guest: {error:#}");
@@ -142,6 +144,12 @@ impl Scenario {
                 eprintln!("Cannot end the daemon: {error:#}");
             }
         }
+    }
+
+    /// The cast, unless the limit passed while someone was still on the way to it.
+    fn open_cast(&self) -> Result<MutexGuard<'_, Cast>> {
+        let cast = self.cast();
+        if cast.over { bail!("The test is over") } else { Ok(cast) }
     }
 
     fn cast(&self) -> MutexGuard<'_, Cast> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,17 +12,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
-use zcache_images::{Kernel, Sabotage};
+use zcache_images::{Kernel, Sabotage, Vmm};
 
 use crate::agent::{Agent, Conversation, Reply};
 use crate::complaints;
 use crate::daemon::Daemon;
-use crate::device::{Endpoint, Slot};
+use crate::device::Endpoint;
 use crate::guest::Guest;
-use crate::process::{Process, describe, wait_readable};
-use crate::qemu::{self, Sockets};
+use crate::machine::{Machine, Started};
+use crate::process::Process;
 use crate::qmp::Qmp;
+use crate::slot::Slot;
 use crate::zhost::{self, Answer};
+use crate::{qemu, uml};
 
 /// Whether the zcache device is there when the guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl VmOptions {
     }
 }
 
-/// What one disk has done so far, as QEMU counts it.
+/// What one disk has done so far, as the VMM counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DiskIo {
     /// Read requests.
@@ -158,7 +159,7 @@ impl std::error::Error for UnknownRequest {}
 pub struct Vm {
     options: VmOptions,
     guest: Guest,
-    qmp: Qmp,
+    machine: Box<dyn Machine>,
     slot: Slot,
     process: Process,
     dir: PathBuf,
@@ -168,13 +169,7 @@ pub struct Vm {
 impl Vm {
     /// Boots a guest and waits until it takes commands. Its logs go to `dir`.
     pub fn boot(options: VmOptions, dir: &Path) -> Result<Arc<Self>> {
-        let scratch = tempfile::Builder::new().prefix("zcache-vm-").tempdir()?;
         let disks = create_disks(&options, dir)?;
-        let sockets = Sockets::in_folder(scratch.path());
-        let [qmp, agent, host] = [&sockets.qmp, &sockets.agent, &sockets.host]
-            .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
-        let (qmp, agent, host) = (qmp?, agent?, host?);
-
         let serial = serial_log(&options, dir);
         let cold_plugged = match (options.presence, &options.daemon) {
             (Presence::ColdPlugged, Some((daemon, socket))) => Some(daemon.endpoint(*socket)?),
@@ -182,27 +177,18 @@ impl Vm {
             (Presence::Later, _) => None,
         };
         let paths: Vec<_> = disks.iter().map(path_of).collect();
-        let command = qemu::command(&options, &sockets, &paths, cold_plugged.as_ref(), &serial)?;
-        let log = dir.join(format!("{}-qemu.log", options.name));
-        let process = match options.console {
-            Console::Log => Process::spawn(&format!("QEMU of {}", options.name), command, &log)?,
-            Console::Terminal => Process::spawn_on_terminal("QEMU", command)?,
+        let cold_plugged = cold_plugged.as_ref();
+        let Started { machine, process, agent, host } = match options.kernel.vmm() {
+            Vmm::Qemu => qemu::start(&options, &paths, cold_plugged, &serial, dir)?,
+            Vmm::Uml => uml::start(&options, &paths, cold_plugged, &serial)?,
         };
-        let accept = |listener: &UnixListener| accept_from(&process, listener, &log);
-        let qmp = accept(&qmp)?;
-        let (agent, host) = (accept(&agent)?, accept(&host)?);
-        let qmp = Qmp::new(qmp)?;
-        // QEMU has everything open by now. Without names, nothing has to be removed later,
-        // not even after a SIGKILL.
-        scratch.close()?;
-
         let agent = Agent::new(agent)?;
         let greeting = agent.greeting()?;
         let limit = Duration::from_secs(60) * options.patience();
         let vm = Arc::new(Self {
             guest: Guest::new(&options.name, agent, limit),
+            machine,
             slot: Slot::new(cold_plugged.map(|endpoint| endpoint.backend)),
-            qmp,
             process,
             dir: dir.to_owned(),
             _disks: disks,
@@ -223,8 +209,8 @@ impl Vm {
     }
 
     /// QEMU's monitor.
-    pub fn qmp(&self) -> &Qmp {
-        &self.qmp
+    pub fn qmp(&self) -> Result<&Qmp> {
+        self.machine.qmp()
     }
 
     /// What was asked for.
@@ -237,7 +223,7 @@ impl Vm {
         &self.dir
     }
 
-    /// QEMU's process.
+    /// The VMM's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -262,12 +248,12 @@ impl Vm {
 
     /// Plugs in a device with some other backend.
     pub fn attach_to(&self, endpoint: &Endpoint) -> Result<()> {
-        self.slot.attach(&self.qmp, endpoint)
+        self.slot.attach(&*self.machine, &self.guest, endpoint)
     }
 
     /// Unplugs the device and waits until it is gone, whether or not its daemon lives.
     pub fn detach(&self) -> Result<()> {
-        self.slot.detach(&self.qmp)
+        self.slot.detach(&*self.machine, &self.guest)
     }
 
     /// Whether the device is plugged in.
@@ -277,25 +263,11 @@ impl Vm {
 
     /// What each test disk has done, by its name in the guest (`vdb`, ...).
     pub fn disk_io(&self) -> Result<BTreeMap<String, DiskIo>> {
-        let stats = self.qmp.execute("query-blockstats", json!({}))?;
         let mut io = BTreeMap::new();
         for index in 0..self.options.disks.len() {
             let name = qemu::disk_name(index);
-            let stats = stats
-                .as_array()
-                .and_then(|all| all.iter().find(|one| one["device"] == name.as_str()))
-                .map(|one| &one["stats"])
-                .with_context(|| format!("QEMU has no counters of disk {name}"))?;
-            let count = |field: &str| stats[field].as_u64().unwrap_or(0);
-            io.insert(
-                name,
-                DiskIo {
-                    reads: count("rd_operations"),
-                    writes: count("wr_operations"),
-                    read_bytes: count("rd_bytes"),
-                    written_bytes: count("wr_bytes"),
-                },
-            );
+            let its = self.machine.disk_io(&self.guest, &name)?;
+            io.insert(name, its);
         }
         Ok(io)
     }
@@ -384,7 +356,7 @@ impl Vm {
     /// (`memory_region_del_eventfd: Assertion ... failed`). What is to be tested is the
     /// guest, so the device goes first in that case.
     fn spare_qemu(&self) -> Result<()> {
-        if self.is_attached() && !self.guest.has_driver()? {
+        if self.machine.needs_driver() && self.is_attached() && !self.guest.has_driver()? {
             self.detach()?;
         }
         Ok(())
@@ -449,22 +421,10 @@ fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<File>> {
     disks.with_context(|| format!("Cannot create the disks in {}", folder.display()))
 }
 
-/// Where QEMU finds a file that has no name, as long as we have it open. It opens a disk once more
+/// Where a VMM finds a file that has no name, as long as we have it open. QEMU opens a disk once more
 /// when a snapshot makes it read-only.
 fn path_of(disk: &File) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd()))
-}
-
-fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
-    use std::os::fd::AsFd;
-    let ready = wait_readable(&[listener.as_fd(), process.exit_fd()], Duration::from_secs(30))?;
-    if ready[0] {
-        return Ok(listener.accept()?.0);
-    }
-    match process.try_wait()? {
-        Some(status) => bail!("QEMU ended with {} at start:\n{}", describe(status), tail(log)),
-        None => bail!("QEMU does not connect its sockets:\n{}", tail(log)),
-    }
 }
 
 /// The last lines of a log; empty when it cannot be read.

@@ -9,6 +9,11 @@ use std::thread;
 const MAGIC: [u8; 4] = *b"ZHST";
 /// Most bytes after a frame's head.
 const MAX_BODY: usize = 65536;
+/// Bytes of an answer that are sent at a time; see `window.rs`.
+const PIECE: usize = 1024;
+
+/// What tells a request from those before it.
+type Id = [u8; 4];
 
 /// What the host answers: an exit status for `zhost`, and text for it to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,16 +24,38 @@ pub(crate) struct Answer {
 
 /// Answers requests with `act` until the connection ends.
 pub(crate) fn serve(mut stream: UnixStream, act: impl Fn(&[String]) -> Answer + Send + 'static) {
-    thread::spawn(move || {
-        while let Ok((id, words)) = read_request(&mut stream) {
-            if stream.write_all(&encode(id, act(&words))).is_err() {
-                break;
-            }
+    // The end of the connection is not an error: the guest has ended.
+    thread::spawn(move || -> io::Result<()> {
+        let mut request = read_request(&mut stream)?;
+        loop {
+            request = match request {
+                // Asks for more of an answer that was all sent.
+                (_, words) if words.is_empty() => read_request(&mut stream)?,
+                (id, words) => {
+                    let frame = encode(id, act(&words));
+                    send(&mut stream, id, &frame)?
+                }
+            };
         }
     });
 }
 
-fn read_request(stream: &mut impl Read) -> io::Result<([u8; 4], Vec<String>)> {
+/// Sends an answer piece by piece, as the guest asks for them. Returns the next request: it comes
+/// before the end if the asker was killed.
+fn send(stream: &mut (impl Read + Write), id: Id, frame: &[u8]) -> io::Result<(Id, Vec<String>)> {
+    let mut pieces = frame.chunks(PIECE);
+    loop {
+        if let Some(piece) = pieces.next() {
+            stream.write_all(piece)?;
+        }
+        let request = read_request(stream)?;
+        if pieces.len() == 0 || request != (id, Vec::new()) {
+            return Ok(request);
+        }
+    }
+}
+
+fn read_request(stream: &mut impl Read) -> io::Result<(Id, Vec<String>)> {
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
@@ -44,7 +71,7 @@ fn read_request(stream: &mut impl Read) -> io::Result<([u8; 4], Vec<String>)> {
     Ok(([head[4], head[5], head[6], head[7]], words))
 }
 
-fn encode(id: [u8; 4], answer: Answer) -> Vec<u8> {
+fn encode(id: Id, answer: Answer) -> Vec<u8> {
     let mut text = answer.text.into_bytes();
     text.truncate(MAX_BODY - 1);
     let mut frame = MAGIC.to_vec();
@@ -68,6 +95,28 @@ mod tests {
         let mut answer = [0; 22];
         guest.read_exact(&mut answer).expect("answer");
         assert_eq!(&answer, b"ZHST\x07\0\0\0\x0a\0\0\0\x03attach+-v");
+    }
+
+    #[test]
+    fn a_long_answer_waits_for_the_guest() {
+        let (mut guest, host) = UnixStream::pair().expect("a socket pair");
+        serve(host, |words| Answer { status: 0, text: words[0].repeat(1500) });
+        guest.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a limit");
+        let mut piece = [0; PIECE];
+        let mut more = |guest: &mut UnixStream, request: &[u8]| -> io::Result<usize> {
+            guest.write_all(request)?;
+            guest.read_exact(&mut piece)?;
+            Ok(piece.iter().filter(|byte| **byte == b'x').count())
+        };
+        assert_eq!(more(&mut guest, b"ZHST\x07\0\0\0\x02\0\0\0x\0").expect("the first piece"), PIECE - 13);
+        guest.read_exact(&mut [0]).expect_err("nobody has asked for more");
+        let mut rest = [0; 1500 - (PIECE - 13)];
+        guest.write_all(b"ZHST\x07\0\0\0\0\0\0\0").expect("asked");
+        guest.read_exact(&mut rest).expect("the rest");
+        assert!(rest.iter().all(|byte| *byte == b'x'), "{rest:?}");
+
+        assert_eq!(more(&mut guest, b"ZHST\x08\0\0\0\x02\0\0\0x\0").expect("the first piece"), PIECE - 13);
+        assert_eq!(more(&mut guest, b"ZHST\x09\0\0\0\x02\0\0\0x\0").expect("an answer to who came after"), PIECE - 13);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn snapshots_under_load_keep_the_session() {
         let session = Continuity::of(&vm)?;
         session.survives_stops(4, |round| snapshot(&vm, images.path(), &format!("stopped{round}")))?;
         snapshot(&vm, images.path(), "running")?;
-        let savevm = vm.qmp().execute("human-monitor-command", json!({"command-line": "savevm all"}))?;
+        let savevm = vm.qmp()?.execute("human-monitor-command", json!({"command-line": "savevm all"}))?;
         ensure!(savevm.to_string().contains("non-migratable"), "savevm is not refused as it should be: {savevm}");
         session.await_hits().context("After a snapshot of the running machine")?;
         session.check()?;
@@ -72,7 +72,7 @@ fn snapshot(vm: &Vm, folder: &Path, name: &str) -> Result<()> {
         let image = folder.join(format!("{disk}-{name}.qcow2"));
         json!({"type": "blockdev-snapshot-sync", "data": {"device": disk, "snapshot-file": image, "format": "qcow2"}})
     };
-    vm.qmp().execute("transaction", json!({"actions": [snapshot_of("vdb"), snapshot_of("vdc")]}))?;
+    vm.qmp()?.execute("transaction", json!({"actions": [snapshot_of("vdb"), snapshot_of("vdc")]}))?;
     Ok(())
 }
 

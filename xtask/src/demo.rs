@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use zcache_tests::{Artefacts, Daemon, DaemonOptions, Kernel, SocketOptions, Vm, VmOptions, fresh_folder};
 
 use self::report::Figures;
+use crate::vmm::{self, Runner};
 use crate::{build, size};
 
 /// Show a guest stop reading its disk when the device is attached
@@ -24,10 +25,14 @@ use crate::{build, size};
 /// Fails when a byte came back wrong or a pool was not replayed.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// What runs the guest [default: what the kernel is for]
+    #[arg(long, value_enum)]
+    vmm: Option<Runner>,
     /// The guest's kernel: debian-12, debian-13 or debian-13-backports, which Debian ships, or
-    /// classic, which has cleancache and frontswap and takes minutes to build
-    #[arg(long, default_value = "debian-13")]
-    kernel: Kernel,
+    /// classic, which has cleancache and frontswap and takes minutes to build [default: debian-13,
+    /// or uml on that VMM]
+    #[arg(long)]
+    kernel: Option<Kernel>,
     /// The guest's memory; the file set is twice as large
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
     memory: u64,
@@ -69,7 +74,8 @@ const FILE_DISK: &str = "vdb";
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let dir = fresh_folder("demo")?;
     let started = Instant::now();
-    let artefacts = Artefacts::get(arguments.kernel)?;
+    let kernel = vmm::kernel(arguments.vmm, arguments.kernel, Kernel::Debian13)?;
+    let artefacts = Artefacts::get(kernel)?;
     let binary = build::daemon()?;
     eprintln!("Everything is built ({:.0} s).", started.elapsed().as_secs_f32());
 
@@ -85,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     )?);
     let memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
     let mut options = VmOptions::new("demo").daemon(&daemon, 0);
-    options.kernel = arguments.kernel;
+    options.kernel = kernel;
     options.memory_mib = memory_mib;
     let memory = arguments.memory >> 20;
     // xfs takes no less than 300 MiB.

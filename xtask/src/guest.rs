@@ -14,6 +14,7 @@ use zcache_tests::{
     fresh_folder, tail,
 };
 
+use crate::vmm::{self, Runner};
 use crate::{build, size};
 
 /// Boot a guest with the daemon beside it
@@ -25,10 +26,14 @@ use crate::{build, size};
 #[derive(clap::Args)]
 #[command(after_long_help = IN_THE_GUEST)]
 pub(crate) struct Arguments {
-    /// The guest's kernel: classic, classic-debug, debian-12, debian-13, debian-13-debug or
-    /// debian-13-backports; the debug kernels have KASAN and lockdep
-    #[arg(long, default_value = "classic")]
-    kernel: Kernel,
+    /// What runs the guest [default: what the kernel is for]
+    #[arg(long, value_enum)]
+    vmm: Option<Runner>,
+    /// The guest's kernel: classic, classic-debug, debian-12, debian-13, debian-13-debug,
+    /// debian-13-backports, uml or uml-debug; the debug kernels have KASAN and lockdep
+    /// [default: classic, or uml on that VMM]
+    #[arg(long)]
+    kernel: Option<Kernel>,
     /// The guest's memory
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
     memory: u64,
@@ -71,7 +76,7 @@ In the guest:
                         numbers disk0, disk1.. (/sys/block/vdb/serial)
   /mnt, /mnt1..9        empty folders to mount on
   /payload/modules      zcache.ko (pool table; the hooks on classic kernels), zcache_virtio.ko (transport);
-                        on debian-* kernels dm-zcache.ko (target for clean pages) and zcache_swap.ko (swap disk)
+                        on newer kernels than classic dm-zcache.ko (target for clean pages) and zcache_swap.ko (swap disk)
   /payload/bin          test programs, in PATH: swaphog, coherence, ..
   /sys/kernel/debug/zcache  the driver's counters
   bash, fio, dmsetup, mkfs.ext4, mkfs.xfs, mkfs.btrfs, mkfs.ocfs2 and the usual tools are there.
@@ -80,6 +85,9 @@ In the guest:
   zhost kill-daemon     kill -9 of the daemon
   zhost restart-daemon  start the daemon anew, empty; the device of the dead one has to be
                         replaced by 'zhost detach' and 'zhost attach', or by 'zhost attach' alone
+                        Guests of user-mode Linux notice a dead daemon when it does not answer for 10 s
+                        (their kernel warns of it), and have disks called ubdb, ubdc.., to which
+                        /dev/vdb, /dev/vdc.. are links.
   zhost stats           one JSON document: attached, disks.vdb.{reads,writes,..}, daemon
 The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later|no and
 ZCACHE_MODULES=/payload/modules.";
@@ -119,9 +127,10 @@ fn read_script(path: &Path) -> Result<Vec<u8>> {
 
 fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
     // Before the daemon, for it may take a while.
-    Artefacts::get(arguments.kernel)?;
+    let kernel = vmm::kernel(arguments.vmm, arguments.kernel, Kernel::Classic)?;
+    Artefacts::get(kernel)?;
     let mut options = VmOptions::new("guest");
-    options.kernel = arguments.kernel;
+    options.kernel = kernel;
     options.memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
     options.cpus = arguments.cpus;
     options.disks.clone_from(&arguments.disks);

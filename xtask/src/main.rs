@@ -11,6 +11,7 @@ mod guest;
 mod lines;
 mod size;
 mod test;
+mod vmm;
 
 use std::process::ExitCode;
 

@@ -34,6 +34,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         for sabotage in [Sabotage::Invalidate, Sabotage::Content] {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
+        Artefacts::with(Kernel::Uml, Some(Sabotage::Invalidate))?;
         Ok(())
     })?;
     step("daemon", || build::daemon().map(drop))?;
@@ -55,7 +56,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What the chosen tests boot.
 fn kernels(arguments: &Arguments) -> Vec<Kernel> {
-    if arguments.all { Kernel::ALL.to_vec() } else { [Kernel::STOCK, &[Kernel::Classic]].concat() }
+    if arguments.all { Kernel::ALL.to_vec() } else { [Kernel::STOCK, &[Kernel::Classic, Kernel::Uml]].concat() }
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Kernels built from Debian's source packages, because no Debian kernel is configured like them:
-//! 5.10, the last long-term one with cleancache, and debug kernels.
+//! 5.10, the last long-term one with cleancache, debug kernels, and those that run as a process
+//! of the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use super::{Kernel, remove_objects};
+use super::{Kernel, Vmm, remove_objects};
 use crate::apt::{self, Repository, Suite};
-use crate::cache::{Artefact, Cache, Key, Leftovers};
+use crate::cache::{Artefact, Cache, Key, Leftovers, Manifest};
 use crate::error::{Error, IoContext as _, Result};
 use crate::tools::Tools;
 use crate::{command, host};
@@ -17,10 +18,12 @@ use crate::{command, host};
 const CLASSIC: &str = include_str!("../../kernel/classic.config");
 const STOCK: &str = include_str!("../../kernel/stock.config");
 const DEBUG: &str = include_str!("../../kernel/debug.config");
+const UML_DEBUG: &str = include_str!("../../kernel/uml-debug.config");
+const UML: &str = include_str!("../../kernel/uml.config");
 
 /// What a kernel is built from.
 struct Recipe {
-    /// The source package, and the folder in its archive.
+    /// The source package, or one that depends on it.
     package: &'static str,
     /// Where it may be.
     places: &'static [&'static [Suite]],
@@ -41,10 +44,20 @@ const BULLSEYE: &[&[Suite]] = &[
 
 const TRIXIE: &[&[Suite]] = &[&[Suite { repository: Repository::Main, name: "trixie" }]];
 
+const BACKPORTS: &[&[Suite]] = &[&[
+    Suite { repository: Repository::Main, name: "trixie-backports" },
+    Suite { repository: Repository::Main, name: "trixie" },
+]];
+
+/// How the names of source packages begin; the release follows.
+const SOURCE: &str = "linux-source-";
+
 fn recipe(kernel: Kernel) -> Recipe {
     let (package, places, config): (_, _, &[&str]) = match kernel {
         Kernel::Debian13Debug => ("linux-source-6.12", TRIXIE, &[CLASSIC, STOCK, DEBUG]),
         Kernel::ClassicDebug => ("linux-source-5.10", BULLSEYE, &[CLASSIC, DEBUG]),
+        Kernel::Uml => ("linux-source", BACKPORTS, &[UML]),
+        Kernel::UmlDebug => ("linux-source", BACKPORTS, &[UML, UML_DEBUG]),
         _ => ("linux-source-5.10", BULLSEYE, &[CLASSIC]),
     };
     Recipe { package, places, config }
@@ -87,9 +100,10 @@ pub(super) fn get(cache: &Cache, kernel: Kernel) -> Result<Artefact> {
         let make = || {
             let mut make = tools.make(None);
             make.arg("-C")
-                .arg(source.dir.join(recipe.package))
+                .arg(source.dir.join(source_package(&source.manifest)))
                 .arg(format!("O={}", build.display()))
-                .args(["ARCH=x86_64", "KBUILD_BUILD_USER=zcache", "KBUILD_BUILD_HOST=zcache"])
+                .arg(format!("ARCH={}", kernel.arch()))
+                .args(["KBUILD_BUILD_USER=zcache", "KBUILD_BUILD_HOST=zcache"])
                 .arg("KBUILD_BUILD_TIMESTAMP=1970-01-01");
             make
         };
@@ -101,7 +115,11 @@ pub(super) fn get(cache: &Cache, kernel: Kernel) -> Result<Artefact> {
 
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         progress.step(format_args!("compiling (4 to 15 minutes on 2 cores, {jobs} here)"));
-        command::run(make().args(["-s", &format!("-j{jobs}"), "bzImage", "modules"]), &log)?;
+        let image = match kernel.vmm() {
+            Vmm::Qemu => "bzImage",
+            Vmm::Uml => "linux",
+        };
+        command::run(make().args(["-s", &format!("-j{jobs}"), image, "modules"]), &log)?;
         remove_objects(&build)?;
         Ok(source.manifest.packages)
     })
@@ -117,14 +135,21 @@ fn source(cache: &Cache, recipe: &Recipe) -> Result<Artefact> {
         progress.step("fetching the kernel source (130 to 150 MB)");
         let downloads = cache.downloads(package);
         let mut debs = apt::download_from_first(&downloads, recipe.places, package, &log, progress)?;
-        debs.retain(|deb| deb.package.name == package);
+        debs.retain(|deb| deb.package.name.starts_with(SOURCE));
         progress.step("unpacking");
         let unpacked = dir.join("package");
         apt::extract(&debs, &unpacked, &log)?;
-        untar(&unpacked.join("usr/src"), package, dir, &log)?;
+        for deb in &debs {
+            untar(&unpacked.join("usr/src"), &deb.package.name, dir, &log)?;
+        }
         fs::remove_dir_all(&unpacked).while_doing("remove", &unpacked)?;
         Ok(apt::packages(&debs))
     })
+}
+
+/// The package that has the source, and the folder in its archive.
+fn source_package(manifest: &Manifest) -> &str {
+    manifest.packages.first().map_or("", |package| &package.name)
 }
 
 fn untar(folder: &Path, package: &str, dir: &Path, log: &Path) -> Result<()> {

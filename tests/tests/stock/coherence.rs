@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Exit, Kernel, Running, Sabotage, Scenario, Vm, scenario};
+use zcache_tests::{DaemonOptions, Exit, Kernel, Running, Sabotage, Scenario, Vm};
 
 use crate::volume::{FILESYSTEMS, Volume};
 
@@ -46,8 +46,17 @@ fn files_stay_coherent(kernel: Kernel) {
 /// Without invalidation the same work has to end with wrong bytes.
 #[test]
 fn the_check_notices_a_missing_invalidation() {
-    scenario("stock_control_invalidate", Duration::from_secs(300), |s| {
-        let vm = boot(s, Kernel::Debian13, Some(Sabotage::Invalidate))?;
+    a_missing_invalidation_is_noticed(Kernel::Debian13);
+}
+
+#[test]
+fn the_check_notices_a_missing_invalidation_on_uml() {
+    a_missing_invalidation_is_noticed(Kernel::Uml);
+}
+
+fn a_missing_invalidation_is_noticed(kernel: Kernel) {
+    crate::with_kernel("control_invalidate", kernel, Duration::from_secs(300), |s| {
+        let vm = boot(s, kernel, Some(Sabotage::Invalidate))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;
         vm.attach()?;
         let output = spawn_coherence(&vm, &volume, 20)?.wait(LIMIT)?;
@@ -63,8 +72,12 @@ fn the_check_notices_a_missing_invalidation() {
 /// Without the comparison of contents, pages that are not what their block holds get to clones.
 #[test]
 fn the_check_notices_contents_that_no_block_has() {
-    scenario("stock_control_content", Duration::from_secs(300), |s| {
-        let vm = boot(s, Kernel::Debian13, Some(Sabotage::Content))?;
+    contents_that_no_block_has_are_noticed(Kernel::Debian13);
+}
+
+fn contents_that_no_block_has_are_noticed(kernel: Kernel) {
+    crate::with_kernel("control_content", kernel, Duration::from_secs(300), |s| {
+        let vm = boot(s, kernel, Some(Sabotage::Content))?;
         let volume = Volume::mount(&vm, "xfs", 0)?;
         vm.attach()?;
         let output = spawn_clones(&vm, &volume, 60)?.wait(LIMIT)?;
