@@ -7,8 +7,9 @@
  * random order, giving some a new version, until the time is up; then it checks
  * all of them once more.
  *
- * The last line it prints is "swaphog: pages=N verified=N wrong=N": pages of
- * memory, pages checked, pages found different. Exit status: 0 if none was
+ * The last line it prints is "swaphog: pages=N verified=N wrong=N filling=S
+ * in_time=N": pages of memory, pages checked, pages found different, seconds until
+ * all memory was written, pages checked until the time was up. Exit status: 0 if none was
  * wrong, 1 if one was, 2 if it could not run.
  */
 #include <errno.h>
@@ -33,6 +34,8 @@ struct totals {
 	uint64_t pages;
 	uint64_t verified;
 	uint64_t wrong;
+	uint64_t in_time;
+	double filling;
 };
 
 struct hog {
@@ -115,7 +118,7 @@ static void *map(size_t bytes, int flags)
 static void run(struct hog *hog, double seconds)
 {
 	uint64_t random = hog->seed;
-	double end = now() + seconds;
+	double start = now(), end = start + seconds;
 
 	hog->memory = map(hog->pages * PAGE, MAP_PRIVATE);
 	hog->versions = map(hog->pages * sizeof(*hog->versions), MAP_PRIVATE);
@@ -123,6 +126,7 @@ static void run(struct hog *hog, double seconds)
 	for (size_t i = 0; i < hog->pages; i++)
 		write_page(hog, i);
 	hog->totals->pages = hog->pages;
+	hog->totals->filling = now() - start;
 
 	while (now() < end) {
 		size_t number = next_random(&random) % hog->pages;
@@ -133,6 +137,7 @@ static void run(struct hog *hog, double seconds)
 			write_page(hog, number);
 		}
 	}
+	hog->totals->in_time = hog->totals->verified;
 	for (size_t i = 0; i < hog->pages; i++)
 		check_page(hog, i);
 }
@@ -206,9 +211,13 @@ int main(int argc, char **argv)
 		sum.pages += totals[i].pages;
 		sum.verified += totals[i].verified;
 		sum.wrong += totals[i].wrong;
+		sum.in_time += totals[i].in_time;
+		if (totals[i].filling > sum.filling)
+			sum.filling = totals[i].filling;
 	}
-	printf("swaphog: pages=%llu verified=%llu wrong=%llu\n",
+	printf("swaphog: pages=%llu verified=%llu wrong=%llu filling=%.2f in_time=%llu\n",
 	       (unsigned long long)sum.pages, (unsigned long long)sum.verified,
-	       (unsigned long long)sum.wrong);
+	       (unsigned long long)sum.wrong, sum.filling,
+	       (unsigned long long)sum.in_time);
 	return sum.wrong ? 1 : failed;
 }

@@ -15,6 +15,10 @@ const LIMIT: Duration = Duration::from_secs(150);
 pub(crate) struct Reads {
     pub(crate) reads: u64,
     pub(crate) iops: f64,
+    /// Half of the reads took no longer, in microseconds.
+    pub(crate) p50_us: f64,
+    /// 99 % of the reads took no longer.
+    pub(crate) p99_us: f64,
 }
 
 /// Runs one job with these options.
@@ -25,7 +29,11 @@ pub(crate) fn run(vm: &Vm, options: &str) -> Result<Reads> {
     let document = &output[output.find('{').context("fio printed no figures")?..];
     let document: Value = serde_json::from_str(document).context("fio's figures are not JSON")?;
     let read = &document["jobs"][0]["read"];
+    // A job that only writes has none.
+    let percentile = |name: &str| read["clat_ns"]["percentile"][name].as_f64().unwrap_or(f64::NAN) / 1e3;
     Ok(Reads {
+        p50_us: percentile("50.000000"),
+        p99_us: percentile("99.000000"),
         reads: read["total_ios"].as_u64().context("fio says nothing of reads")?,
         iops: read["iops"].as_f64().context("fio says nothing of a rate")?,
     })

@@ -8,6 +8,7 @@ mod dependencies;
 mod driver;
 mod fio;
 mod guest;
+mod hog;
 mod lines;
 mod size;
 mod test;

@@ -5,6 +5,7 @@ mod corpus;
 mod density;
 mod evict;
 mod growth;
+mod guest;
 mod median;
 mod memory;
 mod policies;
@@ -12,7 +13,6 @@ mod random;
 mod shape;
 mod speed;
 mod store;
-mod target;
 mod tiers;
 mod traces;
 mod watch;
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 enum Part {
     Store(store::Arguments),
     Evict(evict::Arguments),
-    Target(target::Arguments),
+    Guest(guest::Arguments),
 }
 
 /// Runs a benchmark, in an optimised build of this program.
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.part {
         Part::Store(arguments) => store::run(arguments)?,
         Part::Evict(arguments) => evict::run(arguments)?,
-        Part::Target(arguments) => target::run(arguments)?,
+        Part::Guest(arguments) => guest::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

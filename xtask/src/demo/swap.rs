@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Swapping with verified contents.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use zcache_tests::Vm;
+
+use crate::hog::Hog;
 
 /// What came of it.
 #[derive(Debug)]
@@ -21,18 +21,10 @@ pub(crate) struct Swapped {
 /// order for a while and all of them at the end.
 pub(crate) fn verified(vm: &Vm, memory_mib: u64) -> Result<Swapped> {
     let stored_before = vm.guest().driver_stats()?.count("stores")?;
-    // The status says whether a page was wrong, and so does the last line.
-    let script = format!("swaphog --mib {} --seconds 4 --procs 2 || [ $? = 1 ]", memory_mib * 5 / 4);
-    let output = vm.guest().sh_within(&script, Duration::from_secs(120) * vm.options().patience())?;
-    let figure = |name: &str| {
-        output
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
-            .with_context(|| format!("swaphog says nothing of '{name}': {output}"))
-    };
+    let checked = Hog::start(vm, memory_mib * 5 / 4, 4)?.wait()?;
     Ok(Swapped {
         stored: vm.guest().driver_stats()?.count("stores")? - stored_before,
-        verified: figure("verified")?,
-        wrong: figure("wrong")?,
+        verified: checked.verified,
+        wrong: checked.wrong,
     })
 }
