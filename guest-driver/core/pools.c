@@ -155,9 +155,14 @@ EXPORT_SYMBOL_GPL(zcache_swap_pool_add);
 static int zcache_pool_leave(struct zcache_transport *t,
 			     struct zcache_pool *pool)
 {
+	int err;
+
 	if (!(pool->flags & ZCACHE_POOL_SHARED))
 		return 0;
-	return t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+	err = t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+	if (!err)
+		pool->joined = false;
+	return err;
 }
 
 /**
@@ -248,13 +253,18 @@ int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool)
 
 	memcpy(req.pool.uuid, pool->uuid, sizeof(pool->uuid));
 	err = t->ops->control(t, &req, &res);
-	if (err)
+	if (err) {
+		/* The answer may come late. */
+		pool->created = true;
 		return err;
+	}
 
-	atomic_long_set(&pool->poison, 0);
+	/* After a loss others may have kept what we put, and then changed. */
+	atomic_long_set(&pool->poison, pool->joined);
 	WRITE_ONCE(pool->filled, false);
 	if (res.status == cpu_to_le16(ZCACHE_S_OK)) {
 		pool->created = true;
+		pool->joined = pool->flags & ZCACHE_POOL_SHARED;
 		WRITE_ONCE(pool->active, true);
 	} else {
 		pr_warn("device refuses pool %u (status %u), which stays unused\n",

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests that a task waits for.
+ * Waiting for an answer; and requests without a page that a task waits for.
  */
 #include <linux/delay.h>
-#include <linux/highmem.h>
 #include <linux/ktime.h>
 #include <linux/sched.h>
 #include "zcache_virtio.h"
@@ -12,17 +11,14 @@
 #define SLEEP_MIN	20
 #define SLEEP_MAX	500
 
-/**
- * zcv_call_post - posts a request if there is a slot for it
- * @call:	the request
+/*
+ * Posts a request if there is a slot for it.
  *
- * Context: The queue's lock held.
  * Return: The slot; ERR_PTR(-EAGAIN): no room; others as zcv_call_start().
  */
-struct zcv_slot *zcv_call_post(struct zcv_call *call)
+static struct zcv_slot *zcv_call_post(struct zcv_call *call)
 {
 	struct zcv_queue *q = call->q;
-	u16 opcode = le16_to_cpu(call->req.hdr.opcode);
 	struct zcv_slot *slot;
 
 	lockdep_assert_held(&q->lock);
@@ -30,22 +26,11 @@ struct zcv_slot *zcv_call_post(struct zcv_call *call)
 	zcv_backlog_send(q);
 	if (zcv_is_lost(q->dev))
 		return ERR_PTR(-EIO);
-	if (call->pool && atomic_long_read(&call->pool->poison))
-		return ERR_PTR(-ENOENT);
-	/* The backlog may have something that concerns the key. */
-	if (call->pool && !zcv_backlog_sent(&q->backlog, call->behind))
-		return ERR_PTR(-EAGAIN);
-
-	if (opcode == ZCACHE_OP_PUT || opcode == ZCACHE_OP_GET)
-		slot = zcv_take_page_slot(q, 0);
-	else
-		slot = zcv_take_small_slot(q);
+	slot = zcv_take_small_slot(q);
 	if (!slot)
 		return ERR_PTR(-EAGAIN);
-	if (call->data)
-		copy_highpage(slot->page, call->data);
 	slot->out.req = call->req;
-	return zcv_post(q, slot, true) ? slot : ERR_PTR(-EAGAIN);
+	return zcv_post_awaited(q, slot) ? slot : ERR_PTR(-EAGAIN);
 }
 
 /**
@@ -56,8 +41,7 @@ struct zcv_slot *zcv_call_post(struct zcv_call *call)
  * the tick gives it up.
  *
  * Context: Process context; sleeps.
- * Return: The slot; ERR_PTR(-ENOENT): the page can't be got, and need not be
- *	   asked for; ERR_PTR(-EIO): the device is lost.
+ * Return: The slot; ERR_PTR(-EIO): the device is lost.
  */
 struct zcv_slot *zcv_call_start(struct zcv_call *call)
 {
@@ -74,41 +58,52 @@ struct zcv_slot *zcv_call_start(struct zcv_call *call)
 		slot = zcv_call_post(call);
 		zcv_unlock(q, flags);
 	}
-	call->deadline = jiffies + zcv_timeout();
 	return slot;
 }
 
 /**
- * zcv_call_wait - waits until a request is answered
- * @call:	the request, started
- * @slot:	its slot
+ * zcv_call_abandon - waits no more for a request
+ * @q:		the queue
+ * @slot:	the request; if it is in a list it is taken out of that
  *
- * Spins first: an answer takes less than being scheduled does. The last look
- * comes after the deadline, in case it was this guest that stood still.
+ * Context: Process context.
+ * Return: -EIO, and the slot stays with the device; or 0: it has just been
+ *	   answered, and is the caller's, where it was.
+ */
+int zcv_call_abandon(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	unsigned long flags;
+	bool abandoned;
+
+	spin_lock_irqsave(&q->lock, flags);
+	abandoned = zcv_abandon(q, slot);
+	zcv_unlock(q, flags);
+	return abandoned ? -EIO : 0;
+}
+
+/**
+ * zcv_call_wait - waits until a request is answered
+ * @q:		the queue
+ * @slot:	the request, posted
+ *
+ * Spins first: an answer takes less than being scheduled does. The tick sees to
+ * it that the time has an end.
  *
  * Context: Process context; sleeps.
  * Return: 0: the slot is the caller's until zcv_call_end(); -EIO: the device is
  *	   lost, and the slot stays with it.
  */
-int zcv_call_wait(struct zcv_call *call, struct zcv_slot *slot)
+int zcv_call_wait(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	u64 spin_until = ktime_get_ns() + zcv_spin_us * NSEC_PER_USEC;
-	struct zcv_queue *q = call->q;
 	unsigned int sleep = SLEEP_MIN;
-	bool late = false;
 
 	for (;;) {
 		if (zcv_is_lost(q->dev))
-			return -EIO;
+			return zcv_call_abandon(q, slot);
 		zcv_turn(q);
-		/* Pairs with the release in zcv_reap(): result and page. */
-		if (smp_load_acquire(&slot->state) == ZCV_SLOT_ANSWERED)
+		if (zcv_slot_answered(slot))
 			return 0;
-		if (late) {
-			zcv_lost(q->dev, "does not answer");
-			return -EIO;
-		}
-		late = time_after(jiffies, call->deadline);
 		if (ktime_get_ns() < spin_until && !need_resched()) {
 			cpu_relax();
 			continue;
@@ -120,18 +115,18 @@ int zcv_call_wait(struct zcv_call *call, struct zcv_slot *slot)
 
 /**
  * zcv_call_end - gives the slot of an answered request back
- * @call:	the request
- * @slot:	its slot
+ * @q:		the queue
+ * @slot:	the request
  *
  * Context: Any.
  */
-void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot)
+void zcv_call_end(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&call->q->lock, flags);
-	zcv_free_slot(call->q, slot);
-	zcv_unlock(call->q, flags);
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_free_slot(q, slot);
+	zcv_unlock(q, flags);
 }
 
 /**
@@ -148,6 +143,6 @@ struct zcv_slot *zcv_call(struct zcv_call *call)
 
 	if (IS_ERR(slot))
 		return slot;
-	err = zcv_call_wait(call, slot);
+	err = zcv_call_wait(call->q, slot);
 	return err ? ERR_PTR(err) : slot;
 }

@@ -14,6 +14,10 @@
  *
  * The device answers in the order of the requests. This is checked, for
  * everything that docs/ordering.md says hangs on it.
+ *
+ * A device that answers nothing for too long is lost, but its slots stay with
+ * it, and the tick goes on looking at the used ring, which is guest memory: a
+ * device that answers everything after all is as good as before.
  */
 #include <linux/delay.h>
 #include <linux/slab.h>
@@ -31,6 +35,12 @@
  * of them, and of fewer by the tick: a notification costs more than a put.
  */
 #define KICK_BATCH	16
+
+/* A lost device is looked at so often. */
+#define WATCH		(HZ / 4)
+
+/* The time-out is so many looks without an answer. */
+#define SILENT_LOOKS	4
 
 /* Sleep of a task that waits for a queue to become quiet (us). */
 #define QUIET_SLEEP	50
@@ -123,6 +133,12 @@ void zcv_queue_free(struct zcv_queue *q)
 	zcv_backlog_free(&q->backlog);
 }
 
+/* Jiffies between two looks for silence. */
+static unsigned long zcv_look_time(void)
+{
+	return max(zcv_timeout() / SILENT_LOOKS, 1UL);
+}
+
 /* Makes sure that the tick runs while anything is outstanding. */
 static void zcv_arm(struct zcv_device *dev, bool soon)
 {
@@ -132,8 +148,7 @@ static void zcv_arm(struct zcv_device *dev, bool soon)
 			mod_delayed_work(dev->wq, &dev->tick, 1);
 		}
 	} else if (!READ_ONCE(dev->ticking) && !xchg(&dev->ticking, true)) {
-		queue_delayed_work(dev->wq, &dev->tick,
-				   clamp(zcv_timeout() / 4, 1UL, (unsigned long)HZ));
+		queue_delayed_work(dev->wq, &dev->tick, zcv_look_time());
 	}
 }
 
@@ -186,30 +201,26 @@ void zcv_reap(struct zcv_queue *q)
 	u32 used;
 
 	lockdep_assert_held(&q->lock);
-	while (!zcv_is_lost(q->dev) &&
+	while (!zcv_is_broken(q->dev) &&
 	       (slot = virtqueue_get_buf(q->vq, &used))) {
 		if (slot->seq != q->answered) {
-			zcv_lost(q->dev, "answers out of order");
+			zcv_broken(q->dev, "answers out of order");
 			return;
 		}
 		if (used < sizeof(slot->in)) {
-			zcv_lost(q->dev, "gives an answer too short");
+			zcv_broken(q->dev, "gives an answer too short");
 			return;
 		}
 		q->answered++;
 		q->progress = jiffies;
+		if (zcv_is_lost(q->dev))
+			WRITE_ONCE(q->dev->alive, true);
 		slot->used = used;
 		slot->result = slot->in;
-		if (slot->state == ZCV_SLOT_AWAITED) {
-			/* Pairs with the acquire in zcv_call_wait(). */
-			smp_store_release(&slot->state, ZCV_SLOT_ANSWERED);
-		} else {
-			zcv_posted_answer(q, slot);
-			zcv_free_slot(q, slot);
-		}
+		slot->done(q, slot);
 	}
-	if (virtqueue_is_broken(q->vq))
-		zcv_lost(q->dev, "breaks the ring");
+	if (!zcv_is_broken(q->dev) && virtqueue_is_broken(q->vq))
+		zcv_broken(q->dev, "breaks the ring");
 }
 
 /**
@@ -227,7 +238,7 @@ struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
 	if (q->nr_free_pages <= leave)
 		return NULL;
 	slot = list_first_entry(&q->free_pages, struct zcv_slot, node);
-	list_del(&slot->node);
+	list_del_init(&slot->node);
 	q->nr_free_pages--;
 	return slot;
 }
@@ -238,7 +249,7 @@ struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
  */
 static bool zcv_hopeful(const struct zcv_queue *q)
 {
-	return q->gave_up_at != q->answered &&
+	return !zcv_is_lost(q->dev) && q->gave_up_at != q->answered &&
 	       time_after(jiffies, q->gave_up_when);
 }
 
@@ -288,7 +299,7 @@ struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q)
 
 	slot = list_first_entry_or_null(&q->free_small, struct zcv_slot, node);
 	if (slot)
-		list_del(&slot->node);
+		list_del_init(&slot->node);
 	return slot;
 }
 
@@ -301,7 +312,6 @@ struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q)
  */
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot)
 {
-	slot->state = ZCV_SLOT_FREE;
 	if (slot->page) {
 		/* Last in, first out: the page may still be in the cache. */
 		list_add(&slot->node, &q->free_pages);
@@ -315,12 +325,13 @@ void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot)
  * zcv_post - makes a request available to the device
  * @q:		the queue
  * @slot:	the request, filled in; freed if this fails
- * @awaited:	a task waits for the answer
+ * @done:	see &zcv_slot.done
  *
  * Context: q->lock held.
  * Return: false if the ring does not take it.
  */
-bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
+bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot,
+	      void (*done)(struct zcv_queue *q, struct zcv_slot *slot))
 {
 	struct scatterlist head, result, page, *sgs[DESCS_PAGE];
 	unsigned int out = 0, in = 0;
@@ -342,7 +353,8 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
 	if (zcv_opcode(slot) == ZCACHE_OP_GET)
 		sgs[out + in++] = &page;
 
-	slot->state = awaited ? ZCV_SLOT_AWAITED : ZCV_SLOT_POSTED;
+	slot->done = done;
+	slot->answered = false;
 	slot->seq = q->posted;
 	if (virtqueue_add_sgs(q->vq, sgs, out, in, slot, GFP_ATOMIC)) {
 		zcv_free_slot(q, slot);
@@ -352,7 +364,69 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
 		q->progress = jiffies;
 	q->posted++;
 	q->unkicked++;
-	q->urgent |= awaited;
+	return true;
+}
+
+/* A task waits for it. */
+static void zcv_tell_task(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	/* Pairs with the acquire in zcv_slot_answered(). */
+	smp_store_release(&slot->answered, true);
+}
+
+/* The task that waited for it does not any more. */
+static void zcv_nobody_waits(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	zcv_free_slot(q, slot);
+}
+
+/**
+ * zcv_post_awaited - makes a request available, for whose answer a task waits
+ * @q:		the queue
+ * @slot:	the request, filled in; freed if this fails
+ *
+ * The slot is the task's when zcv_slot_answered(), or when zcv_abandon() says
+ * so, and the task gives it back.
+ *
+ * Context: q->lock held.
+ * Return: false if the ring does not take it.
+ */
+bool zcv_post_awaited(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	if (!zcv_post(q, slot, zcv_tell_task))
+		return false;
+	q->urgent = true;
+	return true;
+}
+
+/**
+ * zcv_slot_answered - whether the answer to an awaited request is there
+ * @slot:	the request
+ *
+ * Context: Any.
+ * Return: true: result and page may be looked at.
+ */
+bool zcv_slot_answered(const struct zcv_slot *slot)
+{
+	/* Pairs with the release in zcv_tell_task(). */
+	return smp_load_acquire(&slot->answered);
+}
+
+/**
+ * zcv_abandon - a task waits no more for a request
+ * @q:		the queue
+ * @slot:	the request; if it is in a list of the task it is taken out of that
+ *
+ * Context: q->lock held.
+ * Return: false: it has just been answered, and the slot is the task's.
+ */
+bool zcv_abandon(struct zcv_queue *q, struct zcv_slot *slot)
+{
+	lockdep_assert_held(&q->lock);
+	if (slot->answered)
+		return false;
+	list_del_init(&slot->node);
+	slot->done = zcv_nobody_waits;
 	return true;
 }
 
@@ -373,7 +447,7 @@ void zcv_turn(struct zcv_queue *q)
 	zcv_unlock(q, flags);
 }
 
-static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
+static int zcv_quiesce_queue(struct zcv_queue *q)
 {
 	bool sent = false, answered = false;
 	unsigned long flags;
@@ -394,8 +468,6 @@ static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
 		zcv_unlock(q, flags);
 		if (answered)
 			return 0;
-		if (time_after(jiffies, deadline))
-			zcv_lost(q->dev, "does not become quiet");
 		if (zcv_is_lost(q->dev))
 			return -EIO;
 		usleep_range(QUIET_SLEEP, 2 * QUIET_SLEEP);
@@ -406,20 +478,81 @@ static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
  * zcv_quiesce - waits until all that was asked for so far is answered
  * @dev:	the device
  *
- * That includes what waits in a backlog.
+ * That includes what waits in a backlog. It takes as long as the device goes on
+ * answering.
  *
  * Context: Process context; sleeps.
  * Return: 0 or -EIO: the device is lost.
  */
 int zcv_quiesce(struct zcv_device *dev)
 {
-	unsigned long deadline = jiffies + zcv_timeout();
 	unsigned int i;
 	int err = 0;
 
 	for (i = 0; i < dev->nr_queues && !err; i++)
-		err = zcv_quiesce_queue(&dev->queues[i], deadline);
+		err = zcv_quiesce_queue(&dev->queues[i]);
 	return err;
+}
+
+/*
+ * Whether answers are missing for too long. What counts is that nothing is
+ * answered, not how long one request takes; and that it was looked for, not the
+ * time alone: a guest that stood still itself finds that its clock has jumped.
+ */
+static bool zcv_is_silent(struct zcv_queue *q)
+{
+	lockdep_assert_held(&q->lock);
+	if (q->posted == q->answered || q->answered != q->seen) {
+		q->seen = q->answered;
+		q->looked = jiffies;
+		q->silence = 0;
+		return false;
+	}
+	if (time_before(jiffies, q->looked + zcv_look_time()))
+		return false;
+	q->looked = jiffies;
+	return ++q->silence > SILENT_LOOKS;
+}
+
+/*
+ * Takes late answers of a lost device. One that is alive is notified of what it
+ * may not have been told of. What waits in the backlog will not be sent: the
+ * next session begins without ephemeral pages.
+ *
+ * Return: true if it owes no answer.
+ */
+static bool zcv_queue_settled(struct zcv_queue *q)
+{
+	bool settled, notify = false;
+	unsigned long flags;
+
+	spin_lock_irqsave(&q->lock, flags);
+	zcv_backlog_forget(&q->backlog);
+	zcv_reap(q);
+	settled = q->posted == q->answered;
+	if (!settled && q->unkicked && READ_ONCE(q->dev->alive) &&
+	    !zcv_is_broken(q->dev))
+		notify = zcv_kick_prepare(q);
+	spin_unlock_irqrestore(&q->lock, flags);
+	if (notify)
+		virtqueue_notify(q->vq);
+	return settled;
+}
+
+/* Looks whether a lost device is alive after all. */
+static void zcv_watch(struct zcv_device *dev)
+{
+	bool settled = true;
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++)
+		settled &= zcv_queue_settled(&dev->queues[i]);
+	if (zcv_is_broken(dev))
+		return;
+	if (settled)
+		queue_delayed_work(dev->wq, &dev->attach, 0);
+	else
+		queue_delayed_work(dev->wq, &dev->tick, WATCH);
 }
 
 /**
@@ -442,15 +575,16 @@ void zcv_tick(struct work_struct *work)
 	xchg(&dev->hurried, false);
 	xchg(&dev->ticking, false);
 
+	if (zcv_is_lost(dev)) {
+		zcv_watch(dev);
+		return;
+	}
 	for (i = 0; i < dev->nr_queues; i++) {
 		q = &dev->queues[i];
 		spin_lock_irqsave(&q->lock, flags);
-		if (zcv_is_lost(dev))
-			zcv_backlog_cancel_puts(&q->backlog, 0);
 		zcv_reap(q);
 		zcv_backlog_send(q);
-		if (q->posted != q->answered &&
-		    time_after(jiffies, q->progress + zcv_timeout()))
+		if (zcv_is_silent(q))
 			zcv_lost(dev, "does not answer");
 		q->urgent = q->unkicked;
 		zcv_unlock(q, flags);

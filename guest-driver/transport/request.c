@@ -5,7 +5,8 @@
  * A status this driver does not know is a failure of its request. One that
  * says that a correct request was not executed means that device and driver no
  * longer agree on what is stored, and so does a flush that failed. The device
- * is then given up: a page that one side believes gone could come back.
+ * is then given up: a page that one side believes gone could come back. If it
+ * says that there is no session, it gets a new one.
  */
 #include <linux/highmem.h>
 #include <linux/jhash.h>
@@ -57,7 +58,7 @@ static bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
 	if (!slot)
 		return false;
 	slot->out.req = zcv_key_req(opcode, 0, pool, key, count);
-	return zcv_post(q, slot, false);
+	return zcv_post(q, slot, zcv_posted_answer);
 }
 
 /* Posts a put that waited, with its own page; the slot's is freed. */
@@ -69,7 +70,7 @@ static bool zcv_post_late_put(struct zcv_queue *q, struct zcv_late *late)
 		return false;
 	swap(slot->page, late->page);
 	slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, late->pool, &late->key, 0);
-	if (!zcv_post(q, slot, false)) {
+	if (!zcv_post(q, slot, zcv_posted_answer)) {
 		swap(slot->page, late->page);
 		return false;
 	}
@@ -109,8 +110,12 @@ void zcv_backlog_send(struct zcv_queue *q)
 /* Device and driver no longer agree on what is stored: see above. */
 void zcv_bad_status(struct zcv_queue *q, u16 status)
 {
-	zcv_lost(q->dev, status == ZCACHE_S_NO_SESSION ?
-		 "has forgotten the session" : "rejects a correct request");
+	if (status == ZCACHE_S_NO_SESSION) {
+		zcv_lost(q->dev, "has forgotten the session");
+		WRITE_ONCE(q->dev->alive, true);
+	} else {
+		zcv_broken(q->dev, "rejects a correct request");
+	}
 }
 
 /* Return: 0: stored; -ENOSPC: nothing is stored under the key; -EIO. */
@@ -132,6 +137,34 @@ int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot)
 	}
 }
 
+/* Return: as &zcache_transport_ops.get. */
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page)
+{
+	u16 status = le16_to_cpu(slot->result.status);
+
+	switch (status) {
+	case ZCACHE_S_OK:
+		if (slot->used < sizeof(slot->in) + ZCACHE_PAGE_SIZE) {
+			zcv_broken(q->dev, "answers a get without the page");
+			return -EIO;
+		}
+		copy_highpage(page, slot->page);
+		return 0;
+	case ZCACHE_S_MISS:
+	case ZCACHE_S_NO_POOL:
+		return -ENOENT;
+	case ZCACHE_S_UNSUPPORTED:
+	case ZCACHE_S_INVALID:
+	case ZCACHE_S_MALFORMED:
+	case ZCACHE_S_NO_SESSION:
+		zcv_bad_status(q, status);
+		return -EIO;
+	default:
+		return -EBADMSG;
+	}
+}
+
 static int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot)
 {
 	u16 status = le16_to_cpu(slot->result.status);
@@ -145,7 +178,7 @@ static int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot)
 /**
  * zcv_posted_answer - judges the answer to a put or flush nobody waits for
  * @q:		the queue
- * @slot:	the request
+ * @slot:	the request, freed
  *
  * Context: q->lock held.
  */
@@ -155,6 +188,7 @@ void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot)
 		zcv_flush_answer(q, slot);
 	else if (zcv_put_answer(q, slot) == -ENOSPC)
 		q->refused++;
+	zcv_free_slot(q, slot);
 }
 
 /*
@@ -207,7 +241,7 @@ static bool zcv_try_put(struct zcv_queue *q, struct zcache_pool *pool,
 	if (slot) {
 		copy_highpage(slot->page, page);
 		slot->out.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0);
-		return zcv_post(q, slot, false);
+		return zcv_post(q, slot, zcv_posted_answer);
 	}
 	if (!zcv_backlog_put(&q->backlog, pool->id, key, page))
 		return false;
@@ -266,32 +300,14 @@ static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,
 	return done;
 }
 
-static int zcv_store(struct zcache_transport *t, struct zcache_pool *pool,
-		     const struct zcache_key *key, struct page *page)
-{
-	struct zcv_call call = {
-		.q = zcv_queue_of(to_zcv(t), pool->id, key),
-		.req = zcv_key_req(ZCACHE_OP_PUT, 0, pool->id, key, 0),
-		.data = page,
-	};
-	struct zcv_slot *slot = zcv_call(&call);
-	int err;
-
-	if (IS_ERR(slot))
-		return PTR_ERR(slot);
-	err = zcv_put_answer(call.q, slot);
-	zcv_call_end(&call, slot);
-	return err;
-}
-
 static int zcv_flush_end(struct zcv_call *call, struct zcv_slot *slot)
 {
 	int err;
 
-	if (zcv_call_wait(call, slot))
+	if (zcv_call_wait(call->q, slot))
 		return -EIO;
 	err = zcv_flush_answer(call->q, slot);
-	zcv_call_end(call, slot);
+	zcv_call_end(call->q, slot);
 	return err;
 }
 
@@ -359,7 +375,7 @@ static int zcv_control(struct zcache_transport *t, const union zcache_req *req,
 	if (IS_ERR(slot))
 		return PTR_ERR(slot);
 	*res = slot->result;
-	zcv_call_end(&call, slot);
+	zcv_call_end(call.q, slot);
 	return 0;
 }
 
@@ -401,7 +417,6 @@ const struct zcache_transport_ops zcv_transport_ops = {
 	.flush = zcv_flush,
 	.get = zcv_get,
 	.get_many = zcv_get_many,
-	.store = zcv_store,
 	.flush_wait = zcv_flush_wait,
 	.control = zcv_control,
 	.quiesce = zcv_quiesce_transport,

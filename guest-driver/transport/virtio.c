@@ -9,6 +9,7 @@
  * the virtual machine with it.
  */
 #include <linux/cpumask.h>
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -38,6 +39,11 @@ MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (d
 
 #define MIN_TIMEOUT_MS	100
 
+/* A device that waits for another one to leave looks so often. */
+#define OTHER_POLL	HZ
+
+#define CHANCE_POLL_MS	20
+
 /* Jiffies an answer may take. */
 unsigned long zcv_timeout(void)
 {
@@ -45,8 +51,37 @@ unsigned long zcv_timeout(void)
 				      MIN_TIMEOUT_MS));
 }
 
+/* Return: false: it was lost before. */
+static bool zcv_set_lost(struct zcv_device *dev)
+{
+	if (xchg(&dev->transport.lost, true))
+		return false;
+	zcache_transport_lost(&dev->transport);
+	/* Once more, to forget what waits. */
+	mod_delayed_work(dev->wq, &dev->tick, 0);
+	return true;
+}
+
 /**
- * zcv_lost - gives a device up
+ * zcv_lost - a device is not to be waited for any longer
+ * @dev:	the device
+ * @why:	what it does wrong, as the end of a sentence
+ *
+ * It is sent nothing before it has answered all that it was asked for, and is
+ * attached anew.
+ *
+ * Context: Any.
+ */
+void zcv_lost(struct zcv_device *dev, const char *why)
+{
+	if (zcv_set_lost(dev))
+		dev_err(&dev->vdev->dev,
+			"device %s: not used until it has answered everything\n",
+			why);
+}
+
+/**
+ * zcv_broken - gives a device up
  * @dev:	the device
  * @why:	what it does wrong, as the end of a sentence
  *
@@ -54,20 +89,64 @@ unsigned long zcv_timeout(void)
  *
  * Context: Any.
  */
-void zcv_lost(struct zcv_device *dev, const char *why)
+void zcv_broken(struct zcv_device *dev, const char *why)
 {
-	if (xchg(&dev->transport.lost, true))
+	if (xchg(&dev->broken, true))
 		return;
 	dev_err(&dev->vdev->dev, "device %s: given up\n", why);
-	zcache_transport_lost(&dev->transport);
-	/* Once more, to forget what waits. */
-	mod_delayed_work(dev->wq, &dev->tick, 0);
+	zcv_set_lost(dev);
+}
+
+/* Attaches a device that was lost, or that came while there was another. */
+static void zcv_attach(struct work_struct *work)
+{
+	struct zcv_device *dev = container_of(to_delayed_work(work),
+					      struct zcv_device, attach);
+	int err;
+
+	if (zcv_is_broken(dev))
+		return;
+	if (zcv_is_lost(dev)) {
+		/* It owes no answer, and after this nobody asks. */
+		zcache_suspend(&dev->transport);
+		WRITE_ONCE(dev->alive, false);
+		WRITE_ONCE(dev->transport.lost, false);
+	}
+	err = zcache_attach(&dev->transport);
+	if (err == -EBUSY)
+		queue_delayed_work(dev->wq, &dev->attach, OTHER_POLL);
+	else if (err == -EPROTO)
+		zcv_broken(dev, "refuses the session");
+}
+
+/*
+ * Waits for a lost device that has pages which are nowhere else, no longer than
+ * for any answer.
+ *
+ * Return: false: it did not come back.
+ */
+static bool zcv_last_chance(struct zcv_device *dev)
+{
+	unsigned long end = jiffies + zcv_timeout();
+
+	if (!zcv_is_lost(dev))
+		return true;
+	if (zcv_is_broken(dev) || !zcache_is_needed(&dev->transport))
+		return false;
+	dev_err(&dev->vdev->dev,
+		"lost device is removed: waiting for the swap pages it has\n");
+	while (zcv_is_lost(dev) && !zcv_is_broken(dev) &&
+	       time_before(jiffies, end))
+		msleep(CHANCE_POLL_MS);
+	return !zcv_is_lost(dev);
 }
 
 static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
 {
 	u32 magic, version, page_size;
 
+	if (!vdev->config->get)
+		return false;
 	virtio_cread_le(vdev, struct zcache_config, magic, &magic);
 	if (magic != ZCACHE_MAGIC)
 		return false;
@@ -128,6 +207,8 @@ static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
 		return 0;
 	while (i--)
 		zcv_queue_free(&dev->queues[i]);
+	/* It has been told of the rings. */
+	dev->vdev->config->reset(dev->vdev);
 	dev->vdev->config->del_vqs(dev->vdev);
 	return err;
 }
@@ -137,8 +218,11 @@ static void zcv_stop(struct zcv_device *dev)
 {
 	unsigned int i;
 
-	/* Not only for a lost device: nothing may arm the tick again. */
+	/* From here on nothing attaches it, then nothing uses it any more. */
+	WRITE_ONCE(dev->broken, true);
+	cancel_delayed_work_sync(&dev->attach);
 	WRITE_ONCE(dev->transport.lost, true);
+	zcache_detach(&dev->transport);
 	cancel_delayed_work_sync(&dev->tick);
 	dev->vdev->config->reset(dev->vdev);
 	dev->vdev->config->del_vqs(dev->vdev);
@@ -151,6 +235,28 @@ static int zcv_validate(struct virtio_device *vdev)
 	/* virtqueue_add() would have to allocate the tables. */
 	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
 	return 0;
+}
+
+/* Return: an error if there is no hope that it can be used later. */
+static int zcv_first_attach(struct zcv_device *dev)
+{
+	int err = zcache_attach(&dev->transport);
+
+	switch (err) {
+	case -EBUSY:
+		dev_info(&dev->vdev->dev,
+			 "zcache device is not used until another one leaves\n");
+		queue_delayed_work(dev->wq, &dev->attach, OTHER_POLL);
+		return 0;
+	case -EIO:
+		if (zcv_is_broken(dev))
+			return err;
+		dev_err(&dev->vdev->dev,
+			"zcache device is not usable until it answers\n");
+		return 0;
+	default:
+		return err;
+	}
 }
 
 static int zcv_probe(struct virtio_device *vdev)
@@ -168,31 +274,33 @@ static int zcv_probe(struct virtio_device *vdev)
 	dev->vdev = vdev;
 	dev->transport.ops = &zcv_transport_ops;
 	INIT_DELAYED_WORK(&dev->tick, zcv_tick);
+	INIT_DELAYED_WORK(&dev->attach, zcv_attach);
 	dev->wq = alloc_workqueue("zcache_virtio", WQ_UNBOUND | WQ_MEM_RECLAIM,
 				  0);
 	if (!dev->wq) {
 		err = -ENOMEM;
 		goto free;
 	}
-	err = zcv_init_queues(dev, min3(num_queues, num_online_cpus(),
+	/* Of all CPUs that may come: queues can't be added later. */
+	err = zcv_init_queues(dev, min3(num_queues, num_possible_cpus(),
 					(unsigned int)ZCV_MAX_QUEUES));
 	if (err)
 		goto destroy_wq;
 
 	vdev->priv = dev;
 	virtio_device_ready(vdev);
-	err = zcache_attach(&dev->transport);
-	if (err)
-		goto stop;
 	err = zcv_throttle_start(dev);
 	if (err)
-		goto detach;
+		goto stop;
+	err = zcv_first_attach(dev);
+	if (err)
+		goto stop_throttle;
 	dev_info(&vdev->dev, "zcache device: %u queues of %u slots\n",
 		 dev->nr_queues, dev->queues[0].nr_slots);
 	return 0;
 
-detach:
-	zcache_detach(&dev->transport);
+stop_throttle:
+	zcache_shrinker_remove(&dev->shrinker);
 stop:
 	dev_err(&vdev->dev, "zcache device is not usable (%d)\n", err);
 	zcv_stop(dev);
@@ -208,7 +316,12 @@ static void zcv_remove(struct virtio_device *vdev)
 	struct zcv_device *dev = vdev->priv;
 
 	zcache_shrinker_remove(&dev->shrinker);
-	zcache_detach(&dev->transport);
+	while (zcv_last_chance(dev)) {
+		cancel_delayed_work_sync(&dev->attach);
+		zcache_detach(&dev->transport);
+		if (!zcv_is_lost(dev))
+			break;
+	}
 	zcv_stop(dev);
 	destroy_workqueue(dev->wq);
 	kfree(dev);
