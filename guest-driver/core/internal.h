@@ -52,6 +52,7 @@ extern struct xarray zcache_pools;
 
 int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool);
 void zcache_pools_deactivate(void);
+bool zcache_swap_pools_exist(void);
 void zcache_shared_pools_flush(struct zcache_transport *t);
 void zcache_dead_pools_forget(void);
 void zcache_pools_exit(void);

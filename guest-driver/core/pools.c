@@ -219,6 +219,25 @@ void zcache_pool_remove(u32 id)
 EXPORT_SYMBOL_GPL(zcache_pool_remove);
 
 /**
+ * zcache_swap_pools_exist - whether there is a swap area that a device may serve
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: true if there is one, whether or not it has pages.
+ */
+bool zcache_swap_pools_exist(void)
+{
+	struct zcache_pool *pool;
+	bool found = false;
+	unsigned long id;
+
+	mutex_lock(&zcache_mutex);
+	xa_for_each(&zcache_pools, id, pool)
+		found |= zcache_pool_persistent(pool);
+	mutex_unlock(&zcache_mutex);
+	return found;
+}
+
+/**
  * zcache_pool_find - looks up a pool
  * @id:	its id
  *

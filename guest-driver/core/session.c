@@ -20,6 +20,7 @@
  * no record. See docs/ordering.md.
  */
 #include <linux/random.h>
+#include <linux/suspend.h>
 #include <linux/wait.h>
 #include "internal.h"
 
@@ -494,6 +495,23 @@ void zcache_session_show(struct seq_file *m)
 	seq_printf(m, "losses %lu\n", zcache_losses);
 }
 
+/*
+ * A guest that hibernates ends, and the swap pages of its device with it; and
+ * no disk of ours can take its image.
+ */
+static int zcache_pm_event(struct notifier_block *nb, unsigned long event,
+			   void *data)
+{
+	if (event != PM_HIBERNATION_PREPARE || !zcache_swap_pools_exist())
+		return NOTIFY_DONE;
+	pr_err("no hibernation while swap may be on the device: swapoff first, and remove swap disks\n");
+	return notifier_from_errno(-EBUSY);
+}
+
+static struct notifier_block zcache_pm_notifier = {
+	.notifier_call = zcache_pm_event,
+};
+
 int __init zcache_session_init(void)
 {
 	int err = init_srcu_struct(&zcache_srcu);
@@ -502,16 +520,25 @@ int __init zcache_session_init(void)
 		return err;
 	zcache_wq = alloc_workqueue("zcache", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!zcache_wq) {
-		cleanup_srcu_struct(&zcache_srcu);
-		return -ENOMEM;
+		err = -ENOMEM;
+		goto exit_srcu;
 	}
+	err = register_pm_notifier(&zcache_pm_notifier);
+	if (err)
+		goto exit_wq;
 	get_random_bytes(zcache_instance, sizeof(zcache_instance));
 	return 0;
+exit_wq:
+	destroy_workqueue(zcache_wq);
+exit_srcu:
+	cleanup_srcu_struct(&zcache_srcu);
+	return err;
 }
 
 /* The jobs that wait in the queue are carried out first. */
 void zcache_session_exit(void)
 {
+	unregister_pm_notifier(&zcache_pm_notifier);
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);
 }

@@ -60,15 +60,14 @@ static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
 	}
 	slot->out.batch.count = cpu_to_le16(1);
 	q->slots[q->nr_slots++] = slot;
-	zcv_free_slot(q, slot);
 	return slot;
 }
 
 /**
- * zcv_queue_init - sets a queue up
+ * zcv_queue_init - allocates slots and backlog of a queue
  * @q:		the queue, zeroed
  * @dev:	its device
- * @vq:		its virtqueue
+ * @ring:	how many entries its ring has
  * @max_pages:	how many bounce pages it may have
  *
  * Of a ring's entries at least a quarter of what puts and gets take is left
@@ -78,9 +77,8 @@ static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
  * Return: 0, -ENOMEM, or -EINVAL if the ring is too small.
  */
 int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
-		   struct virtqueue *vq, unsigned int max_pages)
+		   unsigned int ring, unsigned int max_pages)
 {
-	unsigned int ring = virtqueue_get_vring_size(vq);
 	unsigned int pages = min(ring / (DESCS_PAGE + 1), max_pages);
 	unsigned int small = (ring - pages * DESCS_PAGE) / DESCS_SMALL;
 	unsigned int i;
@@ -93,10 +91,8 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 	q->gave_up_at = U32_MAX;
 	q->gave_up_when = jiffies - 1;
 	q->dev = dev;
-	q->vq = vq;
+	q->ring = ring;
 	spin_lock_init(&q->lock);
-	INIT_LIST_HEAD(&q->free_pages);
-	INIT_LIST_HEAD(&q->free_small);
 	q->reserve = max(pages / RESERVE_PART, 1U);
 	if (zcv_backlog_init(&q->backlog, dev->nr_queues))
 		return -ENOMEM;
@@ -110,6 +106,34 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 fail:
 	zcv_queue_free(q);
 	return -ENOMEM;
+}
+
+/**
+ * zcv_queue_start - begins to use a queue, or does so anew after a reset
+ * @q:	the queue, unused; what the device had before the reset is ours again
+ * @vq:	its virtqueue
+ *
+ * Context: Process context; allocates nothing.
+ * Return: 0; -EINVAL: the ring has become smaller.
+ */
+int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq)
+{
+	unsigned int i;
+
+	if (virtqueue_get_vring_size(vq) < q->ring)
+		return -EINVAL;
+	q->vq = vq;
+	q->posted = 0;
+	q->answered = 0;
+	q->unkicked = 0;
+	q->urgent = false;
+	q->nr_free_pages = 0;
+	INIT_LIST_HEAD(&q->free_pages);
+	INIT_LIST_HEAD(&q->free_small);
+	for (i = 0; i < q->nr_slots; i++)
+		zcv_free_slot(q, q->slots[i]);
+	zcv_backlog_forget(&q->backlog);
+	return 0;
 }
 
 /**
@@ -515,6 +539,20 @@ static bool zcv_is_silent(struct zcv_queue *q)
 }
 
 /*
+ * The status is the VMM's own word, and tells a device that stands still from
+ * one that was reset behind our back, which will never answer.
+ */
+static void zcv_fell_silent(struct zcv_device *dev)
+{
+	if (dev->vdev->config->get_status(dev->vdev)) {
+		zcv_lost(dev, "does not answer");
+	} else {
+		WRITE_ONCE(dev->was_reset, true);
+		zcv_lost(dev, "was reset");
+	}
+}
+
+/*
  * Takes late answers of a lost device. One that is alive is notified of what it
  * may not have been told of. What waits in the backlog will not be sent: the
  * next session begins without ephemeral pages.
@@ -549,7 +587,7 @@ static void zcv_watch(struct zcv_device *dev)
 		settled &= zcv_queue_settled(&dev->queues[i]);
 	if (zcv_is_broken(dev))
 		return;
-	if (settled)
+	if (settled || READ_ONCE(dev->was_reset))
 		queue_delayed_work(dev->wq, &dev->attach, 0);
 	else
 		queue_delayed_work(dev->wq, &dev->tick, WATCH);
@@ -585,7 +623,7 @@ void zcv_tick(struct work_struct *work)
 		zcv_reap(q);
 		zcv_backlog_send(q);
 		if (zcv_is_silent(q))
-			zcv_lost(dev, "does not answer");
+			zcv_fell_silent(dev);
 		q->urgent = q->unkicked;
 		zcv_unlock(q, flags);
 	}

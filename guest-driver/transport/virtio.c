@@ -97,6 +97,31 @@ void zcv_broken(struct zcv_device *dev, const char *why)
 	zcv_set_lost(dev);
 }
 
+/* After this the device does not know of our memory any more. */
+static void zcv_forget_memory(struct zcv_device *dev)
+{
+	dev->vdev->config->reset(dev->vdev);
+	dev->vdev->config->del_vqs(dev->vdev);
+}
+
+#ifdef CONFIG_PM_SLEEP
+/* Sets a device up that somebody has reset. */
+static void zcv_set_up_again(struct zcv_device *dev)
+{
+	WRITE_ONCE(dev->was_reset, false);
+	WRITE_ONCE(dev->broken, true);
+	cancel_delayed_work_sync(&dev->tick);
+	zcv_forget_memory(dev);
+	/* Negotiates, calls zcv_restore(), and notes if that fails. */
+	virtio_device_restore(dev->vdev);
+}
+#else
+static void zcv_set_up_again(struct zcv_device *dev)
+{
+	zcv_broken(dev, "was reset, which this kernel can't make up for");
+}
+#endif
+
 /* Attaches a device that was lost, or that came while there was another. */
 static void zcv_attach(struct work_struct *work)
 {
@@ -109,6 +134,10 @@ static void zcv_attach(struct work_struct *work)
 	if (zcv_is_lost(dev)) {
 		/* It owes no answer, and after this nobody asks. */
 		zcache_suspend(&dev->transport);
+		if (READ_ONCE(dev->was_reset)) {
+			zcv_set_up_again(dev);
+			return;
+		}
 		WRITE_ONCE(dev->alive, false);
 		WRITE_ONCE(dev->transport.lost, false);
 	}
@@ -188,6 +217,27 @@ static unsigned int zcv_pages_per_queue(unsigned int queues)
 	return max_t(unsigned int, pages / queues, BOUNCE_MIN);
 }
 
+static int zcv_start(struct zcv_device *dev, struct virtqueue **vqs)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < dev->nr_queues; i++) {
+		err = zcv_queue_start(&dev->queues[i], vqs[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void zcv_free_queues(struct zcv_device *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++)
+		zcv_queue_free(&dev->queues[i]);
+}
+
 static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
 {
 	struct virtqueue *vqs[ZCV_MAX_QUEUES];
@@ -198,36 +248,29 @@ static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
 	if (err)
 		return err;
 	pages = zcv_pages_per_queue(dev->nr_queues);
-	for (i = 0; i < dev->nr_queues; i++) {
-		err = zcv_queue_init(&dev->queues[i], dev, vqs[i], pages);
-		if (err)
-			break;
-	}
+	for (i = 0; !err && i < dev->nr_queues; i++)
+		err = zcv_queue_init(&dev->queues[i], dev,
+				     virtqueue_get_vring_size(vqs[i]), pages);
+	if (!err)
+		err = zcv_start(dev, vqs);
 	if (!err)
 		return 0;
-	while (i--)
-		zcv_queue_free(&dev->queues[i]);
 	/* It has been told of the rings. */
-	dev->vdev->config->reset(dev->vdev);
-	dev->vdev->config->del_vqs(dev->vdev);
+	zcv_forget_memory(dev);
+	zcv_free_queues(dev);
 	return err;
 }
 
-/* After this the device does not know of our memory any more. */
-static void zcv_stop(struct zcv_device *dev)
+/* From here on nothing attaches a device, then nothing uses it any more. */
+static void zcv_stop(struct zcv_device *dev,
+		     void (*leave)(struct zcache_transport *t))
 {
-	unsigned int i;
-
-	/* From here on nothing attaches it, then nothing uses it any more. */
 	WRITE_ONCE(dev->broken, true);
 	cancel_delayed_work_sync(&dev->attach);
 	WRITE_ONCE(dev->transport.lost, true);
-	zcache_detach(&dev->transport);
+	leave(&dev->transport);
 	cancel_delayed_work_sync(&dev->tick);
-	dev->vdev->config->reset(dev->vdev);
-	dev->vdev->config->del_vqs(dev->vdev);
-	for (i = 0; i < dev->nr_queues; i++)
-		zcv_queue_free(&dev->queues[i]);
+	zcv_forget_memory(dev);
 }
 
 static int zcv_validate(struct virtio_device *vdev)
@@ -303,7 +346,8 @@ stop_throttle:
 	zcache_shrinker_remove(&dev->shrinker);
 stop:
 	dev_err(&vdev->dev, "zcache device is not usable (%d)\n", err);
-	zcv_stop(dev);
+	zcv_stop(dev, zcache_detach);
+	zcv_free_queues(dev);
 destroy_wq:
 	destroy_workqueue(dev->wq);
 free:
@@ -322,10 +366,71 @@ static void zcv_remove(struct virtio_device *vdev)
 		if (!zcv_is_lost(dev))
 			break;
 	}
-	zcv_stop(dev);
+	zcv_stop(dev, zcache_detach);
+	zcv_free_queues(dev);
 	destroy_workqueue(dev->wq);
 	kfree(dev);
 }
+
+#if defined(CONFIG_PM_SLEEP) || defined(ZCACHE_VIRTIO_TELLS)
+/*
+ * Before the device is reset, by a suspend, shutdown, or whoever resets the PCI
+ * function: it keeps the swap pages, and so do we what needs memory.
+ */
+static int zcv_freeze(struct virtio_device *vdev)
+{
+	struct zcv_device *dev = vdev->priv;
+
+	cancel_delayed_work_sync(&dev->attach);
+	zcache_suspend(&dev->transport);
+	zcv_stop(dev, zcache_suspend);
+	return 0;
+}
+
+static int zcv_restart(struct zcv_device *dev)
+{
+	struct virtqueue *vqs[ZCV_MAX_QUEUES];
+	unsigned int queues = dev->nr_queues;
+	int err = zcv_find_vqs(dev, queues, vqs);
+
+	if (err)
+		return err;
+	if (dev->nr_queues == queues && !zcv_start(dev, vqs))
+		return 0;
+	dev->nr_queues = queues;
+	zcv_forget_memory(dev);
+	return -EINVAL;
+}
+
+/* The session is resumed by a worker: nobody has to wait for the device here. */
+static int zcv_restore(struct virtio_device *vdev)
+{
+	struct zcv_device *dev = vdev->priv;
+	int err = zcv_restart(dev);
+
+	if (err) {
+		dev_err(&vdev->dev, "zcache device can't be set up again (%d)\n",
+			err);
+		zcache_detach(&dev->transport);
+		return err;
+	}
+	WRITE_ONCE(dev->was_reset, false);
+	WRITE_ONCE(dev->alive, false);
+	WRITE_ONCE(dev->broken, false);
+	WRITE_ONCE(dev->transport.lost, false);
+	virtio_device_ready(vdev);
+	queue_delayed_work(dev->wq, &dev->attach, 0);
+	return 0;
+}
+#endif
+
+#ifdef ZCACHE_VIRTIO_TELLS
+/* What would be lost if the rings broke under us just stays away. */
+static void zcv_shutdown(struct virtio_device *vdev)
+{
+	zcv_freeze(vdev);
+}
+#endif
 
 /* The last but one entry is for the parameter virtio_id. */
 static struct virtio_device_id zcv_ids[] = {
@@ -346,6 +451,15 @@ static struct virtio_driver zcv_driver = {
 	.validate = zcv_validate,
 	.probe = zcv_probe,
 	.remove = zcv_remove,
+#ifdef CONFIG_PM_SLEEP
+	.freeze = zcv_freeze,
+	.restore = zcv_restore,
+#endif
+#ifdef ZCACHE_VIRTIO_TELLS
+	.reset_prepare = zcv_freeze,
+	.reset_done = zcv_restore,
+	.shutdown = zcv_shutdown,
+#endif
 };
 
 static int __init zcv_init(void)

@@ -97,7 +97,8 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
 /**
  * struct zcv_queue - a virtqueue and its slots
  * @dev:	device
- * @vq:		virtqueue
+ * @vq:		virtqueue, while the device runs
+ * @ring:	how many entries its ring has
  * @lock:	everything below, and every access to @vq but the notification.
  *		Taken with interrupts off; nests inside the page tree's lock and
  *		the swap locks
@@ -130,6 +131,7 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
 struct zcv_queue {
 	struct zcv_device *dev;
 	struct virtqueue *vq;
+	unsigned int ring;
 	spinlock_t lock;		/* see above */
 	struct list_head free_pages;
 	struct list_head free_small;
@@ -163,6 +165,7 @@ struct zcv_queue {
  * @broken:	what it answers is not believed any more, or it is stopped. Only a
  *		reset touches it. Implies lost
  * @alive:	it has answered something since it was lost
+ * @was_reset:	it was found reset, by somebody else
  * @vdev:	virtio device
  * @wq:		for @tick and @attach
  * @tick:	reaps, sends the backlog and looks for silence, while anything
@@ -179,6 +182,7 @@ struct zcv_device {
 	struct zcache_transport transport;
 	bool broken;
 	bool alive;
+	bool was_reset;
 	struct virtio_device *vdev;
 	struct workqueue_struct *wq;
 	struct delayed_work tick;
@@ -214,7 +218,8 @@ void zcv_broken(struct zcv_device *dev, const char *why);
 
 /* queue.c */
 int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
-		   struct virtqueue *vq, unsigned int max_pages);
+		   unsigned int ring, unsigned int max_pages);
+int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq);
 void zcv_queue_free(struct zcv_queue *q);
 void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
