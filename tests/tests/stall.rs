@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use zcache_tests::load::{STOP_LOAD, coherence_until_told, swaphog_until_told};
 use zcache_tests::{Continuity, DaemonOptions, VmOptions, scenario};
 
@@ -23,6 +23,40 @@ fn a_daemon_that_stood_still_is_used_again() {
 #[test]
 fn extra_a_daemon_that_stood_still_for_minutes_is_used_again() {
     standing_still("stall_classic_minutes", &[60, 300]);
+}
+
+/// The pages of a device that is unplugged while it stands still are brought back when it answers
+/// soon enough.
+#[test]
+fn unplugging_waits_for_a_daemon_that_stands_still() {
+    scenario("stall_unplug", Duration::from_secs(240), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(512);
+        options.memory_mib = 128;
+        let vm = s.vm(options)?;
+        let guest = vm.guest();
+        guest.sh("mkswap /dev/vdb; swapon /dev/vdb; echo 5000 > /sys/module/zcache_virtio/parameters/timeout_ms")?;
+        vm.attach()?;
+        let hog = guest.spawn(&swaphog_until_told(130))?;
+        Continuity::of(&vm)?.await_hits()?;
+        std::thread::scope(|threads| {
+            let stall = threads.spawn(|| daemon.stand_still(Duration::from_secs(11)));
+            // By then it is lost. The guest can't be asked: what it needs to answer may be away.
+            std::thread::sleep(Duration::from_secs(8));
+            let left = vm.detach();
+            stall.join().map_err(|_| anyhow!("The daemon was not stopped"))??;
+            left
+        })?;
+        let stats = guest.driver_stats()?;
+        for counter in ["swap_pages_live", "swap_pages_lost"] {
+            let count = stats.count(counter)?;
+            ensure!(count == 0, "The device has left with {count} pages ({counter})");
+        }
+        ensure!(stats.count("losses")? > 0, "The device was not lost before it was unplugged");
+        guest.sh(STOP_LOAD)?;
+        hog.success(LIMIT).context("A swapped page changed")?;
+        Ok(())
+    });
 }
 
 fn standing_still(name: &str, seconds: &[u64]) {
