@@ -111,8 +111,8 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
  * @answered:	requests answered so far
  * @progress:	jiffies of the last answer, or of the post that ended idleness
  * @looked:	jiffies when somebody last looked for silence, and
- * @seen:	@answered then
- * @silence:	how many looks in a row found an answer missing, and no other
+ * @seen:	@progress then
+ * @silence:	how many looks in a row found an answer missing, and no progress
  * @unkicked:	requests the device was not notified of
  * @urgent:	a task waits for one of them
  * @gave_up_at:	@answered when a put last waited for a slot in vain, and
@@ -142,7 +142,7 @@ struct zcv_queue {
 	u32 answered;
 	unsigned long progress;
 	unsigned long looked;
-	u32 seen;
+	unsigned long seen;
 	unsigned int silence;
 	unsigned int unkicked;
 	bool urgent;
@@ -210,22 +210,29 @@ static inline bool zcv_is_broken(const struct zcv_device *dev)
 	return READ_ONCE(dev->broken);
 }
 
-/* virtio.c */
-extern unsigned int zcv_spin_us;
+/* device.c */
+
+/* The time-out is so many looks without an answer. */
+#define ZCV_SILENT_LOOKS	4
+
 unsigned long zcv_timeout(void);
+unsigned long zcv_look_time(void);
+void zcv_arm(struct zcv_device *dev, bool soon);
 void zcv_lost(struct zcv_device *dev, const char *why);
 void zcv_broken(struct zcv_device *dev, const char *why);
+void zcv_forget_memory(struct zcv_device *dev);
 
-/* queue.c */
-int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
-		   unsigned int ring, unsigned int max_pages);
-int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq);
-void zcv_queue_free(struct zcv_queue *q);
+/* ring.c */
+
+/* Ring entries that a request with and without a page takes. */
+#define ZCV_DESCS_PAGE	3
+#define ZCV_DESCS_SMALL	2
+
+bool zcv_kick_prepare(struct zcv_queue *q);
 void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
-bool zcv_wait_answer(struct zcv_queue *q, u64 until);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot,
@@ -233,12 +240,17 @@ bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot,
 bool zcv_post_awaited(struct zcv_queue *q, struct zcv_slot *slot);
 bool zcv_slot_answered(const struct zcv_slot *slot);
 bool zcv_abandon(struct zcv_queue *q, struct zcv_slot *slot);
-int zcv_quiesce(struct zcv_device *dev);
-void zcv_turn(struct zcv_queue *q);
-void zcv_tick(struct work_struct *work);
 
-/* throttle.c */
-int zcv_throttle_start(struct zcv_device *dev);
+/* request.c */
+struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+			       const struct zcache_key *key);
+union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
+			     const struct zcache_key *key, u64 count);
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page);
+int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot);
+void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
 
 /* backlog.c */
 int zcv_backlog_init(struct zcv_backlog *b, unsigned int queues);
@@ -252,7 +264,13 @@ u32 zcv_backlog_after(struct zcv_backlog *b, u32 pool,
 void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool);
 void zcv_backlog_forget(struct zcv_backlog *b);
 
-/* call.c */
+/* send.c */
+bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
+		    const struct zcache_key *key, u64 count);
+void zcv_backlog_send(struct zcv_queue *q);
+void zcv_turn(struct zcv_queue *q);
+
+/* wait.c */
 
 /* Sleep of a task that waits for a free slot (us). */
 #define ZCV_SLOT_SLEEP	50
@@ -268,10 +286,12 @@ struct zcv_call {
 };
 
 struct zcv_slot *zcv_call_start(struct zcv_call *call);
+struct zcv_slot *zcv_call(struct zcv_call *call);
 int zcv_call_abandon(struct zcv_queue *q, struct zcv_slot *slot);
 int zcv_call_wait(struct zcv_queue *q, struct zcv_slot *slot);
-struct zcv_slot *zcv_call(struct zcv_call *call);
 void zcv_call_end(struct zcv_queue *q, struct zcv_slot *slot);
+bool zcv_wait_answer(struct zcv_queue *q, u64 until);
+int zcv_quiesce(struct zcv_device *dev);
 
 /* batch.c */
 int zcv_get(struct zcache_transport *t, struct zcache_pool *pool, u16 flags,
@@ -282,17 +302,22 @@ void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
 void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 opcode, struct zcache_io *io, unsigned int nr);
 
-/* request.c */
-struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
-			       const struct zcache_key *key);
-void zcv_bad_status(struct zcv_queue *q, u16 status);
-int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
-int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
-		   struct page *page);
+/* ops.c */
 extern const struct zcache_transport_ops zcv_transport_ops;
-union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
-			     const struct zcache_key *key, u64 count);
-void zcv_backlog_send(struct zcv_queue *q);
-void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
+
+/* throttle.c */
+int zcv_throttle_start(struct zcv_device *dev);
+
+/* watch.c */
+void zcv_tick(struct work_struct *work);
+void zcv_attach(struct work_struct *work);
+void zcv_attach_later(struct zcv_device *dev);
+bool zcv_last_chance(struct zcv_device *dev);
+
+/* queue.c */
+int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
+		   unsigned int ring, unsigned int max_pages);
+int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq);
+void zcv_queue_free(struct zcv_queue *q);
 
 #endif /* _ZCACHE_VIRTIO_H */

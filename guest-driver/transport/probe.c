@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Transport of zcache over virtio: probe and remove.
+ * Transport of zcache over virtio: probe, remove, suspend.
  *
  * The virtio device id says nothing, because generic vhost-user devices of
  * VMMs differ in the ids they can carry: several are listed, and magic and
@@ -9,7 +9,6 @@
  * the virtual machine with it.
  */
 #include <linux/cpumask.h>
-#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -21,14 +20,6 @@ static unsigned int virtio_id;
 module_param(virtio_id, uint, 0444);
 MODULE_PARM_DESC(virtio_id, "One more virtio device id to look at (default: 13, 6, 10, 21 and 22 only)");
 
-static unsigned int timeout_ms = 10000;
-module_param(timeout_ms, uint, 0644);
-MODULE_PARM_DESC(timeout_ms, "A device that takes longer to answer is given up (default: 10000)");
-
-unsigned int zcv_spin_us = 50;
-module_param_named(spin_us, zcv_spin_us, uint, 0644);
-MODULE_PARM_DESC(spin_us, "How long a task spins for an answer before it sleeps (default: 50)");
-
 static unsigned int bounce_pages;
 module_param(bounce_pages, uint, 0444);
 MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (default: 1/1024 of memory, at least 64 for each queue)");
@@ -36,139 +27,6 @@ MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (d
 /* Default bound of memory for bounce pages, and least number for each queue. */
 #define BOUNCE_PART	1024
 #define BOUNCE_MIN	64
-
-#define MIN_TIMEOUT_MS	100
-
-/* A device that waits for another one to leave looks so often. */
-#define OTHER_POLL	HZ
-
-#define CHANCE_POLL_MS	20
-
-/* Jiffies an answer may take. */
-unsigned long zcv_timeout(void)
-{
-	return msecs_to_jiffies(max_t(unsigned int, READ_ONCE(timeout_ms),
-				      MIN_TIMEOUT_MS));
-}
-
-/* Return: false: it was lost before. */
-static bool zcv_set_lost(struct zcv_device *dev)
-{
-	if (xchg(&dev->transport.lost, true))
-		return false;
-	zcache_transport_lost(&dev->transport);
-	/* Once more, to forget what waits. */
-	mod_delayed_work(dev->wq, &dev->tick, 0);
-	return true;
-}
-
-/**
- * zcv_lost - a device is not to be waited for any longer
- * @dev:	the device
- * @why:	what it does wrong, as the end of a sentence
- *
- * It is sent nothing before it has answered all that it was asked for, and is
- * attached anew.
- *
- * Context: Any.
- */
-void zcv_lost(struct zcv_device *dev, const char *why)
-{
-	if (zcv_set_lost(dev))
-		dev_err(&dev->vdev->dev,
-			"device %s: not used until it has answered everything\n",
-			why);
-}
-
-/**
- * zcv_broken - gives a device up
- * @dev:	the device
- * @why:	what it does wrong, as the end of a sentence
- *
- * From now on only a reset touches it.
- *
- * Context: Any.
- */
-void zcv_broken(struct zcv_device *dev, const char *why)
-{
-	if (xchg(&dev->broken, true))
-		return;
-	dev_err(&dev->vdev->dev, "device %s: given up\n", why);
-	zcv_set_lost(dev);
-}
-
-/* After this the device does not know of our memory any more. */
-static void zcv_forget_memory(struct zcv_device *dev)
-{
-	dev->vdev->config->reset(dev->vdev);
-	dev->vdev->config->del_vqs(dev->vdev);
-}
-
-#ifdef CONFIG_PM_SLEEP
-/* Sets a device up that somebody has reset. */
-static void zcv_set_up_again(struct zcv_device *dev)
-{
-	WRITE_ONCE(dev->was_reset, false);
-	WRITE_ONCE(dev->broken, true);
-	cancel_delayed_work_sync(&dev->tick);
-	zcv_forget_memory(dev);
-	/* Negotiates, calls zcv_restore(), and notes if that fails. */
-	virtio_device_restore(dev->vdev);
-}
-#else
-static void zcv_set_up_again(struct zcv_device *dev)
-{
-	zcv_broken(dev, "was reset, which this kernel can't make up for");
-}
-#endif
-
-/* Attaches a device that was lost, or that came while there was another. */
-static void zcv_attach(struct work_struct *work)
-{
-	struct zcv_device *dev = container_of(to_delayed_work(work),
-					      struct zcv_device, attach);
-	int err;
-
-	if (zcv_is_broken(dev))
-		return;
-	if (zcv_is_lost(dev)) {
-		/* It owes no answer, and after this nobody asks. */
-		zcache_suspend(&dev->transport);
-		if (READ_ONCE(dev->was_reset)) {
-			zcv_set_up_again(dev);
-			return;
-		}
-		WRITE_ONCE(dev->alive, false);
-		WRITE_ONCE(dev->transport.lost, false);
-	}
-	err = zcache_attach(&dev->transport);
-	if (err == -EBUSY)
-		queue_delayed_work(dev->wq, &dev->attach, OTHER_POLL);
-	else if (err == -EPROTO)
-		zcv_broken(dev, "refuses the session");
-}
-
-/*
- * Waits for a lost device that has pages which are nowhere else, no longer than
- * for any answer.
- *
- * Return: false: it did not come back.
- */
-static bool zcv_last_chance(struct zcv_device *dev)
-{
-	unsigned long end = jiffies + zcv_timeout();
-
-	if (!zcv_is_lost(dev))
-		return true;
-	if (zcv_is_broken(dev) || !zcache_is_needed(&dev->transport))
-		return false;
-	dev_err(&dev->vdev->dev,
-		"lost device is removed: waiting for the swap pages it has\n");
-	while (zcv_is_lost(dev) && !zcv_is_broken(dev) &&
-	       time_before(jiffies, end))
-		msleep(CHANCE_POLL_MS);
-	return !zcv_is_lost(dev);
-}
 
 static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
 {
@@ -289,7 +147,7 @@ static int zcv_first_attach(struct zcv_device *dev)
 	case -EBUSY:
 		dev_info(&dev->vdev->dev,
 			 "zcache device is not used until another one leaves\n");
-		queue_delayed_work(dev->wq, &dev->attach, OTHER_POLL);
+		zcv_attach_later(dev);
 		return 0;
 	case -EIO:
 		if (zcv_is_broken(dev))
