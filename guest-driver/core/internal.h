@@ -19,12 +19,15 @@
  * @ZCACHE_ATTACHED:	in use
  * @ZCACHE_DRAINING:	in use, but no swap page is stored any more
  * @ZCACHE_LOST:	none, because it stopped answering; else as UNATTACHED
+ * @ZCACHE_SUSPENDED: none, because it is stopped for a while; it keeps the swap
+ *		pages, and will be back
  */
 enum zcache_state {
 	ZCACHE_UNATTACHED,
 	ZCACHE_ATTACHED,
 	ZCACHE_DRAINING,
 	ZCACHE_LOST,
+	ZCACHE_SUSPENDED,
 };
 
 /**
@@ -49,6 +52,7 @@ extern struct xarray zcache_pools;
 
 int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool);
 void zcache_pools_deactivate(void);
+bool zcache_swap_pools_exist(void);
 void zcache_shared_pools_flush(struct zcache_transport *t);
 void zcache_dead_pools_forget(void);
 void zcache_pools_exit(void);
@@ -60,6 +64,7 @@ extern struct workqueue_struct *zcache_wq;
 
 struct zcache_transport *zcache_current_locked(void);
 enum zcache_state zcache_get_state(void);
+bool zcache_comes_back(void);
 void zcache_session_show(struct seq_file *m);
 int zcache_session_init(void);
 void zcache_session_exit(void);

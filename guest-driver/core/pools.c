@@ -155,9 +155,14 @@ EXPORT_SYMBOL_GPL(zcache_swap_pool_add);
 static int zcache_pool_leave(struct zcache_transport *t,
 			     struct zcache_pool *pool)
 {
+	int err;
+
 	if (!(pool->flags & ZCACHE_POOL_SHARED))
 		return 0;
-	return t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+	err = t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_POOL, NULL, 0);
+	if (!err)
+		pool->joined = false;
+	return err;
 }
 
 /**
@@ -214,6 +219,25 @@ void zcache_pool_remove(u32 id)
 EXPORT_SYMBOL_GPL(zcache_pool_remove);
 
 /**
+ * zcache_swap_pools_exist - whether there is a swap area that a device may serve
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: true if there is one, whether or not it has pages.
+ */
+bool zcache_swap_pools_exist(void)
+{
+	struct zcache_pool *pool;
+	bool found = false;
+	unsigned long id;
+
+	mutex_lock(&zcache_mutex);
+	xa_for_each(&zcache_pools, id, pool)
+		found |= zcache_pool_persistent(pool);
+	mutex_unlock(&zcache_mutex);
+	return found;
+}
+
+/**
  * zcache_pool_find - looks up a pool
  * @id:	its id
  *
@@ -248,13 +272,18 @@ int zcache_pool_activate(struct zcache_transport *t, struct zcache_pool *pool)
 
 	memcpy(req.pool.uuid, pool->uuid, sizeof(pool->uuid));
 	err = t->ops->control(t, &req, &res);
-	if (err)
+	if (err) {
+		/* The answer may come late. */
+		pool->created = true;
 		return err;
+	}
 
-	atomic_long_set(&pool->poison, 0);
+	/* After a loss others may have kept what we put, and then changed. */
+	atomic_long_set(&pool->poison, pool->joined);
 	WRITE_ONCE(pool->filled, false);
 	if (res.status == cpu_to_le16(ZCACHE_S_OK)) {
 		pool->created = true;
+		pool->joined = pool->flags & ZCACHE_POOL_SHARED;
 		WRITE_ONCE(pool->active, true);
 	} else {
 		pr_warn("device refuses pool %u (status %u), which stays unused\n",

@@ -3,18 +3,24 @@
  * Attach, detach and loss of the device.
  *
  *	UNATTACHED --attach--> ATTACHED --detach--> DRAINING ----> UNATTACHED
- *	    LOST   --attach-->    |                    |
- *	     ^---------lost-------+---------lost-------+
+ *	    LOST   --attach-->  |  |  ^                |
+ *	     ^---------lost-----+--)--)------lost------+
+ *	     ^                     |  attach
+ *	     +---------detach------ SUSPENDED
  *
  * One device is attached at a time. The data path sees it through
  * zcache_transport under SRCU, and what the pointer says is the truth; the
  * state is for those who need to know why.
+ *
+ * A device that is lost or suspended still has the swap pages, and gets its
+ * turn before any other as long as its driver is bound.
  *
  * Ephemeral pages never survive a change of this pointer: HELLO makes the
  * device destroy them. So a put or an invalidation that found no device needs
  * no record. See docs/ordering.md.
  */
 #include <linux/random.h>
+#include <linux/suspend.h>
 #include <linux/wait.h>
 #include "internal.h"
 
@@ -23,6 +29,9 @@ struct workqueue_struct *zcache_wq;
 
 static struct zcache_transport __rcu *zcache_transport;
 static enum zcache_state zcache_state;
+
+/* Whose session it is, attached or not, until it is detached. */
+static struct zcache_transport *zcache_owner;
 
 /* Counts attaches, so that a waiter can tell a new device from the old. */
 static atomic_long_t zcache_attaches = ATOMIC_LONG_INIT(0);
@@ -99,13 +108,38 @@ bool zcache_stores_wanted(void)
 EXPORT_SYMBOL_GPL(zcache_stores_wanted);
 
 /**
+ * zcache_comes_back - whether an operation that found no device was too early
+ *
+ * Context: Any.
+ * Return: true if the device is suspended, or there again by now.
+ */
+bool zcache_comes_back(void)
+{
+	struct zcache_transport *t;
+	bool there;
+	int srcu;
+
+	if (zcache_get_state() == ZCACHE_SUSPENDED)
+		return true;
+	srcu = srcu_read_lock(&zcache_srcu);
+	t = srcu_dereference(zcache_transport, &zcache_srcu);
+	there = t && !READ_ONCE(t->lost);
+	srcu_read_unlock(&zcache_srcu, srcu);
+	return there;
+}
+
+/**
  * zcache_waits_for_lost - what a swap disk does about a page that is away
+ *
+ * What is no loss is waited for, whatever the policy says.
  *
  * Context: Any. Does not return if the policy is to panic.
  * Return: true: wait for its device; false: the page can't be read.
  */
 bool zcache_waits_for_lost(void)
 {
+	if (zcache_comes_back())
+		return true;
 	if (zcache_swap_loss == ZCACHE_LOSS_PANIC)
 		panic("zcache: swap page lost");
 	return zcache_swap_loss == ZCACHE_LOSS_WAIT;
@@ -156,15 +190,27 @@ int zcache_wait_attach_killable(unsigned long seq, unsigned int seconds)
 }
 EXPORT_SYMBOL_GPL(zcache_wait_attach_killable);
 
+static void zcache_tell_away(void)
+{
+	unsigned long live = zcache_swap_total(ZC_PAGE_LIVE);
+
+	if (live)
+		pr_err("the device has %lu swap pages; swap_loss=%s\n",
+		       live, zcache_swap_loss_text());
+}
+
 /*
  * Takes the device out of the data path's sight, which falls back to the
- * buffered state. When this returns no operation uses it any more.
+ * buffered state; @state says what for, if it is not lost. When this returns no
+ * operation uses it any more.
  */
-static void zcache_unpublish_locked(struct zcache_transport *t)
+static void zcache_unpublish_locked(struct zcache_transport *t,
+				    enum zcache_state state)
 {
-	unsigned long live;
-
 	lockdep_assert_held(&zcache_mutex);
+	if (state == ZCACHE_SUSPENDED && !READ_ONCE(t->lost))
+		/* Before: who does not find it must know why. */
+		WRITE_ONCE(zcache_state, state);
 	rcu_assign_pointer(zcache_transport, NULL);
 	synchronize_srcu_expedited(&zcache_srcu);
 
@@ -173,16 +219,35 @@ static void zcache_unpublish_locked(struct zcache_transport *t)
 		zcache_losses++;
 		pr_err("device lost; file cache falls back to misses\n");
 	} else {
-		WRITE_ONCE(zcache_state, ZCACHE_UNATTACHED);
-		zcache_detaches++;
-		pr_info("detached\n");
+		WRITE_ONCE(zcache_state, state);
+		zcache_detaches += state == ZCACHE_UNATTACHED;
+		pr_info("%s\n", state == ZCACHE_UNATTACHED ? "detached" :
+			"suspended");
 	}
 	zcache_pools_deactivate();
+	if (zcache_state != ZCACHE_SUSPENDED)
+		zcache_tell_away();
+}
 
-	live = zcache_swap_total(ZC_PAGE_LIVE);
-	if (live)
-		pr_err("the device has %lu swap pages; swap_loss=%s\n",
-		       live, zcache_swap_loss_text());
+/* A suspended device does not come back as it should. */
+static void zcache_stay_away_locked(void)
+{
+	lockdep_assert_held(&zcache_mutex);
+	if (zcache_get_state() != ZCACHE_SUSPENDED)
+		return;
+	WRITE_ONCE(zcache_state, ZCACHE_LOST);
+	zcache_losses++;
+	zcache_tell_away();
+}
+
+/* Leaves the device as it should be left, out of the data path's sight. */
+static void zcache_leave_locked(struct zcache_transport *t,
+				enum zcache_state state)
+{
+	zcache_unpublish_locked(t, state);
+	zcache_shared_pools_flush(t);
+	/* What was posted without waiting may be under way still. */
+	t->ops->quiesce(t);
 }
 
 static int zcache_hello(struct zcache_transport *t, bool *resumed)
@@ -239,6 +304,15 @@ static void zcache_session_over_locked(void)
 		       "get an I/O error");
 }
 
+static bool zcache_free_for_locked(struct zcache_transport *t)
+{
+	if (zcache_current_locked())
+		return false;
+	return !zcache_owner || zcache_owner == t ||
+	       (zcache_get_state() != ZCACHE_SUSPENDED &&
+		!zcache_swap_total(ZC_PAGE_LIVE));
+}
+
 /**
  * zcache_attach - takes a device into use
  * @t:	the transport, which serves control requests already
@@ -247,8 +321,9 @@ static void zcache_session_over_locked(void)
  * path see the device. If that fails nothing has changed.
  *
  * Context: Process context. Takes zcache_mutex.
- * Return: 0; -EBUSY: another device is attached; -EPROTO: it refused the
- *	   session; -EIO: it does not answer.
+ * Return: 0; -EALREADY: it is attached; -EBUSY: another device is, or has the
+ *	   swap pages and may come back; -EPROTO: it refused the session; -EIO: it
+ *	   does not answer.
  */
 int zcache_attach(struct zcache_transport *t)
 {
@@ -259,13 +334,13 @@ int zcache_attach(struct zcache_transport *t)
 	int err;
 
 	mutex_lock(&zcache_mutex);
-	if (zcache_current_locked()) {
-		err = -EBUSY;
+	if (!zcache_free_for_locked(t)) {
+		err = zcache_current_locked() == t ? -EALREADY : -EBUSY;
 		goto unlock;
 	}
 	err = zcache_hello(t, &resumed);
 	if (err)
-		goto unlock;
+		goto away;
 	if (resumed)
 		err = zcache_dead_pools_destroy(t);
 	else
@@ -281,6 +356,7 @@ int zcache_attach(struct zcache_transport *t)
 		created += pool->active;
 	}
 
+	zcache_owner = t;
 	rcu_assign_pointer(zcache_transport, t);
 	WRITE_ONCE(zcache_state, ZCACHE_ATTACHED);
 	atomic_long_inc(&zcache_attaches);
@@ -292,6 +368,8 @@ int zcache_attach(struct zcache_transport *t)
 
 deactivate:
 	zcache_pools_deactivate();
+away:
+	zcache_stay_away_locked();
 unlock:
 	mutex_unlock(&zcache_mutex);
 	return err;
@@ -325,15 +403,52 @@ void zcache_detach(struct zcache_transport *t)
 	}
 
 	mutex_lock(&zcache_mutex);
-	if (zcache_current_locked() == t) {
-		zcache_unpublish_locked(t);
-		zcache_shared_pools_flush(t);
-		/* What was posted without waiting may be under way still. */
-		t->ops->quiesce(t);
+	if (zcache_current_locked() == t)
+		zcache_leave_locked(t, ZCACHE_UNATTACHED);
+	if (zcache_owner == t) {
+		zcache_owner = NULL;
+		zcache_stay_away_locked();
 	}
 	mutex_unlock(&zcache_mutex);
 }
 EXPORT_SYMBOL_GPL(zcache_detach);
+
+/**
+ * zcache_suspend - stops using a device, which keeps the swap pages
+ * @t:	the transport, attached, lost or neither
+ *
+ * When it returns nothing uses the transport any more, or will before the next
+ * zcache_attach(), which resumes the session.
+ *
+ * Context: Process context. Takes zcache_mutex.
+ */
+void zcache_suspend(struct zcache_transport *t)
+{
+	mutex_lock(&zcache_mutex);
+	if (zcache_current_locked() == t)
+		zcache_leave_locked(t, ZCACHE_SUSPENDED);
+	mutex_unlock(&zcache_mutex);
+}
+EXPORT_SYMBOL_GPL(zcache_suspend);
+
+/**
+ * zcache_is_needed - whether swap pages would be lost with a device
+ * @t:	the transport
+ *
+ * Context: Process context. Takes zcache_mutex.
+ * Return: true if it has pages that are nowhere else.
+ */
+bool zcache_is_needed(struct zcache_transport *t)
+{
+	bool needed;
+
+	mutex_lock(&zcache_mutex);
+	needed = (!zcache_owner || zcache_owner == t) &&
+		 zcache_swap_total(ZC_PAGE_LIVE);
+	mutex_unlock(&zcache_mutex);
+	return needed;
+}
+EXPORT_SYMBOL_GPL(zcache_is_needed);
 
 /**
  * zcache_transport_lost - the device stopped answering
@@ -354,7 +469,7 @@ static void zcache_lost_work(struct work_struct *work)
 	mutex_lock(&zcache_mutex);
 	t = zcache_current_locked();
 	if (t && READ_ONCE(t->lost))
-		zcache_unpublish_locked(t);
+		zcache_unpublish_locked(t, ZCACHE_LOST);
 	mutex_unlock(&zcache_mutex);
 }
 
@@ -371,6 +486,7 @@ void zcache_session_show(struct seq_file *m)
 		[ZCACHE_ATTACHED] = "attached",
 		[ZCACHE_DRAINING] = "draining",
 		[ZCACHE_LOST] = "lost",
+		[ZCACHE_SUSPENDED] = "suspended",
 	};
 
 	seq_printf(m, "state %s\n", names[zcache_get_state()]);
@@ -378,6 +494,23 @@ void zcache_session_show(struct seq_file *m)
 	seq_printf(m, "detaches %lu\n", zcache_detaches);
 	seq_printf(m, "losses %lu\n", zcache_losses);
 }
+
+/*
+ * A guest that hibernates ends, and the swap pages of its device with it; and
+ * no disk of ours can take its image.
+ */
+static int zcache_pm_event(struct notifier_block *nb, unsigned long event,
+			   void *data)
+{
+	if (event != PM_HIBERNATION_PREPARE || !zcache_swap_pools_exist())
+		return NOTIFY_DONE;
+	pr_err("no hibernation while swap may be on the device: swapoff first, and remove swap disks\n");
+	return notifier_from_errno(-EBUSY);
+}
+
+static struct notifier_block zcache_pm_notifier = {
+	.notifier_call = zcache_pm_event,
+};
 
 int __init zcache_session_init(void)
 {
@@ -387,16 +520,25 @@ int __init zcache_session_init(void)
 		return err;
 	zcache_wq = alloc_workqueue("zcache", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!zcache_wq) {
-		cleanup_srcu_struct(&zcache_srcu);
-		return -ENOMEM;
+		err = -ENOMEM;
+		goto exit_srcu;
 	}
+	err = register_pm_notifier(&zcache_pm_notifier);
+	if (err)
+		goto exit_wq;
 	get_random_bytes(zcache_instance, sizeof(zcache_instance));
 	return 0;
+exit_wq:
+	destroy_workqueue(zcache_wq);
+exit_srcu:
+	cleanup_srcu_struct(&zcache_srcu);
+	return err;
 }
 
 /* The jobs that wait in the queue are carried out first. */
 void zcache_session_exit(void)
 {
+	unregister_pm_notifier(&zcache_pm_notifier);
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);
 }

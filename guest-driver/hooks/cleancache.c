@@ -16,7 +16,7 @@
  * put_page, invalidate_page
  *	unaccount_page_cache_page(), under the lock of the page tree with
  *	interrupts off: no sleeping, no allocation, no waiting for the host
- *	(but for the short spin of a put that finds no slot, see transport/queue.c).
+ *	(but for the short spin of a put that finds no slot, see transport/wait.c).
  *	Page locked, and about to leave the page cache. Also invalidate_page
  *	from truncate_inode_pages_range() for a page that is zeroed in part.
  * invalidate_inode

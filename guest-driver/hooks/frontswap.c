@@ -86,9 +86,8 @@ static int zcache_store_pool(struct zcache_pool *pool, unsigned long offset,
 			     struct page *page)
 {
 	struct zcache_transport *t;
+	struct zcache_io io = { .page = page };
 	enum zcache_page_state state;
-	struct zcache_key key;
-	int err;
 
 	if (PageTransHuge(page)) {
 		zcache_count(pool, ZC_STORE_HUGE);
@@ -113,9 +112,9 @@ static int zcache_store_pool(struct zcache_pool *pool, unsigned long offset,
 		return -EBUSY;
 	}
 
-	zcache_swap_key(&key, offset);
-	err = t->ops->store(t, pool, &key, page);
-	switch (err) {
+	zcache_swap_key(&io.key, offset);
+	t->ops->swap_many(t, pool, ZCACHE_OP_PUT, &io, 1);
+	switch (io.err) {
 	case 0:
 		zcache_swapmap_change(pool->map, offset, ZC_PAGE_NONE,
 				      ZC_PAGE_LIVE);
@@ -131,7 +130,7 @@ static int zcache_store_pool(struct zcache_pool *pool, unsigned long offset,
 		zcache_count(pool, ZC_STORE_FAILED);
 		break;
 	}
-	return err;
+	return io.err;
 }
 
 static int zcache_frontswap_store(unsigned int type, pgoff_t offset,
@@ -246,6 +245,8 @@ static int zcache_frontswap_load(unsigned int type, pgoff_t offset,
 			/* The kernel reads the copy on disk. */
 			return -1;
 		case ZCACHE_LOSS_PANIC:
+			if (zcache_comes_back())
+				break;
 			panic("zcache: swap page lost (area %u, slot %lu)",
 			      type, offset);
 		case ZCACHE_LOSS_WAIT:

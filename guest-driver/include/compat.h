@@ -61,6 +61,11 @@ static inline int zcache_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 #endif
 }
 
+/* Drivers of virtio are told of a reset of the PCI function, and of shutdown. */
+#if KERNEL_VERSION(6, 15, 0) <= LINUX_VERSION_CODE
+#define ZCACHE_VIRTIO_TELLS
+#endif
+
 /**
  * struct zcache_shrinker - a shrinker and whom it belongs to
  * @private:	its owner's

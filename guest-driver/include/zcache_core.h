@@ -83,8 +83,10 @@ struct zcache_counters {
  * @swap_type:	swap area of a persistent pool, else -1
  * @active:	exists on the attached device; changed under zcache_mutex
  * @filled:	something may have been put since it was created on the device
- * @created:	has been created on a device of the current session, which
- *		keeps it if it is persistent; under zcache_mutex
+ * @created:	has been created on a device of the current session, or may have
+ *		been, which keeps it if it is persistent; under zcache_mutex
+ * @joined:	shared pools: pages that we put may be there, which nobody
+ *		invalidated since; under zcache_mutex
  * @poison:	how many invalidations were given up on; while it is not zero
  *		nothing may be put or got, until the pool was flushed as a
  *		whole. See docs/ordering.md
@@ -106,6 +108,7 @@ struct zcache_pool {
 	bool active;
 	bool filled;
 	bool created;
+	bool joined;
 	unsigned int seen;
 	atomic_long_t poison;
 	struct zcache_counters __percpu *counters;
@@ -151,7 +154,8 @@ struct zcache_get {
  * struct zcache_io - one of several pages that are stored or got together
  * @key:	its key
  * @page:	the page
- * @err:	set to what &zcache_transport_ops.store or .get would return
+ * @err:	set to: 0: accepted, or the page is filled; -ENOSPC: refused, and
+ *		nothing is stored under the key; or an error as of get
  */
 struct zcache_io {
 	struct zcache_key key;
@@ -165,7 +169,9 @@ struct zcache_io {
  * For each (pool, object) operations take effect in the order of the calls.
  * All are called within zcache_srcu or under zcache_mutex. "Lost" below means
  * that the device did not answer in time: the transport has then called
- * zcache_transport_lost() and fails everything until it is detached.
+ * zcache_transport_lost() and fails everything. The device may do what it was
+ * asked for still, but not later than the next zcache_attach() begins, which the
+ * transport calls again when it has answered all of it.
  *
  * @put: Ephemeral pool: hands over a copy of the page. May drop it; the device
  *	then serves nothing under the key. Waits for room in the queue if there
@@ -181,10 +187,6 @@ struct zcache_io {
  * @get_many: Gets of @nr consecutive pages of one object, @key being the first.
  *	All are asked for before any is waited for.
  *	Context: process, sleeps.
- * @store: Persistent pool: a put that waits for the answer.
- *	Context: process, sleeps; reclaim: allocates nothing.
- *	Return: 0, accepted; -ENOSPC: refused, nothing is stored under the key;
- *	-EIO: lost.
  * @flush_wait: As @flush and ZCACHE_OP_FLUSH_POOL, but waits for it.
  *	Context: process, sleeps. Return: 0 or -EIO: lost.
  * @control: HELLO, POOL_CREATE and POOL_DESTROY. Fills *@res.
@@ -207,8 +209,6 @@ struct zcache_transport_ops {
 	void (*get_many)(struct zcache_transport *t, struct zcache_pool *pool,
 			 const struct zcache_key *key, struct zcache_get *gets,
 			 unsigned int nr);
-	int (*store)(struct zcache_transport *t, struct zcache_pool *pool,
-		     const struct zcache_key *key, struct page *page);
 	int (*flush_wait)(struct zcache_transport *t, struct zcache_pool *pool,
 			  u16 opcode, const struct zcache_key *key, u64 count);
 	int (*control)(struct zcache_transport *t, const union zcache_req *req,
@@ -222,7 +222,8 @@ struct zcache_transport_ops {
 /**
  * struct zcache_transport - a device, as the pool table sees it
  * @ops:	how to talk to it
- * @lost:	it stopped answering; set once by the transport
+ * @lost:	it stopped answering; set by the transport, and cleared by it only
+ *		after zcache_suspend()
  */
 struct zcache_transport {
 	const struct zcache_transport_ops *ops;
@@ -238,6 +239,8 @@ struct zcache_transport {
 /* For transports: session.c */
 int zcache_attach(struct zcache_transport *t);
 void zcache_detach(struct zcache_transport *t);
+void zcache_suspend(struct zcache_transport *t);
+bool zcache_is_needed(struct zcache_transport *t);
 void zcache_transport_lost(struct zcache_transport *t);
 void zcache_pool_poison(struct zcache_pool *pool);
 

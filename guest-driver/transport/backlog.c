@@ -59,7 +59,7 @@ static void zcv_late_cancel(struct zcv_backlog *b, struct zcv_late *late)
 }
 
 /**
- * zcv_backlog_free - forgets all that waits
+ * zcv_backlog_free - frees a backlog
  * @b:	the backlog
  *
  * Context: Process context.
@@ -67,7 +67,7 @@ static void zcv_late_cancel(struct zcv_backlog *b, struct zcv_late *late)
 void zcv_backlog_free(struct zcv_backlog *b)
 {
 	if (b->ring)
-		zcv_backlog_cancel_puts(b, 0);
+		zcv_backlog_forget(b);
 	kvfree(b->ring);
 	b->ring = NULL;
 }
@@ -229,7 +229,7 @@ u32 zcv_backlog_after(struct zcv_backlog *b, u32 pool,
  * @b:		the backlog
  * @pool:	pool id; 0: of all pools
  *
- * Context: The queue's lock held, or the queue not in use any more.
+ * Context: The queue's lock held.
  */
 void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool)
 {
@@ -242,4 +242,16 @@ void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool)
 		    (!pool || late->pool == pool))
 			zcv_late_cancel(b, late);
 	}
+}
+
+/**
+ * zcv_backlog_forget - forgets all that waits
+ * @b:	the backlog
+ *
+ * Context: The queue's lock held, or the queue not in use any more.
+ */
+void zcv_backlog_forget(struct zcv_backlog *b)
+{
+	zcv_backlog_cancel_puts(b, 0);
+	b->head = b->tail;
 }

@@ -1,40 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Rings and slots.
+ * The memory of a queue: slots and backlog.
  *
  * Slots are allocated when the device is probed and never again, because most
  * requests come from places that must not allocate. The ring carries them
- * without indirect tables, which virtqueue_add() would allocate (virtio.c
+ * without indirect tables, which virtqueue_add() would allocate (probe.c
  * declines the feature): a request with a page takes three descriptors, one
  * without takes two.
- *
- * No interrupts: the virtqueues have no callbacks. Answers are looked for by
- * whoever takes the queue's lock next, by tasks that wait for one, and by the
- * tick.
- *
- * The device answers in the order of the requests. This is checked, for
- * everything that docs/ordering.md says hangs on it.
  */
-#include <linux/delay.h>
-#include <linux/kernel.h>
 #include <linux/slab.h>
 #include "zcache_virtio.h"
 
-/* Ring entries that a request with and without a page takes. */
-#define DESCS_PAGE	3
-#define DESCS_SMALL	2
-
 /* One page slot in so many is kept for gets and stores. */
 #define RESERVE_PART	8
-
-/*
- * The device is notified of so many requests at once if no task waits for any
- * of them, and of fewer by the tick: a notification costs more than a put.
- */
-#define KICK_BATCH	16
-
-/* Sleep of a task that waits for a queue to become quiet (us). */
-#define QUIET_SLEEP	50
 
 static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
 {
@@ -51,15 +29,14 @@ static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
 	}
 	slot->out.batch.count = cpu_to_le16(1);
 	q->slots[q->nr_slots++] = slot;
-	zcv_free_slot(q, slot);
 	return slot;
 }
 
 /**
- * zcv_queue_init - sets a queue up
+ * zcv_queue_init - allocates slots and backlog of a queue
  * @q:		the queue, zeroed
  * @dev:	its device
- * @vq:		its virtqueue
+ * @ring:	how many entries its ring has
  * @max_pages:	how many bounce pages it may have
  *
  * Of a ring's entries at least a quarter of what puts and gets take is left
@@ -69,11 +46,10 @@ static struct zcv_slot *zcv_slot_alloc(struct zcv_queue *q, bool with_page)
  * Return: 0, -ENOMEM, or -EINVAL if the ring is too small.
  */
 int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
-		   struct virtqueue *vq, unsigned int max_pages)
+		   unsigned int ring, unsigned int max_pages)
 {
-	unsigned int ring = virtqueue_get_vring_size(vq);
-	unsigned int pages = min(ring / (DESCS_PAGE + 1), max_pages);
-	unsigned int small = (ring - pages * DESCS_PAGE) / DESCS_SMALL;
+	unsigned int pages = min(ring / (ZCV_DESCS_PAGE + 1), max_pages);
+	unsigned int small = (ring - pages * ZCV_DESCS_PAGE) / ZCV_DESCS_SMALL;
 	unsigned int i;
 
 	if (pages < 2)
@@ -84,10 +60,8 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 	q->gave_up_at = U32_MAX;
 	q->gave_up_when = jiffies - 1;
 	q->dev = dev;
-	q->vq = vq;
+	q->ring = ring;
 	spin_lock_init(&q->lock);
-	INIT_LIST_HEAD(&q->free_pages);
-	INIT_LIST_HEAD(&q->free_small);
 	q->reserve = max(pages / RESERVE_PART, 1U);
 	if (zcv_backlog_init(&q->backlog, dev->nr_queues))
 		return -ENOMEM;
@@ -101,6 +75,34 @@ int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
 fail:
 	zcv_queue_free(q);
 	return -ENOMEM;
+}
+
+/**
+ * zcv_queue_start - begins to use a queue, or does so anew after a reset
+ * @q:	the queue, unused; what the device had before the reset is ours again
+ * @vq:	its virtqueue
+ *
+ * Context: Process context; allocates nothing.
+ * Return: 0; -EINVAL: the ring has become smaller.
+ */
+int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq)
+{
+	unsigned int i;
+
+	if (virtqueue_get_vring_size(vq) < q->ring)
+		return -EINVAL;
+	q->vq = vq;
+	q->posted = 0;
+	q->answered = 0;
+	q->unkicked = 0;
+	q->urgent = false;
+	q->nr_free_pages = 0;
+	INIT_LIST_HEAD(&q->free_pages);
+	INIT_LIST_HEAD(&q->free_small);
+	for (i = 0; i < q->nr_slots; i++)
+		zcv_free_slot(q, q->slots[i]);
+	zcv_backlog_forget(&q->backlog);
+	return 0;
 }
 
 /**
@@ -122,339 +124,4 @@ void zcv_queue_free(struct zcv_queue *q)
 	q->slots = NULL;
 	q->nr_slots = 0;
 	zcv_backlog_free(&q->backlog);
-}
-
-/* Makes sure that the tick runs while anything is outstanding. */
-static void zcv_arm(struct zcv_device *dev, bool soon)
-{
-	if (soon) {
-		if (!READ_ONCE(dev->hurried) && !xchg(&dev->hurried, true)) {
-			WRITE_ONCE(dev->ticking, true);
-			mod_delayed_work(dev->wq, &dev->tick, 1);
-		}
-	} else if (!READ_ONCE(dev->ticking) && !xchg(&dev->ticking, true)) {
-		queue_delayed_work(dev->wq, &dev->tick,
-				   clamp(zcv_timeout() / 4, 1UL, (unsigned long)HZ));
-	}
-}
-
-/* Whether the device wants to be notified of what it was not notified of. */
-static bool zcv_kick_prepare(struct zcv_queue *q)
-{
-	bool notify = virtqueue_kick_prepare(q->vq);
-
-	q->kicks += notify;
-	q->unkicked = 0;
-	q->urgent = false;
-	return notify;
-}
-
-/**
- * zcv_unlock - releases the queue's lock and notifies the device
- * @q:		the queue
- * @flags:	from spin_lock_irqsave()
- *
- * Context: Any.
- */
-void zcv_unlock(struct zcv_queue *q, unsigned long flags)
-	__releases(&q->lock)
-{
-	bool notify = false, busy, soon;
-
-	if (!zcv_is_lost(q->dev) && (q->urgent || q->unkicked >= KICK_BATCH))
-		notify = zcv_kick_prepare(q);
-	busy = q->posted != q->answered;
-	soon = q->unkicked || !zcv_backlog_empty(&q->backlog);
-	spin_unlock_irqrestore(&q->lock, flags);
-
-	if (zcv_is_lost(q->dev))
-		return;
-	if (notify)
-		virtqueue_notify(q->vq);
-	if (busy || soon)
-		zcv_arm(q->dev, soon);
-}
-
-/**
- * zcv_reap - takes answers off the ring
- * @q:	the queue
- *
- * Context: q->lock held.
- */
-void zcv_reap(struct zcv_queue *q)
-{
-	struct zcv_slot *slot;
-	u32 used;
-
-	lockdep_assert_held(&q->lock);
-	while (!zcv_is_lost(q->dev) &&
-	       (slot = virtqueue_get_buf(q->vq, &used))) {
-		if (slot->seq != q->answered) {
-			zcv_lost(q->dev, "answers out of order");
-			return;
-		}
-		if (used < sizeof(slot->in)) {
-			zcv_lost(q->dev, "gives an answer too short");
-			return;
-		}
-		q->answered++;
-		q->progress = jiffies;
-		slot->used = used;
-		slot->result = slot->in;
-		if (slot->state == ZCV_SLOT_AWAITED) {
-			/* Pairs with the acquire in zcv_call_wait(). */
-			smp_store_release(&slot->state, ZCV_SLOT_ANSWERED);
-		} else {
-			zcv_posted_answer(q, slot);
-			zcv_free_slot(q, slot);
-		}
-	}
-	/* Newer kernels break the ring themselves as the machine goes down. */
-	if (virtqueue_is_broken(q->vq))
-		zcv_lost(q->dev, system_state > SYSTEM_RUNNING ? "is shut down" : "breaks the ring");
-}
-
-/**
- * zcv_take_page_slot - takes a free slot with a page
- * @q:		the queue
- * @leave:	how many to leave for others
- *
- * Context: q->lock held.
- * Return: The slot or NULL.
- */
-struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave)
-{
-	struct zcv_slot *slot;
-
-	if (q->nr_free_pages <= leave)
-		return NULL;
-	slot = list_first_entry(&q->free_pages, struct zcv_slot, node);
-	list_del(&slot->node);
-	q->nr_free_pages--;
-	return slot;
-}
-
-/*
- * Whether it is worth to wait for the device: not if somebody did so in vain
- * and it has answered nothing since, nor twice in one jiffy.
- */
-static bool zcv_hopeful(const struct zcv_queue *q)
-{
-	return q->gave_up_at != q->answered &&
-	       time_after(jiffies, q->gave_up_when);
-}
-
-/**
- * zcv_wait_answer - waits a little for the device to answer something
- * @q:		the queue
- * @until:	when ktime_get_ns() is that, the wait is over
- *
- * For puts that find no room. A guest of 128 MB with 5.10 that read a file of
- * 160 MB again and again dropped 7184 and 7886 puts without waiting, 4190 and
- * 2061 with it, and read a half to three quarters less from the disk (TCG,
- * loaded host, before puts could wait in the backlog).
- *
- * Context: q->lock held, interrupts off.
- * Return: false: it did not, or there was no hope.
- */
-bool zcv_wait_answer(struct zcv_queue *q, u64 until)
-{
-	u32 answered = q->answered;
-
-	if (!zcv_hopeful(q))
-		return false;
-	q->put_waits++;
-	if (zcv_kick_prepare(q))
-		virtqueue_notify(q->vq);
-	while (ktime_get_ns() < until && !zcv_is_lost(q->dev)) {
-		udelay(1);
-		zcv_reap(q);
-		if (q->answered != answered)
-			return true;
-	}
-	q->gave_up_at = q->answered;
-	q->gave_up_when = jiffies;
-	return false;
-}
-
-/**
- * zcv_take_small_slot - takes a free slot without a page
- * @q:	the queue
- *
- * Context: q->lock held.
- * Return: The slot or NULL.
- */
-struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q)
-{
-	struct zcv_slot *slot;
-
-	slot = list_first_entry_or_null(&q->free_small, struct zcv_slot, node);
-	if (slot)
-		list_del(&slot->node);
-	return slot;
-}
-
-/**
- * zcv_free_slot - gives a slot back
- * @q:		the queue
- * @slot:	the slot, not the device's
- *
- * Context: q->lock held, or the queue not in use yet.
- */
-void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot)
-{
-	slot->state = ZCV_SLOT_FREE;
-	if (slot->page) {
-		/* Last in, first out: the page may still be in the cache. */
-		list_add(&slot->node, &q->free_pages);
-		q->nr_free_pages++;
-	} else {
-		list_add(&slot->node, &q->free_small);
-	}
-}
-
-/**
- * zcv_post - makes a request available to the device
- * @q:		the queue
- * @slot:	the request, filled in; freed if this fails
- * @awaited:	a task waits for the answer
- *
- * Context: q->lock held.
- * Return: false if the ring does not take it.
- */
-bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited)
-{
-	struct scatterlist head, result, page, *sgs[DESCS_PAGE];
-	unsigned int out = 0, in = 0;
-
-	lockdep_assert_held(&q->lock);
-
-	/* No status: an answer that is not written is not taken for one. */
-	slot->in.status = cpu_to_le16(U16_MAX);
-	sg_init_one(&head, &slot->out, sizeof(slot->out));
-	sg_init_one(&result, &slot->in, sizeof(slot->in));
-	sg_init_table(&page, 1);
-	if (slot->page)
-		sg_set_page(&page, slot->page, ZCACHE_PAGE_SIZE, 0);
-
-	sgs[out++] = &head;
-	if (zcv_opcode(slot) == ZCACHE_OP_PUT)
-		sgs[out++] = &page;
-	sgs[out + in++] = &result;
-	if (zcv_opcode(slot) == ZCACHE_OP_GET)
-		sgs[out + in++] = &page;
-
-	slot->state = awaited ? ZCV_SLOT_AWAITED : ZCV_SLOT_POSTED;
-	slot->seq = q->posted;
-	if (virtqueue_add_sgs(q->vq, sgs, out, in, slot, GFP_ATOMIC)) {
-		zcv_free_slot(q, slot);
-		return false;
-	}
-	if (q->posted == q->answered)
-		q->progress = jiffies;
-	q->posted++;
-	q->unkicked++;
-	q->urgent |= awaited;
-	return true;
-}
-
-/**
- * zcv_turn - gives a queue a turn at what nobody waits for
- * @q:	the queue
- *
- * Context: Any.
- */
-void zcv_turn(struct zcv_queue *q)
-{
-	unsigned long flags;
-
-	spin_lock_irqsave(&q->lock, flags);
-	zcv_reap(q);
-	zcv_backlog_send(q);
-	q->urgent = q->unkicked;
-	zcv_unlock(q, flags);
-}
-
-static int zcv_quiesce_queue(struct zcv_queue *q, unsigned long deadline)
-{
-	bool sent = false, answered = false;
-	unsigned long flags;
-	u32 tail, target = 0;
-
-	spin_lock_irqsave(&q->lock, flags);
-	tail = q->backlog.tail;
-	zcv_unlock(q, flags);
-
-	for (;;) {
-		zcv_turn(q);
-		spin_lock_irqsave(&q->lock, flags);
-		if (!sent && zcv_backlog_sent(&q->backlog, tail)) {
-			sent = true;
-			target = q->posted;
-		}
-		answered = sent && (s32)(q->answered - target) >= 0;
-		zcv_unlock(q, flags);
-		if (answered)
-			return 0;
-		if (time_after(jiffies, deadline))
-			zcv_lost(q->dev, "does not become quiet");
-		if (zcv_is_lost(q->dev))
-			return -EIO;
-		usleep_range(QUIET_SLEEP, 2 * QUIET_SLEEP);
-	}
-}
-
-/**
- * zcv_quiesce - waits until all that was asked for so far is answered
- * @dev:	the device
- *
- * That includes what waits in a backlog.
- *
- * Context: Process context; sleeps.
- * Return: 0 or -EIO: the device is lost.
- */
-int zcv_quiesce(struct zcv_device *dev)
-{
-	unsigned long deadline = jiffies + zcv_timeout();
-	unsigned int i;
-	int err = 0;
-
-	for (i = 0; i < dev->nr_queues && !err; i++)
-		err = zcv_quiesce_queue(&dev->queues[i], deadline);
-	return err;
-}
-
-/**
- * zcv_tick - looks after requests that nobody waits for
- * @work:	&zcv_device.tick
- *
- * zcv_unlock() arms the next tick, as long as there is reason for one.
- *
- * Context: Workqueue.
- */
-void zcv_tick(struct work_struct *work)
-{
-	struct zcv_device *dev = container_of(to_delayed_work(work),
-					      struct zcv_device, tick);
-	struct zcv_queue *q;
-	unsigned long flags;
-	unsigned int i;
-
-	/* Before looking: what is posted from now on arms the next tick. */
-	xchg(&dev->hurried, false);
-	xchg(&dev->ticking, false);
-
-	for (i = 0; i < dev->nr_queues; i++) {
-		q = &dev->queues[i];
-		spin_lock_irqsave(&q->lock, flags);
-		if (zcv_is_lost(dev))
-			zcv_backlog_cancel_puts(&q->backlog, 0);
-		zcv_reap(q);
-		zcv_backlog_send(q);
-		if (q->posted != q->answered &&
-		    time_after(jiffies, q->progress + zcv_timeout()))
-			zcv_lost(dev, "does not answer");
-		q->urgent = q->unkicked;
-		zcv_unlock(q, flags);
-	}
 }

@@ -13,28 +13,16 @@
 
 #define ZCV_MAX_QUEUES	8
 
-/**
- * enum zcv_slot_state - who a slot belongs to
- * @ZCV_SLOT_FREE:	on a free list
- * @ZCV_SLOT_POSTED:	the device's; goes to the free list when answered
- * @ZCV_SLOT_AWAITED:	the device's; a task waits for the answer
- * @ZCV_SLOT_ANSWERED:	that task's
- *
- * A slot whose answer did not come in time stays the device's until it is
- * reset, because it may still write to it.
- */
-enum zcv_slot_state {
-	ZCV_SLOT_FREE,
-	ZCV_SLOT_POSTED,
-	ZCV_SLOT_AWAITED,
-	ZCV_SLOT_ANSWERED,
-};
+struct zcv_queue;
 
 /**
  * struct zcv_slot - buffers for one request
- * @node:	link in a free list
+ * @node:	link in a free list, or in a list of its task
  * @page:	bounce page, or NULL in slots for requests without a page
- * @state:	enum zcv_slot_state
+ * @done:	called under the queue's lock when the request is answered: until
+ *		then the slot is the device's, which may write to it, however
+ *		long that takes; then it is @done's
+ * @answered:	set when a task that waits for it may look at the answer
  * @seq:	number of the request on its queue
  * @used:	how many bytes the device says it wrote
  * @result:	the answer, copied from @in once
@@ -44,7 +32,8 @@ enum zcv_slot_state {
 struct zcv_slot {
 	struct list_head node;
 	struct page *page;
-	int state;
+	void (*done)(struct zcv_queue *q, struct zcv_slot *slot);
+	bool answered;
 	u32 seq;
 	u32 used;
 	struct zcache_result result;
@@ -108,7 +97,8 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
 /**
  * struct zcv_queue - a virtqueue and its slots
  * @dev:	device
- * @vq:		virtqueue
+ * @vq:		virtqueue, while the device runs
+ * @ring:	how many entries its ring has
  * @lock:	everything below, and every access to @vq but the notification.
  *		Taken with interrupts off; nests inside the page tree's lock and
  *		the swap locks
@@ -120,6 +110,9 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
  * @posted:	requests made available so far
  * @answered:	requests answered so far
  * @progress:	jiffies of the last answer, or of the post that ended idleness
+ * @looked:	jiffies when somebody last looked for silence, and
+ * @seen:	@progress then
+ * @silence:	how many looks in a row found an answer missing, and no progress
  * @unkicked:	requests the device was not notified of
  * @urgent:	a task waits for one of them
  * @gave_up_at:	@answered when a put last waited for a slot in vain, and
@@ -138,6 +131,7 @@ static inline bool zcv_backlog_sent(const struct zcv_backlog *b, u32 tail)
 struct zcv_queue {
 	struct zcv_device *dev;
 	struct virtqueue *vq;
+	unsigned int ring;
 	spinlock_t lock;		/* see above */
 	struct list_head free_pages;
 	struct list_head free_small;
@@ -147,6 +141,9 @@ struct zcv_queue {
 	u32 posted;
 	u32 answered;
 	unsigned long progress;
+	unsigned long looked;
+	unsigned long seen;
+	unsigned int silence;
 	unsigned int unkicked;
 	bool urgent;
 	u32 gave_up_at;
@@ -162,11 +159,18 @@ struct zcv_queue {
 
 /**
  * struct zcv_device - a zcache device on virtio
- * @transport:	how the core sees it; @transport.lost is final
+ * @transport:	how the core sees it. While @transport.lost, nothing is sent
+ *		and the device is not notified; but its answers are taken, and
+ *		when it owes none any more it is attached anew
+ * @broken:	what it answers is not believed any more, or it is stopped. Only a
+ *		reset touches it. Implies lost
+ * @alive:	it has answered something since it was lost
+ * @was_reset:	it was found reset, by somebody else
  * @vdev:	virtio device
- * @wq:		for @tick
+ * @wq:		for @tick and @attach
  * @tick:	reaps, sends the backlog and looks for silence, while anything
  *		is outstanding
+ * @attach:	attaches the device anew, or when another one has left
  * @ticking:	@tick is scheduled
  * @hurried:	... for soon, because of a backlog or to notify the device
  * @shrinker:	holds up reclaim while queues are crowded
@@ -176,9 +180,13 @@ struct zcv_queue {
  */
 struct zcv_device {
 	struct zcache_transport transport;
+	bool broken;
+	bool alive;
+	bool was_reset;
 	struct virtio_device *vdev;
 	struct workqueue_struct *wq;
 	struct delayed_work tick;
+	struct delayed_work attach;
 	bool ticking;
 	bool hurried;
 	struct zcache_shrinker shrinker;
@@ -197,29 +205,52 @@ static inline bool zcv_is_lost(const struct zcv_device *dev)
 	return READ_ONCE(dev->transport.lost);
 }
 
-/* virtio.c */
-extern unsigned int zcv_spin_us;
-unsigned long zcv_timeout(void);
-void zcv_lost(struct zcv_device *dev, const char *why);
+static inline bool zcv_is_broken(const struct zcv_device *dev)
+{
+	return READ_ONCE(dev->broken);
+}
 
-/* queue.c */
-int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
-		   struct virtqueue *vq, unsigned int max_pages);
-void zcv_queue_free(struct zcv_queue *q);
+/* device.c */
+
+/* The time-out is so many looks without an answer. */
+#define ZCV_SILENT_LOOKS	4
+
+unsigned long zcv_timeout(void);
+unsigned long zcv_look_time(void);
+void zcv_arm(struct zcv_device *dev, bool soon);
+void zcv_lost(struct zcv_device *dev, const char *why);
+void zcv_broken(struct zcv_device *dev, const char *why);
+void zcv_forget_memory(struct zcv_device *dev);
+
+/* ring.c */
+
+/* Ring entries that a request with and without a page takes. */
+#define ZCV_DESCS_PAGE	3
+#define ZCV_DESCS_SMALL	2
+
+bool zcv_kick_prepare(struct zcv_queue *q);
 void zcv_unlock(struct zcv_queue *q, unsigned long flags)
 	__releases(&q->lock);
 void zcv_reap(struct zcv_queue *q);
 struct zcv_slot *zcv_take_page_slot(struct zcv_queue *q, unsigned int leave);
-bool zcv_wait_answer(struct zcv_queue *q, u64 until);
 struct zcv_slot *zcv_take_small_slot(struct zcv_queue *q);
 void zcv_free_slot(struct zcv_queue *q, struct zcv_slot *slot);
-bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot, bool awaited);
-int zcv_quiesce(struct zcv_device *dev);
-void zcv_turn(struct zcv_queue *q);
-void zcv_tick(struct work_struct *work);
+bool zcv_post(struct zcv_queue *q, struct zcv_slot *slot,
+	      void (*done)(struct zcv_queue *q, struct zcv_slot *slot));
+bool zcv_post_awaited(struct zcv_queue *q, struct zcv_slot *slot);
+bool zcv_slot_answered(const struct zcv_slot *slot);
+bool zcv_abandon(struct zcv_queue *q, struct zcv_slot *slot);
 
-/* throttle.c */
-int zcv_throttle_start(struct zcv_device *dev);
+/* request.c */
+struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
+			       const struct zcache_key *key);
+union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
+			     const struct zcache_key *key, u64 count);
+int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
+int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
+		   struct page *page);
+int zcv_flush_answer(struct zcv_queue *q, struct zcv_slot *slot);
+void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
 
 /* backlog.c */
 int zcv_backlog_init(struct zcv_backlog *b, unsigned int queues);
@@ -231,8 +262,15 @@ struct zcv_late *zcv_backlog_first(struct zcv_backlog *b);
 u32 zcv_backlog_after(struct zcv_backlog *b, u32 pool,
 		      const struct zcache_key *key, unsigned int nr);
 void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool);
+void zcv_backlog_forget(struct zcv_backlog *b);
 
-/* call.c */
+/* send.c */
+bool zcv_post_flush(struct zcv_queue *q, u16 opcode, u32 pool,
+		    const struct zcache_key *key, u64 count);
+void zcv_backlog_send(struct zcv_queue *q);
+void zcv_turn(struct zcv_queue *q);
+
+/* wait.c */
 
 /* Sleep of a task that waits for a free slot (us). */
 #define ZCV_SLOT_SLEEP	50
@@ -240,49 +278,46 @@ void zcv_backlog_cancel_puts(struct zcv_backlog *b, u32 pool);
 /**
  * struct zcv_call - a request that a task waits for
  * @q:		its queue
- * @pool:	its pool, if it has to keep the rules of ephemeral pools
- * @req:	the request
- * @data:	the page of a PUT
- * @behind:	how much of the backlog has to be sent before; with @pool only
- * @deadline:	jiffies at which the device counts as lost
+ * @req:	the request, neither a PUT nor a GET
  */
 struct zcv_call {
 	struct zcv_queue *q;
-	struct zcache_pool *pool;
 	union zcache_req req;
-	struct page *data;
-	u32 behind;
-	unsigned long deadline;
 };
 
-struct zcv_slot *zcv_call_post(struct zcv_call *call);
 struct zcv_slot *zcv_call_start(struct zcv_call *call);
-int zcv_call_wait(struct zcv_call *call, struct zcv_slot *slot);
 struct zcv_slot *zcv_call(struct zcv_call *call);
-void zcv_call_end(struct zcv_call *call, struct zcv_slot *slot);
+int zcv_call_abandon(struct zcv_queue *q, struct zcv_slot *slot);
+int zcv_call_wait(struct zcv_queue *q, struct zcv_slot *slot);
+void zcv_call_end(struct zcv_queue *q, struct zcv_slot *slot);
+bool zcv_wait_answer(struct zcv_queue *q, u64 until);
+int zcv_quiesce(struct zcv_device *dev);
 
-/* gets.c */
-int zcv_get_answer(struct zcv_queue *q, struct zcv_slot *slot,
-		   struct page *page);
+/* batch.c */
 int zcv_get(struct zcache_transport *t, struct zcache_pool *pool, u16 flags,
 	    const struct zcache_key *key, struct page *page);
 void zcv_get_many(struct zcache_transport *t, struct zcache_pool *pool,
 		  const struct zcache_key *key, struct zcache_get *gets,
 		  unsigned int nr);
-
-/* request.c */
-struct zcv_queue *zcv_queue_of(struct zcv_device *dev, u32 pool,
-			       const struct zcache_key *key);
-void zcv_bad_status(struct zcv_queue *q, u16 status);
-int zcv_put_answer(struct zcv_queue *q, struct zcv_slot *slot);
-extern const struct zcache_transport_ops zcv_transport_ops;
-union zcache_req zcv_key_req(u16 opcode, u16 flags, u32 pool,
-			     const struct zcache_key *key, u64 count);
-void zcv_backlog_send(struct zcv_queue *q);
-void zcv_posted_answer(struct zcv_queue *q, struct zcv_slot *slot);
-
-/* swaps.c */
 void zcv_swap_many(struct zcache_transport *t, struct zcache_pool *pool,
 		   u16 opcode, struct zcache_io *io, unsigned int nr);
+
+/* ops.c */
+extern const struct zcache_transport_ops zcv_transport_ops;
+
+/* throttle.c */
+int zcv_throttle_start(struct zcv_device *dev);
+
+/* watch.c */
+void zcv_tick(struct work_struct *work);
+void zcv_attach(struct work_struct *work);
+void zcv_attach_later(struct zcv_device *dev);
+bool zcv_last_chance(struct zcv_device *dev);
+
+/* queue.c */
+int zcv_queue_init(struct zcv_queue *q, struct zcv_device *dev,
+		   unsigned int ring, unsigned int max_pages);
+int zcv_queue_start(struct zcv_queue *q, struct virtqueue *vq);
+void zcv_queue_free(struct zcv_queue *q);
 
 #endif /* _ZCACHE_VIRTIO_H */

@@ -16,6 +16,9 @@ use crate::vm::Vm;
 /// Longest that a guest under load may take to get a page of each kind of pool from the device.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 
+/// Longest that the driver may take to see that the daemon answers again, and to attach it.
+const RESUME_LIMIT: Duration = Duration::from_secs(60);
+
 /// A guest's session, as daemon and driver counted it when it was looked at first.
 #[derive(Debug)]
 pub struct Continuity<'a> {
@@ -24,6 +27,7 @@ pub struct Continuity<'a> {
     socket: usize,
     hellos: u64,
     attaches: u64,
+    losses: u64,
 }
 
 impl<'a> Continuity<'a> {
@@ -34,9 +38,11 @@ impl<'a> Continuity<'a> {
     /// There is none.
     pub fn of(vm: &'a Vm) -> Result<Self> {
         let (daemon, socket) = vm.options().daemon.clone().context("This guest was started without a daemon")?;
-        let mut session = Self { vm, daemon, socket, hellos: 0, attaches: 0 };
+        let mut session = Self { vm, daemon, socket, hellos: 0, attaches: 0, losses: 0 };
         session.hellos = session.daemon()?.answers("hello", "ok");
-        session.attaches = session.vm.guest().driver_stats()?.count("attaches")?;
+        let driver = session.vm.guest().driver_stats()?;
+        session.attaches = driver.count("attaches")?;
+        session.losses = driver.count("losses")?;
         session.check()?;
         Ok(session)
     }
@@ -59,7 +65,7 @@ impl<'a> Continuity<'a> {
         self.check_daemon()?;
         let driver = self.vm.guest().driver_stats()?;
         ensure!(driver.state == "attached", "The driver is '{}'", driver.state);
-        for (counter, expected) in [("losses", 0), ("swap_pages_lost", 0), ("attaches", self.attaches)] {
+        for (counter, expected) in [("losses", self.losses), ("swap_pages_lost", 0), ("attaches", self.attaches)] {
             let found = driver.count(counter)?;
             ensure!(found == expected, "The driver counts {found} {counter}, not {expected}");
         }
@@ -100,6 +106,32 @@ impl<'a> Continuity<'a> {
         }
         self.await_hits().context("After the machine was stopped")?;
         self.check()
+    }
+
+    /// Has the daemon stand still for so long under the same load. The driver may give it up
+    /// meanwhile, but nothing is lost: when it is well again the session is resumed.
+    pub fn survives_stall(&mut self, length: Duration) -> Result<()> {
+        self.await_hits().context("Before the daemon stood still")?;
+        self.daemon.stand_still(length)?;
+        self.vm
+            .guest()
+            .await_driver_state("attached", RESUME_LIMIT)
+            .with_context(|| format!("The daemon stood still for {length:?}, is well again, and is not used"))?;
+        let now = Self::of(self.vm).with_context(|| format!("After the daemon stood still for {length:?}"))?;
+        ensure!(
+            now.attaches - self.attaches == now.losses - self.losses,
+            "The driver has lost the device {} times, but attached it {} times",
+            now.losses - self.losses,
+            now.attaches - self.attaches
+        );
+        *self = now;
+        self.await_hits().with_context(|| format!("After the daemon stood still for {length:?}"))
+    }
+
+    /// How often the driver has lost the device so far.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     fn daemon(&self) -> Result<GuestStats> {

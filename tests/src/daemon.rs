@@ -111,6 +111,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Stops the daemon for so long, as a debugger does, or a host short of memory.
+    pub fn stand_still(&self, length: Duration) -> Result<()> {
+        let process = self.process().clone().context("The daemon is dead")?;
+        process.signal(Signal::STOP)?;
+        std::thread::sleep(length);
+        process.signal(Signal::CONT)
+    }
+
     /// All it has logged so far.
     pub fn log(&self) -> Result<String> {
         std::fs::read_to_string(&self.log).context("Cannot read the daemon's log")

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zcache_tests::load::{STOP_LOAD, coherence, swaphog_until_told};
-use zcache_tests::{DaemonOptions, Scenario, Vm, VmOptions, light_scenario};
+use serde_json::json;
+use zcache_tests::load::{STOP_LOAD, coherence, cycle_files, swaphog_until_told, write_files};
+use zcache_tests::{DaemonOptions, Endpoint, Scenario, SocketOptions, Vm, VmOptions, light_scenario};
 
 /// Longest that draining and unplugging may take under load.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -78,4 +79,51 @@ fn removing_the_transport_under_load_drains_swap() {
             },
         )
     });
+}
+
+/// Two devices in one slot; the second one is not forgotten while it waits for the first.
+#[test]
+fn a_second_device_is_used_when_the_first_has_left() {
+    light_scenario("detach_second", Duration::from_secs(240), |s| {
+        let mut options = DaemonOptions::usual()?;
+        options.sockets.push(SocketOptions::default());
+        let daemon = s.daemon(options)?;
+        let vm = s.vm(VmOptions::new("guest").disk_mib(192))?;
+        let guest = vm.guest();
+        guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkdir -p /mnt1; mount /dev/vdb /mnt1")?;
+        // The guest looks at the slot when function 0 comes.
+        plug_function(&vm, &daemon.endpoint(1)?, 1)?;
+        plug_function(&vm, &daemon.endpoint(0)?, 0)?;
+        guest.await_driver_state("attached", Duration::from_secs(30))?;
+        guest.sh(&write_files("/mnt1", 32))?;
+        guest.sh("for driver in /sys/bus/virtio/drivers/zcache_virtio/virtio*; do
+                      case $(readlink -f $driver) in *:00.0/*) basename $driver > ${driver%/*}/unbind;; esac
+                  done")?;
+        guest.await_driver_state("attached", Duration::from_secs(30)).context("The second device is not used")?;
+        ensure!(guest.driver_stats()?.count("attaches")? == 2, "The second device was not attached");
+        guest.sh(&cycle_files("/mnt1", 32))?;
+        ensure!(daemon.guest_stats(1)?.answers("get", "ok") > 0, "The second device brings no page back");
+        Ok(())
+    });
+}
+
+/// Plugs a device in as one function of the slot.
+fn plug_function(vm: &Vm, endpoint: &Endpoint, function: u8) -> Result<()> {
+    let (name, chardev) = (format!("function{function}"), format!("functionchar{function}"));
+    vm.qmp().execute(
+        "chardev-add",
+        json!({"id": chardev, "backend": {"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": endpoint.socket}},
+            "server": false,
+        }}}),
+    )?;
+    vm.qmp().execute(
+        "device_add",
+        json!({
+            "driver": "vhost-user-test-device-pci", "id": name, "bus": "zport",
+            "addr": format!("0.{function}"), "multifunction": true, "chardev": chardev,
+            "virtio-id": 13, "num_vqs": endpoint.queues, "vq_size": 1024, "config_size": 64,
+        }),
+    )?;
+    Ok(())
 }

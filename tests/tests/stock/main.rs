@@ -11,6 +11,7 @@
 //! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `swap` | the same under swap |
+//! | `suspend` | the guest suspends, its device is reset, it is powered off |
 //! | `setup` | `zcachesetup` |
 
 mod changes;
@@ -19,6 +20,7 @@ mod hits;
 mod pause;
 mod presence;
 mod setup;
+mod suspend;
 mod swap;
 mod volume;
 

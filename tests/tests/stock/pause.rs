@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The machine is stopped and goes on under mapped devices and swap disks.
+//! The machine, or the daemon, is stopped and goes on under mapped devices and swap disks.
 
 use std::time::Duration;
 
@@ -28,6 +28,42 @@ fn a_stopped_machine_keeps_files_and_swap_on_the_device() {
         hog.success(LIMIT).context("A swapped page changed when the machine was stopped")?;
         files.success(LIMIT).context("A file changed when the machine was stopped")?;
         ensure!(volume.count("hits")? > 0, "No page of a file came from the device");
+        volume.verify_and_close()
+    });
+}
+
+/// The default time-out is passed once.
+///
+/// Conformance: ZC-DRV-19.
+#[test]
+fn a_daemon_that_stood_still_is_used_again() {
+    standing_still("stall", &[5, 15]);
+}
+
+#[test]
+fn extra_a_daemon_that_stood_still_for_minutes_is_used_again() {
+    standing_still("stall_minutes", &[60, 300]);
+}
+
+fn standing_still(name: &str, seconds: &[u64]) {
+    let all = Duration::from_secs(seconds.iter().sum());
+    crate::with_kernel(name, Kernel::Debian13, Duration::from_secs(420) + all, |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(192).disk_mib(512))?;
+        let guest = vm.guest();
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        guest.sh("zcachesetup swap on --backing /dev/vdc")?;
+        vm.attach()?;
+        let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 16))?;
+        let files = guest.spawn(&coherence_until_told(&format!("{}/c", volume.folder())))?;
+        let mut session = Continuity::of(&vm)?;
+        for length in seconds {
+            session.survives_stall(Duration::from_secs(*length))?;
+        }
+        ensure!(session.losses() > 0, "No time without an answer was noticed: was there a load?");
+        guest.sh(STOP_LOAD)?;
+        hog.success(LIMIT).context("A swapped page changed when the daemon stood still")?;
+        files.success(LIMIT).context("A file changed when the daemon stood still")?;
         volume.verify_and_close()
     });
 }

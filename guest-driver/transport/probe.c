@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Transport of zcache over virtio: probe and remove.
+ * Transport of zcache over virtio: probe, remove, suspend.
  *
  * The virtio device id says nothing, because generic vhost-user devices of
  * VMMs differ in the ids they can carry: several are listed, and magic and
@@ -20,14 +20,6 @@ static unsigned int virtio_id;
 module_param(virtio_id, uint, 0444);
 MODULE_PARM_DESC(virtio_id, "One more virtio device id to look at (default: 13, 6, 10, 21 and 22 only)");
 
-static unsigned int timeout_ms = 10000;
-module_param(timeout_ms, uint, 0644);
-MODULE_PARM_DESC(timeout_ms, "A device that takes longer to answer is given up (default: 10000)");
-
-unsigned int zcv_spin_us = 50;
-module_param_named(spin_us, zcv_spin_us, uint, 0644);
-MODULE_PARM_DESC(spin_us, "How long a task spins for an answer before it sleeps (default: 50)");
-
 static unsigned int bounce_pages;
 module_param(bounce_pages, uint, 0444);
 MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (default: 1/1024 of memory, at least 64 for each queue)");
@@ -36,38 +28,12 @@ MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (d
 #define BOUNCE_PART	1024
 #define BOUNCE_MIN	64
 
-#define MIN_TIMEOUT_MS	100
-
-/* Jiffies an answer may take. */
-unsigned long zcv_timeout(void)
-{
-	return msecs_to_jiffies(max_t(unsigned int, READ_ONCE(timeout_ms),
-				      MIN_TIMEOUT_MS));
-}
-
-/**
- * zcv_lost - gives a device up
- * @dev:	the device
- * @why:	what it does wrong, as the end of a sentence
- *
- * From now on only a reset touches it.
- *
- * Context: Any.
- */
-void zcv_lost(struct zcv_device *dev, const char *why)
-{
-	if (xchg(&dev->transport.lost, true))
-		return;
-	dev_err(&dev->vdev->dev, "device %s: given up\n", why);
-	zcache_transport_lost(&dev->transport);
-	/* Once more, to forget what waits. */
-	mod_delayed_work(dev->wq, &dev->tick, 0);
-}
-
 static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
 {
 	u32 magic, version, page_size;
 
+	if (!vdev->config->get)
+		return false;
 	virtio_cread_le(vdev, struct zcache_config, magic, &magic);
 	if (magic != ZCACHE_MAGIC)
 		return false;
@@ -109,6 +75,27 @@ static unsigned int zcv_pages_per_queue(unsigned int queues)
 	return max_t(unsigned int, pages / queues, BOUNCE_MIN);
 }
 
+static int zcv_start(struct zcv_device *dev, struct virtqueue **vqs)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < dev->nr_queues; i++) {
+		err = zcv_queue_start(&dev->queues[i], vqs[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void zcv_free_queues(struct zcv_device *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++)
+		zcv_queue_free(&dev->queues[i]);
+}
+
 static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
 {
 	struct virtqueue *vqs[ZCV_MAX_QUEUES];
@@ -119,31 +106,29 @@ static int zcv_init_queues(struct zcv_device *dev, unsigned int wanted)
 	if (err)
 		return err;
 	pages = zcv_pages_per_queue(dev->nr_queues);
-	for (i = 0; i < dev->nr_queues; i++) {
-		err = zcv_queue_init(&dev->queues[i], dev, vqs[i], pages);
-		if (err)
-			break;
-	}
+	for (i = 0; !err && i < dev->nr_queues; i++)
+		err = zcv_queue_init(&dev->queues[i], dev,
+				     virtqueue_get_vring_size(vqs[i]), pages);
+	if (!err)
+		err = zcv_start(dev, vqs);
 	if (!err)
 		return 0;
-	while (i--)
-		zcv_queue_free(&dev->queues[i]);
-	dev->vdev->config->del_vqs(dev->vdev);
+	/* It has been told of the rings. */
+	zcv_forget_memory(dev);
+	zcv_free_queues(dev);
 	return err;
 }
 
-/* After this the device does not know of our memory any more. */
-static void zcv_stop(struct zcv_device *dev)
+/* From here on nothing attaches a device, then nothing uses it any more. */
+static void zcv_stop(struct zcv_device *dev,
+		     void (*leave)(struct zcache_transport *t))
 {
-	unsigned int i;
-
-	/* Not only for a lost device: nothing may arm the tick again. */
+	WRITE_ONCE(dev->broken, true);
+	cancel_delayed_work_sync(&dev->attach);
 	WRITE_ONCE(dev->transport.lost, true);
+	leave(&dev->transport);
 	cancel_delayed_work_sync(&dev->tick);
-	dev->vdev->config->reset(dev->vdev);
-	dev->vdev->config->del_vqs(dev->vdev);
-	for (i = 0; i < dev->nr_queues; i++)
-		zcv_queue_free(&dev->queues[i]);
+	zcv_forget_memory(dev);
 }
 
 static int zcv_validate(struct virtio_device *vdev)
@@ -151,6 +136,28 @@ static int zcv_validate(struct virtio_device *vdev)
 	/* virtqueue_add() would have to allocate the tables. */
 	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
 	return 0;
+}
+
+/* Return: an error if there is no hope that it can be used later. */
+static int zcv_first_attach(struct zcv_device *dev)
+{
+	int err = zcache_attach(&dev->transport);
+
+	switch (err) {
+	case -EBUSY:
+		dev_info(&dev->vdev->dev,
+			 "zcache device is not used until another one leaves\n");
+		zcv_attach_later(dev);
+		return 0;
+	case -EIO:
+		if (zcv_is_broken(dev))
+			return err;
+		dev_err(&dev->vdev->dev,
+			"zcache device is not usable until it answers\n");
+		return 0;
+	default:
+		return err;
+	}
 }
 
 static int zcv_probe(struct virtio_device *vdev)
@@ -168,34 +175,37 @@ static int zcv_probe(struct virtio_device *vdev)
 	dev->vdev = vdev;
 	dev->transport.ops = &zcv_transport_ops;
 	INIT_DELAYED_WORK(&dev->tick, zcv_tick);
+	INIT_DELAYED_WORK(&dev->attach, zcv_attach);
 	dev->wq = alloc_workqueue("zcache_virtio", WQ_UNBOUND | WQ_MEM_RECLAIM,
 				  0);
 	if (!dev->wq) {
 		err = -ENOMEM;
 		goto free;
 	}
-	err = zcv_init_queues(dev, min3(num_queues, num_online_cpus(),
+	/* Of all CPUs that may come: queues can't be added later. */
+	err = zcv_init_queues(dev, min3(num_queues, num_possible_cpus(),
 					(unsigned int)ZCV_MAX_QUEUES));
 	if (err)
 		goto destroy_wq;
 
 	vdev->priv = dev;
 	virtio_device_ready(vdev);
-	err = zcache_attach(&dev->transport);
-	if (err)
-		goto stop;
 	err = zcv_throttle_start(dev);
 	if (err)
-		goto detach;
+		goto stop;
+	err = zcv_first_attach(dev);
+	if (err)
+		goto stop_throttle;
 	dev_info(&vdev->dev, "zcache device: %u queues of %u slots\n",
 		 dev->nr_queues, dev->queues[0].nr_slots);
 	return 0;
 
-detach:
-	zcache_detach(&dev->transport);
+stop_throttle:
+	zcache_shrinker_remove(&dev->shrinker);
 stop:
 	dev_err(&vdev->dev, "zcache device is not usable (%d)\n", err);
-	zcv_stop(dev);
+	zcv_stop(dev, zcache_detach);
+	zcv_free_queues(dev);
 destroy_wq:
 	destroy_workqueue(dev->wq);
 free:
@@ -208,11 +218,77 @@ static void zcv_remove(struct virtio_device *vdev)
 	struct zcv_device *dev = vdev->priv;
 
 	zcache_shrinker_remove(&dev->shrinker);
-	zcache_detach(&dev->transport);
-	zcv_stop(dev);
+	while (zcv_last_chance(dev)) {
+		cancel_delayed_work_sync(&dev->attach);
+		zcache_detach(&dev->transport);
+		if (!zcv_is_lost(dev))
+			break;
+	}
+	zcv_stop(dev, zcache_detach);
+	zcv_free_queues(dev);
 	destroy_workqueue(dev->wq);
 	kfree(dev);
 }
+
+#if defined(CONFIG_PM_SLEEP) || defined(ZCACHE_VIRTIO_TELLS)
+/*
+ * Before the device is reset, by a suspend, shutdown, or whoever resets the PCI
+ * function: it keeps the swap pages, and so do we what needs memory.
+ */
+static int zcv_freeze(struct virtio_device *vdev)
+{
+	struct zcv_device *dev = vdev->priv;
+
+	cancel_delayed_work_sync(&dev->attach);
+	zcache_suspend(&dev->transport);
+	zcv_stop(dev, zcache_suspend);
+	return 0;
+}
+
+static int zcv_restart(struct zcv_device *dev)
+{
+	struct virtqueue *vqs[ZCV_MAX_QUEUES];
+	unsigned int queues = dev->nr_queues;
+	int err = zcv_find_vqs(dev, queues, vqs);
+
+	if (err)
+		return err;
+	if (dev->nr_queues == queues && !zcv_start(dev, vqs))
+		return 0;
+	dev->nr_queues = queues;
+	zcv_forget_memory(dev);
+	return -EINVAL;
+}
+
+/* The session is resumed by a worker: nobody has to wait for the device here. */
+static int zcv_restore(struct virtio_device *vdev)
+{
+	struct zcv_device *dev = vdev->priv;
+	int err = zcv_restart(dev);
+
+	if (err) {
+		dev_err(&vdev->dev, "zcache device can't be set up again (%d)\n",
+			err);
+		zcache_detach(&dev->transport);
+		return err;
+	}
+	WRITE_ONCE(dev->was_reset, false);
+	WRITE_ONCE(dev->alive, false);
+	WRITE_ONCE(dev->broken, false);
+	WRITE_ONCE(dev->transport.lost, false);
+	virtio_device_ready(vdev);
+	queue_delayed_work(dev->wq, &dev->attach, 0);
+	return 0;
+}
+#endif
+
+#ifdef ZCACHE_VIRTIO_TELLS
+/* What would be lost if the rings broke under us just stays away. */
+static void zcv_shutdown(struct virtio_device *vdev)
+{
+	zcv_freeze(vdev);
+}
+#endif
 
 /* The last but one entry is for the parameter virtio_id. */
 static struct virtio_device_id zcv_ids[] = {
@@ -233,6 +309,15 @@ static struct virtio_driver zcv_driver = {
 	.validate = zcv_validate,
 	.probe = zcv_probe,
 	.remove = zcv_remove,
+#ifdef CONFIG_PM_SLEEP
+	.freeze = zcv_freeze,
+	.restore = zcv_restore,
+#endif
+#ifdef ZCACHE_VIRTIO_TELLS
+	.reset_prepare = zcv_freeze,
+	.reset_done = zcv_restore,
+	.shutdown = zcv_shutdown,
+#endif
 };
 
 static int __init zcv_init(void)
