@@ -19,24 +19,32 @@
 #define STALL_MS	1000
 /* Without any progress for so long the rest is given up. */
 #define GIVE_UP_MS	30000
+/* That is, if the kernel is no help, and only memory that gets free could be. */
+#define NO_ROOM_MS	2000
 /* Slots of each CPU that can wait in the kernel's swap slot cache. */
 #define SLOT_CACHE	64
-/* The part of memory that rescued pages may take. */
-#define RESCUE_PART	4
+/* The part of memory that rescued pages may take, and what they leave. */
+#define RESCUE_PART	2
+#define SPARE_PART	8
 
 /* The pages that the device is asked for at a time; under zcache_mutex. */
 static unsigned long zcache_taken_offset[ZCACHE_TAKE_BATCH];
 static struct zcache_io zcache_taken_io[ZCACHE_TAKE_BATCH];
 
+/*
+ * Nothing can be swapped out meanwhile, so what is taken from the guest is taken
+ * for good: only what it can do without.
+ */
 static struct page *zcache_rescue_take(struct zcache_pool *pool,
 				       unsigned long offset)
 {
 	struct page *page;
 
 	if (zcache_swap_total(ZC_PAGE_RESCUED) >=
-	    totalram_pages() / RESCUE_PART)
+	    totalram_pages() / RESCUE_PART ||
+	    si_mem_available() < (long)(totalram_pages() / SPARE_PART))
 		return ERR_PTR(-ENOMEM);
-	page = alloc_page(GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	page = alloc_page(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	return page ?: ERR_PTR(-ENOMEM);
 }
 
@@ -110,7 +118,7 @@ static void zcache_rescue_pool(struct zcache_transport *t,
 	const struct zcache_swap_front *front = pool->front;
 	unsigned long offset = 0;
 
-	if (!front)
+	if (!front || !front->take)
 		front = &zcache_rescue_front;
 	while (!zcache_take_back(t, pool, front, &offset))
 		cond_resched();
@@ -137,6 +145,8 @@ static bool zcache_passed(unsigned long since, unsigned int ms)
 
 static void zcache_bring_back(struct zcache_transport *t)
 {
+	const unsigned int give_up = zcache_swapin_offered() ? GIVE_UP_MS :
+				     NO_ROOM_MS;
 	const unsigned long few = SLOT_CACHE * num_online_cpus();
 	unsigned long start = jiffies, progress = jiffies;
 	unsigned long live, least = ULONG_MAX;
@@ -146,7 +156,7 @@ static void zcache_bring_back(struct zcache_transport *t)
 		if (live < least) {
 			least = live;
 			progress = jiffies;
-		} else if (zcache_passed(progress, GIVE_UP_MS)) {
+		} else if (zcache_passed(progress, give_up)) {
 			break;
 		}
 
@@ -197,7 +207,8 @@ static void zcache_flush_drained(struct zcache_transport *t)
  * zcache_drain - brings all swap pages back
  * @t:	the device that has them
  *
- * Stops early if the device is lost. What is left counts as lost with it.
+ * Stops early if the device is lost, or no more pages find room. What is left
+ * stays with the device, and swap_loss says what becomes of who needs it.
  *
  * Context: Process context, DRAINING: no page is stored any more.
  */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Makes up, in a worker, for invalidations that found no room in a queue:
- * flushes poisoned pools as a whole, and swap slots that were left stale.
+ * flushes poisoned pools as a whole, and swap slots that were left stale. And
+ * for a device that was away: gives it the pages that a drain left in memory.
  */
 #include "internal.h"
 
@@ -58,8 +59,9 @@ static int zcache_heal(struct zcache_transport *t, struct zcache_pool *pool)
 }
 
 /*
- * A stale slot stays so until its flush was answered, and refuses stores until
- * then: so no flush of ours can meet a page stored after it was decided upon.
+ * Stale slots that are flushed are ours until that was answered, and refuse
+ * stores until then: so no flush of ours can meet a page stored after it was
+ * decided upon.
  */
 static int zcache_collect(struct zcache_transport *t, struct zcache_pool *pool)
 {
@@ -71,20 +73,46 @@ static int zcache_collect(struct zcache_transport *t, struct zcache_pool *pool)
 		if (!zcache_swapmap_find(pool->map, ZC_PAGE_STALE, &offset))
 			return 0;
 		last = zcache_swap_object_end(offset);
-		for (end = offset + 1; end < last; end++)
-			if (zcache_swapmap_get(pool->map, end) != ZC_PAGE_STALE)
+		for (end = offset; end < last; end++)
+			if (!zcache_swapmap_change(pool->map, end,
+						   ZC_PAGE_STALE,
+						   ZC_PAGE_FLUSHING))
 				break;
+		/* Somebody stores to it. */
+		if (end == offset) {
+			offset++;
+			continue;
+		}
 		zcache_swap_key(&key, offset);
 		err = t->ops->flush_wait(t, pool, ZCACHE_OP_FLUSH_RANGE, &key,
 					 end - offset);
+		for (; offset < end; offset++)
+			zcache_swapmap_change(pool->map, offset,
+					      ZC_PAGE_FLUSHING,
+					      err ? ZC_PAGE_STALE :
+					      ZC_PAGE_NONE);
+		if (pool->front && pool->front->settled)
+			pool->front->settled(pool);
 		if (err)
 			return err;
-		for (; offset < end; offset++)
-			zcache_swapmap_change(pool->map, offset, ZC_PAGE_STALE,
-					      ZC_PAGE_NONE);
 	}
 	zcache_heal_schedule();
 	return 0;
+}
+
+/* Pages that a drain left in guest memory, to a device that takes stores. */
+static void zcache_put_back(struct zcache_transport *t,
+			    struct zcache_pool *pool)
+{
+	int srcu;
+
+	if (!pool->front || !pool->front->put_back)
+		return;
+	/* A drain waits for this section, and finds what was stored in it. */
+	srcu = srcu_read_lock(&zcache_srcu);
+	if (zcache_stores_wanted() && pool->front->put_back(t, pool))
+		zcache_heal_schedule();
+	srcu_read_unlock(&zcache_srcu, srcu);
 }
 
 static void zcache_heal_work(struct work_struct *work)
@@ -102,9 +130,11 @@ static void zcache_heal_work(struct work_struct *work)
 			if (zcache_heal(t, pool))
 				break;
 			/* The flush that ends a drain has them all. */
-			if (pool->map && zcache_stores_wanted() &&
-			    zcache_collect(t, pool))
+			if (!pool->map || !zcache_stores_wanted())
+				continue;
+			if (zcache_collect(t, pool))
 				break;
+			zcache_put_back(t, pool);
 		}
 	}
 	mutex_unlock(&zcache_mutex);

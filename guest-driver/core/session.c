@@ -129,6 +129,19 @@ bool zcache_comes_back(void)
 }
 
 /**
+ * zcache_attached - whether there is a device, be it about to leave
+ *
+ * Context: Any.
+ */
+bool zcache_attached(void)
+{
+	enum zcache_state state = zcache_get_state();
+
+	return state == ZCACHE_ATTACHED || state == ZCACHE_DRAINING;
+}
+EXPORT_SYMBOL_GPL(zcache_attached);
+
+/**
  * zcache_waits_for_lost - what a swap disk does about a page that is away
  *
  * What is no loss is waited for, whatever the policy says.
@@ -168,27 +181,6 @@ bool zcache_wait_attach(unsigned long seq, unsigned int seconds)
 				       seconds * HZ);
 }
 EXPORT_SYMBOL_GPL(zcache_wait_attach);
-
-/**
- * zcache_wait_attach_killable - as zcache_wait_attach(), until the task is killed
- * @seq:	zcache_attach_seq() from before the failed attempt
- * @seconds:	how long
- *
- * Context: Process context; sleeps.
- * Return: 0: there was an attach; -ETIME: there was none; -EINTR: the task is
- *	   to die.
- */
-int zcache_wait_attach_killable(unsigned long seq, unsigned int seconds)
-{
-	long left = wait_event_killable_timeout(zcache_attach_wait,
-						zcache_attach_seq() != seq,
-						seconds * HZ);
-
-	if (left < 0)
-		return -EINTR;
-	return left ? 0 : -ETIME;
-}
-EXPORT_SYMBOL_GPL(zcache_wait_attach_killable);
 
 static void zcache_tell_away(void)
 {

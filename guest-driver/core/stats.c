@@ -33,6 +33,7 @@ static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_POOL_HEALED] = "pool_healed",
 	[ZC_STORES] = "stores",
 	[ZC_STORE_REFUSED] = "store_refused",
+	[ZC_STORE_FULL] = "store_full",
 	[ZC_STORE_FAILED] = "store_failed",
 	[ZC_STORE_UNATTACHED] = "store_unattached",
 	[ZC_STORE_DRAINING] = "store_draining",
@@ -107,12 +108,16 @@ static int stats_show(struct seq_file *m, void *unused)
 		   atomic_long_read(&zcache_unknown_pool));
 	seq_printf(m, "swap_pages_live %lu\n",
 		   zcache_swap_total(ZC_PAGE_LIVE));
+	seq_printf(m, "swap_pages_away %lu\n",
+		   zcache_attached() ? 0 : zcache_swap_total(ZC_PAGE_LIVE));
 	seq_printf(m, "swap_pages_stale %lu\n",
 		   zcache_swap_total(ZC_PAGE_STALE));
 	seq_printf(m, "swap_pages_lost %lu\n",
 		   zcache_swap_total(ZC_PAGE_LOST));
 	seq_printf(m, "swap_pages_rescued %lu\n",
 		   zcache_swap_total(ZC_PAGE_RESCUED));
+	seq_printf(m, "swap_pages_kept %lu\n",
+		   zcache_swap_total(ZC_PAGE_KEPT));
 	for (i = 0; i < ZC_NR_COUNTERS; i++) {
 		sum = zcache_retired[i];
 		xa_for_each(&zcache_pools, id, pool)

@@ -236,8 +236,8 @@ EXPORT_SYMBOL_GPL(zcache_swapmap_change);
  * @map:	the swap area
  * @offset:	the slot
  *
- * A slot that waits for the collector goes on doing so, a busy one stays with
- * whoever made it busy, and what may be left of a bad one is for the collector.
+ * A slot that waits for the collector goes on doing so, the owner of a busy one
+ * learns of it, and what may be left of a bad one is for the collector.
  *
  * Context: Any, interrupts may be off.
  * Return: The state it was in.
@@ -253,10 +253,21 @@ enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
 		return ZC_PAGE_NONE;
 	spin_lock_irqsave(&map->lock, flags);
 	old = *slot;
-	if (old == ZC_PAGE_BAD)
+	switch (old) {
+	case ZC_PAGE_STALE:
+	case ZC_PAGE_FLUSHING:
+	case ZC_PAGE_FREED:
+		break;
+	case ZC_PAGE_BUSY:
+		zcache_slot_set(map, slot, ZC_PAGE_FREED);
+		break;
+	case ZC_PAGE_BAD:
 		zcache_slot_set(map, slot, ZC_PAGE_STALE);
-	else if (old != ZC_PAGE_STALE && old != ZC_PAGE_BUSY)
+		break;
+	default:
 		zcache_slot_set(map, slot, ZC_PAGE_NONE);
+		break;
+	}
 	spin_unlock_irqrestore(&map->lock, flags);
 
 	if (old == ZC_PAGE_RESCUED)
@@ -296,6 +307,7 @@ bool zcache_swapmap_find(struct zcache_swapmap *map,
 	}
 	return false;
 }
+EXPORT_SYMBOL_GPL(zcache_swapmap_find);
 
 /**
  * zcache_swapmap_replace_all - changes all slots in one state to another
@@ -334,7 +346,8 @@ EXPORT_SYMBOL_GPL(zcache_swapmap_count);
 int zcache_swapmap_rescue(struct zcache_swapmap *map, unsigned long offset,
 			  struct page *page)
 {
-	int err = xa_insert(&map->rescued, offset, page, GFP_KERNEL);
+	int err = xa_insert(&map->rescued, offset, page,
+			    GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 
 	if (err)
 		return err;
@@ -345,32 +358,26 @@ int zcache_swapmap_rescue(struct zcache_swapmap *map, unsigned long offset,
 }
 
 /**
- * zcache_swapmap_copy_rescued - loads a page that was rescued
+ * zcache_swapmap_rescued - a page that was rescued
  * @map:	the swap area
- * @offset:	the slot, in ZC_PAGE_RESCUED
- * @page:	what to fill
+ * @offset:	the slot, which is in ZC_PAGE_RESCUED, or was when it became busy
  *
  * Context: Process context.
- * Return: false if it is not there.
+ * Return: The page; the map's, as long as the slot is what it is.
  */
-bool zcache_swapmap_copy_rescued(struct zcache_swapmap *map,
-				 unsigned long offset, struct page *page)
+struct page *zcache_swapmap_rescued(struct zcache_swapmap *map,
+				    unsigned long offset)
 {
-	struct page *copy = xa_load(&map->rescued, offset);
-
-	if (WARN_ON_ONCE(!copy))
-		return false;
-	copy_highpage(page, copy);
-	return true;
+	return xa_load(&map->rescued, offset);
 }
-EXPORT_SYMBOL_GPL(zcache_swapmap_copy_rescued);
+EXPORT_SYMBOL_GPL(zcache_swapmap_rescued);
 
 /**
  * zcache_swapmap_drop_rescued - frees the copy of a page that was rescued
  * @map:	the swap area
  * @offset:	the slot, which was in ZC_PAGE_RESCUED and is busy now
  *
- * Context: Process context; does not wait for memory.
+ * Context: Any; does not wait for memory.
  */
 void zcache_swapmap_drop_rescued(struct zcache_swapmap *map,
 				 unsigned long offset)

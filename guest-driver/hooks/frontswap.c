@@ -106,8 +106,9 @@ static int zcache_store_pool(struct zcache_pool *pool, unsigned long offset,
 	}
 	state = zcache_swapmap_get(pool->map, offset);
 	if (state != ZC_PAGE_NONE) {
-		/* Anything but stale would be a store without invalidation. */
-		WARN_ON_ONCE(state != ZC_PAGE_STALE);
+		/* Anything else would be a store without invalidation. */
+		WARN_ON_ONCE(state != ZC_PAGE_STALE &&
+			     state != ZC_PAGE_FLUSHING);
 		zcache_count(pool, ZC_STORE_STALE);
 		return -EBUSY;
 	}
@@ -172,8 +173,7 @@ static int zcache_load_pool(struct zcache_pool *pool, unsigned long offset,
 	case ZC_PAGE_LIVE:
 		break;
 	case ZC_PAGE_RESCUED:
-		if (!zcache_swapmap_copy_rescued(pool->map, offset, page))
-			return -ENODATA;
+		copy_highpage(page, zcache_swapmap_rescued(pool->map, offset));
 		zcache_hand_over(page);
 		zcache_swapmap_release(pool->map, offset);
 		zcache_count(pool, ZC_LOAD_RESCUED);

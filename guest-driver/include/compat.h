@@ -252,6 +252,25 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 	return disk;
 #endif
 }
+
+/**
+ * zcache_account_io - counts a transfer that has ended
+ * @bdev:	of what device
+ * @op:		REQ_OP_*
+ * @sectors:	how much
+ * @start:	jiffies when it began
+ */
+static inline void zcache_account_io(struct block_device *bdev, enum req_op op,
+				     unsigned int sectors, unsigned long start)
+{
+#if KERNEL_VERSION(6, 4, 0) <= LINUX_VERSION_CODE
+	bdev_start_io_acct(bdev, op, start);
+	bdev_end_io_acct(bdev, op, sectors, start);
+#else
+	bdev_start_io_acct(bdev, sectors, op, start);
+	bdev_end_io_acct(bdev, op, start);
+#endif
+}
 #endif /* !ZCACHE_NATIVE_HOOKS */
 
 /* The page cache of a block device. */

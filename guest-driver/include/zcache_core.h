@@ -55,6 +55,7 @@ enum zcache_counter {
 	ZC_POOL_HEALED,			/* flushed as a whole and usable again */
 	ZC_STORES,			/* swap pages the device accepted */
 	ZC_STORE_REFUSED,		/* the device had no room */
+	ZC_STORE_FULL,			/* ... a moment ago: it was not asked */
 	ZC_STORE_FAILED,		/* no answer: device lost */
 	ZC_STORE_UNATTACHED,		/* no device */
 	ZC_STORE_DRAINING,		/* the device is being removed */

@@ -24,7 +24,7 @@
  * @slot:	the first slot
  * @count:	how many
  * @end:	state of the slots when they are written
- * @seq:	zcache_attach_seq() when the device took them, for ZC_PAGE_LIVE
+ * @seq:	zcs_device_seq() when the device took them, for ZC_PAGE_LIVE
  * @bio:	the transfer; last, for its vector follows
  */
 struct zcs_child {
@@ -48,6 +48,18 @@ void zcs_backing_exit(struct zcs_disk *disk)
 	bioset_exit(&disk->bios);
 }
 
+/**
+ * zcs_device_seq - tells times apart within which the device keeps its pages
+ * @disk:	the disk
+ *
+ * Context: Any.
+ * Return: Another number after each attach, and each drain of the disk.
+ */
+unsigned long zcs_device_seq(struct zcs_disk *disk)
+{
+	return zcache_attach_seq() + READ_ONCE(disk->drains);
+}
+
 /*
  * A page that the device took, before it was written here too, is on record as
  * such only if it is certain to be there: not if the device was drained or has
@@ -57,7 +69,7 @@ static enum zcache_page_state zcs_written(struct zcs_child *child)
 {
 	if (child->end == ZC_PAGE_LIVE &&
 	    (!zcache_stores_wanted() || READ_ONCE(child->disk->draining) ||
-	     zcache_attach_seq() != child->seq))
+	     zcs_device_seq(child->disk) != child->seq))
 		return ZC_PAGE_STALE;
 	return child->end;
 }
@@ -78,6 +90,16 @@ static void zcs_write_end(struct zcs_child *child, bool failed)
 		zcache_heal_schedule();
 }
 
+static void zcs_read_end(struct bio *bio)
+{
+	struct bvec_iter_all all;
+	struct bio_vec *vec;
+
+	if (!bio->bi_status)
+		bio_for_each_segment_all(vec, bio, all)
+			zcs_page_read(vec->bv_page);
+}
+
 static void zcs_child_end(struct bio *bio)
 {
 	struct zcs_child *child = container_of(bio, struct zcs_child, bio);
@@ -89,6 +111,8 @@ static void zcs_child_end(struct bio *bio)
 	}
 	if (op_is_write(bio_op(bio)))
 		zcs_write_end(child, bio->bi_status);
+	else
+		zcs_read_end(bio);
 	bio_put(bio);
 	bio_endio(parent);
 }
@@ -119,10 +143,10 @@ static struct zcs_child *zcs_child_alloc(struct zcs_disk *disk,
  * zcs_backing_submit - moves pages to or from the backing device
  * @disk:	the disk
  * @parent:	the bio that they are of, which does not end before they are moved
- * @slot:	slot of its first page
- * @mask:	which pages. If they are written, their slots are ours
+ * @slot:	slot of the first page that is left to do of it
+ * @mask:	which pages from there. If they are written, their slots are ours
  * @end:	state of these slots then
- * @seq:	zcache_attach_seq() when the device took them, for ZC_PAGE_LIVE
+ * @seq:	zcs_device_seq() when the device took them, for ZC_PAGE_LIVE
  *
  * Context: Process context; the end of submit_bio(). Does not wait for memory.
  */
@@ -154,7 +178,8 @@ void zcs_backing_submit(struct zcs_disk *disk, struct bio *parent,
 		}
 		if (child)
 			__bio_add_page(&child->bio, vec.bv_page, PAGE_SIZE, 0);
-		i++;
+		if (++i == ZCS_CHUNK)
+			break;
 	}
 	if (child)
 		submit_bio_noacct(&child->bio);

@@ -220,27 +220,39 @@ static struct page *zcs_take_copied(struct zcache_pool *pool,
 	return ERR_PTR(-ENOENT);
 }
 
+static void zcs_settled(struct zcache_pool *pool)
+{
+	zcs_unpark_settled(pool->owner);
+}
+
 /* Context of all: see &struct zcache_swap_front. */
 static const struct zcache_swap_front zcs_front = {
 	.take = zcs_take,
 	.taken = zcs_taken,
 	.finish = zcs_finish,
+	.settled = zcs_settled,
 };
 
 static const struct zcache_swap_front zcs_copied_front = {
 	.copied = true,
 	.take = zcs_take_copied,
+	.settled = zcs_settled,
+};
+
+static const struct zcache_swap_front zcs_unbacked_front = {
+	.settled = zcs_settled,
+	.put_back = zcs_put_back,
 };
 
 /**
  * zcs_front_of - how pages of a disk come back
  * @disk:	the disk
  *
- * Return: that, or NULL: into guest memory.
+ * Context: Any.
  */
 const struct zcache_swap_front *zcs_front_of(struct zcs_disk *disk)
 {
 	if (disk->writethrough)
 		return &zcs_copied_front;
-	return disk->backing.bdev ? &zcs_front : NULL;
+	return disk->backing.bdev ? &zcs_front : &zcs_unbacked_front;
 }

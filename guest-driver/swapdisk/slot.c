@@ -3,56 +3,88 @@
  * Slots of a swap disk: who owns one, and what happens when the kernel lets go
  * of it.
  *
- * A slot is written, and brought back, in ZC_PAGE_BUSY, which its owner alone
- * ends. docs/ordering.md says why that is enough.
+ * A slot is written, and moved from place to place, in ZC_PAGE_BUSY, which its
+ * owner alone ends. docs/ordering.md says why that is enough.
  */
+#include <linux/highmem.h>
 #include <linux/sched.h>
 #include "swapdisk.h"
 
+static bool zcs_owned(enum zcache_page_state state)
+{
+	return state == ZC_PAGE_BUSY || state == ZC_PAGE_FREED ||
+	       state == ZC_PAGE_FLUSHING;
+}
+
+/**
+ * zcs_busy - whether somebody owns a slot
+ * @disk:	the disk
+ * @slot:	the slot
+ *
+ * Context: Any.
+ */
 bool zcs_busy(struct zcs_disk *disk, unsigned long slot)
 {
-	return zcache_swapmap_get(disk->pool->map, slot) == ZC_PAGE_BUSY;
+	return zcs_owned(zcache_swapmap_get(disk->pool->map, slot));
 }
 
 /**
  * zcs_claim - makes a slot ours
  * @disk:	the disk
  * @slot:	the slot
+ * @old:	set to the state it was in
  *
- * Waits for its owner, if there is one. Who has claimed slots may wait for
- * higher ones only.
- *
- * Context: Process context; sleeps, does not wait for memory.
- * Return: the state it was in.
+ * Context: Any.
+ * Return: false if it is somebody else's.
  */
-enum zcache_page_state zcs_claim(struct zcs_disk *disk, unsigned long slot)
+bool zcs_claim(struct zcs_disk *disk, unsigned long slot,
+	       enum zcache_page_state *old)
 {
-	enum zcache_page_state old;
+	do {
+		*old = zcache_swapmap_get(disk->pool->map, slot);
+		if (zcs_owned(*old))
+			return false;
+	} while (!zcache_swapmap_change(disk->pool->map, slot, *old,
+					ZC_PAGE_BUSY));
+	return true;
+}
 
-	for (;;) {
-		wait_event(disk->settled, !zcs_busy(disk, slot));
-		old = zcache_swapmap_get(disk->pool->map, slot);
-		if (old != ZC_PAGE_BUSY &&
-		    zcache_swapmap_change(disk->pool->map, slot, old,
-					  ZC_PAGE_BUSY))
-			return old;
+/* Gives up a slot that the kernel let go of while it was ours. */
+static void zcs_settle_freed(struct zcs_disk *disk, unsigned long slot,
+			     enum zcache_page_state to)
+{
+	struct zcache_swapmap *map = disk->pool->map;
+
+	switch (to) {
+	case ZC_PAGE_LIVE:
+	case ZC_PAGE_STALE:
+	case ZC_PAGE_BAD:
+		zcache_swapmap_change(map, slot, ZC_PAGE_FREED, ZC_PAGE_STALE);
+		zcache_heal_schedule();
+		return;
+	case ZC_PAGE_RESCUED:
+		zcache_swapmap_drop_rescued(map, slot);
+		break;
+	default:
+		break;
 	}
+	zcache_swapmap_change(map, slot, ZC_PAGE_FREED, ZC_PAGE_NONE);
 }
 
 /**
  * zcs_settle - gives a slot up
  * @disk:	the disk
  * @slot:	the slot, which is ours
- * @to:		its state from now on
+ * @to:		its state from now on, if the kernel has not let go of it
  *
  * Context: Any.
  */
 void zcs_settle(struct zcs_disk *disk, unsigned long slot,
 		enum zcache_page_state to)
 {
-	zcache_swapmap_change(disk->pool->map, slot, ZC_PAGE_BUSY, to);
-	if (wq_has_sleeper(&disk->settled))
-		wake_up_all(&disk->settled);
+	if (!zcache_swapmap_change(disk->pool->map, slot, ZC_PAGE_BUSY, to))
+		zcs_settle_freed(disk, slot, to);
+	zcs_unpark_settled(disk);
 }
 
 /**
@@ -66,7 +98,6 @@ void zcs_lose(struct zcs_disk *disk, unsigned long slot)
 {
 	pr_err_ratelimited("device has not kept the page in slot %lu of %s\n",
 			   slot, disk->gendisk->disk_name);
-	zcache_count(disk->pool, ZC_LOAD_LOST);
 }
 
 /*
@@ -94,14 +125,24 @@ static void zcs_free_slot(struct zcs_disk *disk, unsigned long slot)
 	srcu = srcu_read_lock(&zcache_srcu);
 	/*
 	 * The kernel gives the slot to nobody else before we return, so it can
-	 * become stale after the fact. One that is being brought back stays
-	 * with whoever does that.
+	 * become stale after the fact. The owner of one that is moved just now
+	 * learns of it.
 	 */
-	if (zcache_swapmap_release(pool->map, slot) == ZC_PAGE_LIVE &&
-	    !zcs_flush(disk, slot)) {
+	switch (zcache_swapmap_release(pool->map, slot)) {
+	case ZC_PAGE_LIVE:
+		if (zcs_flush(disk, slot)) {
+			zcs_room_freed(disk);
+			break;
+		}
 		zcache_swapmap_change(pool->map, slot, ZC_PAGE_NONE,
 				      ZC_PAGE_STALE);
 		zcache_heal_schedule();
+		break;
+	case ZC_PAGE_BAD:
+		zcache_heal_schedule();
+		break;
+	default:
+		break;
 	}
 	srcu_read_unlock(&zcache_srcu, srcu);
 }
@@ -134,6 +175,8 @@ void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot)
 void zcs_discard(struct zcs_disk *disk, unsigned long slot, unsigned long count)
 {
 	for (; count; count--, slot++) {
+		if (!slot && disk->header)
+			clear_highpage(disk->header);
 		if (zcache_swapmap_get(disk->pool->map, slot) != ZC_PAGE_NONE)
 			zcs_free_slot(disk, slot);
 		cond_resched();

@@ -207,6 +207,8 @@ static void work(struct hammer *h, double seconds)
 	}
 }
 
+#define USAGE "[--dir DIR] [--procs N] [--seconds N] [--seed N]"
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -214,6 +216,7 @@ int main(int argc, char **argv)
 		{ "procs", required_argument, NULL, 'p' },
 		{ "seconds", required_argument, NULL, 't' },
 		{ "seed", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	double procs = 2, seconds = 10, seed = 1;
@@ -236,14 +239,11 @@ int main(int argc, char **argv)
 			seed = number_of("seed", optarg, 0);
 			break;
 		default:
-			optind = argc + 1;
-			break;
+			usage(option, USAGE);
 		}
 	}
-	if (optind != argc || procs > MAX_PROCS) {
-		fprintf(stderr, "usage: clones [--dir DIR] [--procs N] [--seconds N] [--seed N]\n");
-		return 2;
-	}
+	if (optind != argc || procs > MAX_PROCS)
+		usage(0, USAGE);
 
 	totals = mmap(NULL, MAX_PROCS * sizeof(*totals), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);

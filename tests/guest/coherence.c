@@ -508,6 +508,8 @@ static void work(struct worker *w, double seconds, int keep)
 		unlink(w->path);
 }
 
+#define USAGE "[--dir DIR] [--procs N] [--touchers N] [--seconds N] [--seed N] [--kib OF-EACH-FILE] [--keep]"
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -518,6 +520,7 @@ int main(int argc, char **argv)
 		{ "kib", required_argument, NULL, 'k' },
 		{ "touchers", required_argument, NULL, 'r' },
 		{ "keep", no_argument, NULL, 'K' },
+		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	double procs = 2, seconds = 10, seed = 1, kib = 2048, touchers = 0;
@@ -549,14 +552,11 @@ int main(int argc, char **argv)
 			keep = 1;
 			break;
 		default:
-			optind = argc + 1;
-			break;
+			usage(option, USAGE);
 		}
 	}
-	if (optind != argc || procs + touchers > MAX_PROCS) {
-		fprintf(stderr, "usage: coherence [--dir DIR] [--procs N] [--touchers N] [--seconds N] [--seed N] [--kib OF-EACH-FILE] [--keep]\n");
-		return 2;
-	}
+	if (optind != argc || procs + touchers > MAX_PROCS)
+		usage(0, USAGE);
 
 	totals = mmap(NULL, MAX_PROCS * sizeof(*totals), PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);

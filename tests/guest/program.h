@@ -28,6 +28,14 @@ static inline double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* Ends the program: it was asked for help, or has an option that is none. */
+static inline _Noreturn void usage(int option, const char *text)
+{
+	fprintf(option == 'h' ? stdout : stderr, "usage: %s %s\n",
+		program_invocation_short_name, text);
+	exit(option == 'h' ? 0 : 2);
+}
+
 /* The value of an option; ends the program if it is not a number of at least LEAST. */
 static inline double number_of(const char *option, const char *text, double least)
 {

@@ -5,7 +5,7 @@
  * Each process fills its share of anonymous memory with pages that can be made
  * again from a seed, the page's number and its version; then it checks pages in
  * random order, giving some a new version, until the time is up; then it checks
- * all of them once more.
+ * all of them once more. With --huge it asks for huge pages.
  *
  * The last line it prints is "swaphog: pages=N verified=N wrong=N filling=S
  * in_time=N": pages of memory, pages checked, pages found different, seconds until
@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,10 +44,11 @@ struct hog {
 	uint64_t (*memory)[WORDS];
 	uint32_t *versions;
 	size_t pages;
+	bool huge;
 	struct totals *totals;
 };
 
-/* A quarter of the pages is one word repeated, a quarter noise, half text. */
+/* One page of eight is zero, two are one word repeated, two noise, three text. */
 static void make_page(uint64_t seed, size_t number, uint32_t version,
 		      uint64_t page[WORDS])
 {
@@ -58,13 +60,15 @@ static void make_page(uint64_t seed, size_t number, uint32_t version,
 	};
 	uint64_t state = seed ^ (number * 0x100000001b3) ^
 			 ((uint64_t)version << 40);
-	unsigned int kind = next_random(&state) % 4;
+	unsigned int kind = next_random(&state) % 8;
 	uint64_t noise = next_random(&state);
 
 	for (size_t i = 0; i < WORDS; i++) {
 		if (kind == 0) {
+			page[i] = 0;
+		} else if (kind <= 2) {
 			page[i] = noise;
-		} else if (kind == 1) {
+		} else if (kind <= 4) {
 			page[i] = next_random(&state);
 		} else if (i % 16 == 0) {
 			page[i] = noise + i;
@@ -122,7 +126,8 @@ static void run(struct hog *hog, double seconds)
 
 	hog->memory = map(hog->pages * PAGE, MAP_PRIVATE);
 	hog->versions = map(hog->pages * sizeof(*hog->versions), MAP_PRIVATE);
-	madvise(hog->memory, hog->pages * PAGE, MADV_NOHUGEPAGE);
+	madvise(hog->memory, hog->pages * PAGE,
+		hog->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	for (size_t i = 0; i < hog->pages; i++)
 		write_page(hog, i);
 	hog->totals->pages = hog->pages;
@@ -142,6 +147,8 @@ static void run(struct hog *hog, double seconds)
 		check_page(hog, i);
 }
 
+#define USAGE "[--mib ALL-TOGETHER] [--seconds N] [--procs N] [--seed N] [--huge]"
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -149,11 +156,14 @@ int main(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 't' },
 		{ "procs", required_argument, NULL, 'p' },
 		{ "seed", required_argument, NULL, 's' },
+		{ "huge", no_argument, NULL, 'H' },
+		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	double mib = 64, seconds = 10, procs = 1, seed = 1;
 	struct totals *totals, sum = { 0 };
 	int option, index, failed = 0;
+	bool huge = false;
 
 	while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
 		switch (option) {
@@ -169,15 +179,15 @@ int main(int argc, char **argv)
 		case 's':
 			seed = number_of("seed", optarg, 0);
 			break;
-		default:
-			optind = argc + 1;
+		case 'H':
+			huge = true;
 			break;
+		default:
+			usage(option, USAGE);
 		}
 	}
-	if (optind != argc || procs > MAX_PROCS) {
-		fprintf(stderr, "usage: swaphog [--mib ALL-TOGETHER] [--seconds N] [--procs N] [--seed N]\n");
-		return 2;
-	}
+	if (optind != argc || procs > MAX_PROCS)
+		usage(0, USAGE);
 
 	totals = map(MAX_PROCS * sizeof(*totals), MAP_SHARED);
 	for (int i = 0; i < (int)procs; i++) {
@@ -191,6 +201,7 @@ int main(int argc, char **argv)
 			struct hog hog = {
 				.seed = ((uint64_t)seed << 8) + i,
 				.pages = mib * 1048576 / PAGE / (int)procs,
+				.huge = huge,
 				.totals = &totals[i],
 			};
 

@@ -95,10 +95,8 @@ int main(int argc, char **argv)
 	};
 	int wrong = 0;
 
-	if (argc != 2) {
-		fprintf(stderr, "usage: zeroed FILE\n");
-		return 2;
-	}
+	if (argc != 2 || *argv[1] == '-')
+		usage(argc == 2 && !strcmp(argv[1], "--help") ? 'h' : 0, "FILE");
 	for (int round = 0; round < ROUNDS; round++)
 		wrong += zero_and_check(argv[1], modes[round % 2]);
 	printf("zeroed: rounds=%d wrong=%d\n", ROUNDS, wrong);

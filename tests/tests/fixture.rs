@@ -53,6 +53,11 @@ fn tells_the_truth(kernel: Kernel) {
         ensure!(after.reads - before.reads == 4, "4 reads were counted as {}", after.reads - before.reads);
         ensure!(after.read_bytes - before.read_bytes == 256 << 10, "256 KiB were counted wrongly");
 
+        for program in ["swaphog", "coherence", "clones", "zeroed"] {
+            let help = guest.sh_within(&format!("{program} --help"), Duration::from_secs(20))?;
+            ensure!(help.starts_with(&format!("usage: {program} ")), "{program} --help says {help}");
+        }
+
         let unknown = guest.try_sh("zhost nonsense")?;
         ensure!(unknown.exit == Exit::Status(2), "zhost took nonsense: {unknown:?}");
         guest.sh("zhost attach; zhost stats | grep -q '\"attached\":true'; zhost detach; zhost stats | grep -q '\"attached\":false'")?;

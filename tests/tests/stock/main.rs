@@ -12,6 +12,10 @@
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `swap` | the same under swap |
 //! | `suspend` | the guest suspends, its device is reset, it is powered off |
+//! | `swap_away` | the device is away with swapped pages, and comes back |
+//! | `swap_memory` | what a drain keeps in the guest's memory |
+//! | `swap_room` | no device, or a full one, and no backing device |
+//! | `swap_states` | what counts as lost; looks at the disk from outside |
 //! | `setup` | `zcachesetup` |
 
 mod changes;
@@ -22,6 +26,11 @@ mod presence;
 mod setup;
 mod suspend;
 mod swap;
+mod swap_away;
+mod swap_memory;
+mod swap_room;
+mod swap_states;
+mod swapping;
 mod volume;
 
 use std::time::Duration;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The swap disk: contents are checked while the device comes, goes and dies.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use zcache_tests::load::{STOP_LOAD, swaphog, swaphog_until_told};
-use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Scenario, Vm, VmOptions, scenario};
+use zcache_tests::{Kernel, Vm, scenario};
+
+use crate::swapping::{await_counter, await_stored, caged, guest, swap_on};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -100,6 +101,30 @@ fn refused_pages_go_to_the_backing_device() {
     });
 }
 
+/// Folios of several pages, zero pages within them, are swapped as a whole; what is transferred is
+/// counted as of any disk.
+#[test]
+fn large_folios_are_swapped() {
+    scenario("stock_swap_large", Duration::from_secs(300), |s| {
+        let (vm, _daemon) = guest(s, Kernel::Debian13Backports, "wait", None)?;
+        let guest = vm.guest();
+        swap_on(&vm, "--size 512M")?;
+        vm.attach()?;
+        let folios = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB";
+        guest.sh(&format!("echo always > {folios}/enabled"))?;
+        caged(&vm, "swaphog --mib 96 --seconds 5 --procs 2 --huge", 48)?
+            .success(LIMIT * vm.options().patience())
+            .context("A page of a large folio changed")?;
+        let swapped: u64 = guest.sh(&format!("cat {folios}/stats/swpout"))?.trim().parse()?;
+        ensure!(swapped > 100, "Only {swapped} large folios were swapped out");
+        let transfers = guest.sh("awk '$3 == \"zcswap0\" { print $8, $10 }' /proc/diskstats")?;
+        let (writes, sectors) = transfers.trim().split_once(' ').context("The disk has no statistics")?;
+        let (writes, sectors): (u64, u64) = (writes.parse()?, sectors.parse()?);
+        ensure!(writes > 0 && sectors > writes * 32, "{sectors} sectors came in {writes} writes");
+        Ok(())
+    });
+}
+
 /// What the backing device cannot take stays in memory.
 #[test]
 fn bad_blocks_of_the_backing_device_lose_nothing() {
@@ -173,46 +198,4 @@ fn extra_a_hundred_devices() {
         ensure!(stats.count("losses")? == 25, "{} of 25 losses were noticed", stats.count("losses")?);
         Ok(())
     });
-}
-
-fn guest(s: &Scenario, kernel: Kernel, swap_loss: &str, memory_limit: Option<&str>) -> Result<(Arc<Vm>, Arc<Daemon>)> {
-    let mut daemon = DaemonOptions::usual()?;
-    if let Some(limit) = memory_limit {
-        daemon.memory_limit = Some(limit.to_owned());
-    }
-    let daemon = s.daemon(daemon)?;
-    let mut options: VmOptions = crate::guest(kernel).daemon(&daemon, 0).disk_mib(768);
-    options.modules = Modules::NotLoaded;
-    let vm = s.vm(options)?;
-    vm.guest().sh(&format!(
-        "insmod /payload/modules/zcache.ko swap_loss={swap_loss}
-         insmod /payload/modules/zcache_virtio.ko; insmod /payload/modules/zcache_swap.ko"
-    ))?;
-    Ok((vm, daemon))
-}
-
-fn swap_on(vm: &Vm, options: &str) -> Result<()> {
-    let disk = vm.guest().sh(&format!("zcachesetup swap on {options}"))?;
-    ensure!(disk.trim() == "/dev/zcswap0", "The first swap disk is '{}'", disk.trim());
-    Ok(())
-}
-
-/// Waits until the device holds swapped pages.
-fn await_stored(vm: &Vm) -> Result<()> {
-    await_number(vm, "awk '/^swap_pages_live/ { print $2 }' /sys/kernel/debug/zcache/stats", 2000)
-        .context("No page was swapped to the device")
-}
-
-/// Waits until a counter of the swap disk is as large as that.
-fn await_counter(vm: &Vm, counter: &str, least: u32) -> Result<()> {
-    await_number(vm, &format!("awk '$1 == \"{counter}\" {{ print $2 }}' /sys/block/zcswap0/zc_stat"), least)
-}
-
-fn await_number(vm: &Vm, command: &str, least: u32) -> Result<()> {
-    vm.guest()
-        .sh_within(
-            &format!("until [ $({command}) -gt {least} ]; do sleep 0.1; done"),
-            Duration::from_secs(90) * vm.options().patience(),
-        )
-        .map(drop)
 }

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reads of a swap disk, from wherever the pages are.
+ *
+ * A read owns no slot while it asks the device: the kernel does not read what it
+ * writes at that time. Who reads the disk from outside (a look for a header, a
+ * copy of it) is not so careful, so whatever a read concludes from an answer it
+ * makes sure of. And nobody waits for such a reader's pages, so it is told of an
+ * error where a task that needs the page waits.
+ */
+#include <linux/highmem.h>
+#include "swapdisk.h"
+
+/*
+ * Whether the kernel reads this page because somebody needs it: a folio of the
+ * swap cache, locked, that is filled for the first time. One that is read into
+ * from outside while it is in the swap cache, too, is mapped, hence up to date.
+ */
+static bool zcs_swapin(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	return folio_test_swapcache(folio) && !folio_test_uptodate(folio);
+}
+
+/* As zcs_swapin(), and nothing else is read into the folio. */
+static bool zcs_swapin_single(struct page *page)
+{
+	return zcs_swapin(page) && !folio_test_large(page_folio(page));
+}
+
+/**
+ * zcs_page_read - a page was filled
+ * @page:	the page
+ *
+ * The kernel reads several folios with one bio, which fails as a whole. That
+ * may be for one that was read ahead, which is none of the others' concern.
+ *
+ * Context: Any.
+ */
+void zcs_page_read(struct page *page)
+{
+	flush_dcache_page(page);
+	if (zcs_swapin_single(page))
+		folio_mark_uptodate(page_folio(page));
+}
+
+/* Reads a page that is in guest memory. */
+static int zcs_read_rescued(struct zcs_disk *disk, struct page *page,
+			    unsigned long slot)
+{
+	struct zcache_swapmap *map = disk->pool->map;
+
+	/* Ours, for a write would free the copy. */
+	if (!zcache_swapmap_change(map, slot, ZC_PAGE_RESCUED, ZC_PAGE_BUSY))
+		return -ESTALE;
+	copy_highpage(page, zcache_swapmap_rescued(map, slot));
+	zcs_settle(disk, slot, ZC_PAGE_RESCUED);
+	zcache_count(disk->pool, ZC_LOAD_RESCUED);
+	return 0;
+}
+
+/*
+ * The kernel has the page again, so a copy is not needed. The folio is dirty
+ * from now on, for it has to be written before it is dropped.
+ */
+static void zcs_drop_rescued(struct zcs_disk *disk, struct page *page,
+			     unsigned long slot)
+{
+	struct zcache_swapmap *map = disk->pool->map;
+
+	if (!zcache_swapmap_change(map, slot, ZC_PAGE_RESCUED, ZC_PAGE_BUSY))
+		return;
+	folio_mark_dirty(page_folio(page));
+	zcache_swapmap_drop_rescued(map, slot);
+	zcs_settle(disk, slot, ZC_PAGE_KEPT);
+}
+
+/*
+ * Reads a page that is not on the device.
+ *
+ * Return: 0; -EINPROGRESS: it is on the device; -ENOENT: on the backing device;
+ * -ESTALE: it is moved just now; -ENODATA: no device has it any more; -EIO:
+ * nobody has it, and nobody said so.
+ */
+static int zcs_read_here(struct zcs_disk *disk, struct page *page,
+			 unsigned long slot)
+{
+	const bool backed = disk->backing.bdev;
+
+	switch (zcache_swapmap_get(disk->pool->map, slot)) {
+	case ZC_PAGE_LIVE:
+		return -EINPROGRESS;
+	case ZC_PAGE_NONE:
+		if (backed)
+			return -ENOENT;
+		clear_highpage(page);
+		return 0;
+	case ZC_PAGE_STALE:
+	case ZC_PAGE_FLUSHING:
+		return backed ? -ENOENT : -EIO;
+	case ZC_PAGE_RESCUED:
+		return zcs_read_rescued(disk, page, slot);
+	case ZC_PAGE_LOST:
+		return disk->writethrough ? -ENOENT : -ENODATA;
+	case ZC_PAGE_BUSY:
+	case ZC_PAGE_FREED:
+		return -ESTALE;
+	default:
+		return -EIO;
+	}
+}
+
+/*
+ * The device does not have a page that is live. It may have been freed, stored
+ * again, or brought back since it was asked; not any more when the slot is ours,
+ * and then the answer counts.
+ */
+static int zcs_ask_again(struct zcs_disk *disk, struct zcache_transport *t,
+			 struct zcache_io *io)
+{
+	const unsigned long slot = io->key.index;
+
+	if (!zcache_swapmap_change(disk->pool->map, slot, ZC_PAGE_LIVE,
+				   ZC_PAGE_BUSY))
+		return -ESTALE;
+	t->ops->swap_many(t, disk->pool, ZCACHE_OP_GET, io, 1);
+	if (io->err && io->err != -EIO) {
+		zcs_lose(disk, slot);
+		zcs_settle(disk, slot, ZC_PAGE_LOST);
+		return -ENODATA;
+	}
+	zcs_settle(disk, slot, ZC_PAGE_LIVE);
+	return io->err;
+}
+
+/*
+ * Judges the device's answer to a get.
+ *
+ * Return: as zcs_read_here(), or -EAGAIN: the device is away.
+ */
+static int zcs_loaded(struct zcs_disk *disk, struct zcache_transport *t,
+		      struct zcache_io *io)
+{
+	int err = io->err;
+
+	if (err && err != -EIO)
+		err = zcs_ask_again(disk, t, io);
+	switch (err) {
+	case 0:
+		zcache_count(disk->pool, ZC_LOADS);
+		return 0;
+	case -EIO:
+		return disk->writethrough ? -ENOENT : -EAGAIN;
+	case -ENODATA:
+		return disk->writethrough ? -ENOENT : -ENODATA;
+	default:
+		return err;
+	}
+}
+
+/* Reads pages from where they are. Sets @chunk->err as above. */
+static void zcs_read_chunk(struct zcs_disk *disk, struct zcs_chunk *chunk)
+{
+	struct zcache_transport *t = NULL, *now;
+	unsigned int i;
+	int srcu;
+
+	srcu = srcu_read_lock(&zcache_srcu);
+	for (i = 0; i < chunk->count; i++) {
+		chunk->err[i] = zcs_read_here(disk, chunk->page[i],
+					      chunk->slot + i);
+		if (chunk->err[i] != -EINPROGRESS)
+			continue;
+		now = zcache_transport_of(disk->pool, ZC_LOAD_UNATTACHED,
+					  ZC_LOAD_UNATTACHED);
+		if (now) {
+			t = now;
+			zcs_chunk_add_io(chunk, i);
+		} else {
+			chunk->err[i] = disk->writethrough ? -ENOENT : -EAGAIN;
+		}
+	}
+	if (t)
+		t->ops->swap_many(t, disk->pool, ZCACHE_OP_GET, chunk->io,
+				  chunk->nr_io);
+	for (i = 0; i < chunk->nr_io; i++)
+		chunk->err[chunk->number[i]] = zcs_loaded(disk, t,
+							  &chunk->io[i]);
+	srcu_read_unlock(&zcache_srcu, srcu);
+}
+
+/*
+ * Whether the chunk has to be read again, after something has happened. Who
+ * only looks at the disk does not wait for a device.
+ */
+static enum zcs_outcome zcs_read_outcome(struct zcs_chunk *chunk)
+{
+	enum zcs_outcome outcome = ZCS_DONE;
+	unsigned int i;
+
+	for (i = 0; i < chunk->count; i++) {
+		switch (chunk->err[i]) {
+		case -ESTALE:
+			return ZCS_SETTLING;
+		case -EAGAIN:
+			if (zcs_swapin(chunk->page[i]) &&
+			    zcache_waits_for_lost())
+				outcome = ZCS_AWAY;
+			else
+				chunk->err[i] = -EIO;
+			break;
+		}
+	}
+	return outcome;
+}
+
+/* Return: which pages of the chunk are on the backing device. */
+static unsigned long zcs_read_end(struct zcs_disk *disk, struct bio *bio,
+				  struct zcs_chunk *chunk)
+{
+	unsigned long backing = 0;
+	unsigned int i;
+
+	for (i = 0; i < chunk->count; i++) {
+		switch (chunk->err[i]) {
+		case 0:
+			if (zcs_swapin_single(chunk->page[i]))
+				zcs_drop_rescued(disk, chunk->page[i],
+						 chunk->slot + i);
+			zcs_page_read(chunk->page[i]);
+			break;
+		case -ENOENT:
+			backing |= BIT(i);
+			break;
+		case -ENODATA:
+			zcache_count(disk->pool, ZC_LOAD_LOST);
+			/* It may be the policy to panic then. */
+			if (zcs_swapin(chunk->page[i]))
+				zcache_waits_for_lost();
+			fallthrough;
+		default:
+			bio->bi_status = BLK_STS_IOERR;
+			break;
+		}
+	}
+	return backing;
+}
+
+/**
+ * zcs_read - reads the next chunk of a bio
+ * @disk:	the disk
+ * @bio:	the bio
+ *
+ * Context: Process context; sleeps, does not wait for memory.
+ * Return: What has become of it.
+ */
+enum zcs_outcome zcs_read(struct zcs_disk *disk, struct bio *bio)
+{
+	struct zcs_chunk *chunk = zcs_chunk_of(disk, bio);
+	const unsigned long slot = chunk->slot;
+	unsigned long backing = 0;
+	enum zcs_outcome outcome;
+
+	zcs_read_chunk(disk, chunk);
+	outcome = zcs_read_outcome(chunk);
+	if (outcome == ZCS_DONE)
+		backing = zcs_read_end(disk, bio, chunk);
+	mempool_free(chunk, &disk->chunks);
+	zcs_backing_submit(disk, bio, slot, backing, ZC_PAGE_NONE, 0);
+	return outcome;
+}

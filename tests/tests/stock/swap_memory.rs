@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A swap disk without a backing device: what a drain takes of the guest's memory, and gives back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::load::swaphog;
+use zcache_tests::{Kernel, Vm};
+
+use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_stored, caged_hog, guest, swap_on};
+
+crate::on_each_kernel! {
+    /// With its memory full the guest keeps what it can do without, and the rest stays away.
+    fn a_full_guest_outlives_its_device;
+    /// What a drain has kept in memory goes to the next device, and what is read is kept no more.
+    fn kept_pages_go_back;
+}
+
+fn count(vm: &Vm, counter: &str) -> Result<u64> {
+    vm.guest().driver_stats()?.count(counter)
+}
+
+fn a_full_guest_outlives_its_device(kernel: Kernel) {
+    crate::with_kernel("swap_full", kernel, Duration::from_secs(300), |s| {
+        let (vm, _daemon) = guest(s, kernel, "wait", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 512M")?;
+        let _hog = guest.spawn(&swaphog(vm.options().memory_mib + 16, 120))?;
+        await_stored(&vm)?;
+        guest.sh("sleep 5")?;
+        guest.sh(HOLD)?;
+        let stored = count(&vm, "swap_pages_live")?;
+        vm.detach().context("The device cannot be unplugged while memory is full")?;
+        guest.sh_within("ls / >/dev/null", Duration::from_secs(30)).context("The guest is dead")?;
+        let killed = guest.sh("dmesg | grep -c 'Out of memory' || true")?;
+        ensure!(killed.trim() == "0", "The drain made the guest kill {} processes", killed.trim());
+        let (away, kept) = (count(&vm, "swap_pages_away")?, count(&vm, "swap_pages_rescued")?);
+        println!("{stored} pages on the device: {kept} kept in memory, {away} left");
+        ensure!(away > 1000, "All but {away} of {stored} pages found room in a full guest: this tests nothing");
+        let log = guest.sh("dmesg | grep 'zcache: drained'")?;
+        ensure!(log.contains(&format!("{away} left")), "The log does not say that {away} pages are left: {log}");
+        let status = guest.sh("zcachesetup swap status --json")?;
+        ensure!(status.contains(&format!("\"pages_away\":{away}")), "zcachesetup does not say so: {status}");
+        guest.sh("pkill -KILL swaphog; for i in $(seq 100); do pgrep swaphog || exit 0; sleep 0.1; done >/dev/null; exit 1")
+            .context("A process whose pages are away cannot be killed")?;
+        Ok(())
+    });
+}
+
+fn kept_pages_go_back(kernel: Kernel) {
+    crate::with_kernel("swap_back", kernel, Duration::from_secs(300), |s| {
+        let (vm, _daemon) = guest(s, kernel, "wait", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 512M")?;
+        let hog = caged_hog(&vm, 72, 40, 30)?;
+        await_stored(&vm)?;
+        guest.sh("sleep 5")?;
+        guest.sh(HOLD)?;
+        vm.detach()?;
+        let kept = count(&vm, "swap_pages_rescued")?;
+        ensure!(kept > 2000, "Only {kept} pages were kept in memory");
+        ensure!(count(&vm, "swap_pages_live")? == 0, "A page has left with the device though there is memory");
+
+        vm.attach()?;
+        guest
+            .sh("for i in $(seq 100); do grep -q '^swap_pages_rescued 0$' /sys/kernel/debug/zcache/stats && exit
+                     sleep 0.2; done; exit 1")
+            .context("The new device does not get the pages that were kept in memory")?;
+        let live = count(&vm, "swap_pages_live")?;
+        ensure!(live == kept, "{live} of {kept} pages that were kept in memory are on the new device");
+
+        vm.detach()?;
+        guest.sh(OPEN_CAGE)?;
+        guest.sh(GO_ON)?;
+        guest.sh("sleep 3")?;
+        guest.sh(HOLD)?;
+        let (loads, left) = (count(&vm, "load_rescued")?, count(&vm, "swap_pages_rescued")?);
+        ensure!(loads > 1000, "Only {loads} of {kept} pages were read from memory");
+        ensure!(left + loads <= kept, "{left} of {kept} pages are kept in memory though {loads} were read");
+        guest.sh(GO_ON)?;
+        hog.success(Duration::from_secs(120) * vm.options().patience()).context("A page changed on its way")?;
+        Ok(())
+    });
+}

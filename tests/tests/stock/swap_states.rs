@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is said of pages on a swap disk, and who may look at them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::{Kernel, Vm};
+
+use crate::swapping::{HOLD, await_stored, caged_hog, guest, swap_on};
+
+/// Reads the whole disk from outside, whatever errors there are.
+const LOOK: &str = "dd if=/dev/zcswap0 of=/dev/null bs=4k iflag=direct conv=noerror >/dev/null 2>&1 || true";
+
+crate::on_each_kernel! {
+    /// What nobody took is still the kernel's, and not lost.
+    fn what_the_kernel_keeps_is_not_lost;
+    /// With `swap_loss=panic` the guest ends when somebody needs a lost page, not when the disk is
+    /// looked at.
+    fn a_look_at_the_disk_does_no_harm;
+}
+
+fn lost(vm: &Vm) -> Result<u64> {
+    vm.guest().driver_stats()?.count("swap_pages_lost")
+}
+
+fn what_the_kernel_keeps_is_not_lost(kernel: Kernel) {
+    crate::with_kernel("swap_kept", kernel, Duration::from_secs(240), |s| {
+        let (vm, _daemon) = guest(s, kernel, "panic", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 512M")?;
+        vm.detach()?;
+        // Its group has less memory than it wants: it is killed when its pages are not taken.
+        let hog = caged_hog(&vm, 96, 40, 10)?;
+        let _ended = hog.wait(Duration::from_secs(120) * vm.options().patience())?;
+        let refused = guest.sh("awk '$1 == \"store_unattached\" { print $2 }' /sys/block/zcswap0/zc_stat")?;
+        ensure!(refused.trim() != "0", "No page was offered while there was no device");
+        ensure!(lost(&vm)? == 0, "{} pages that the kernel has count as lost", lost(&vm)?);
+        vm.attach()?;
+        let alarm = guest.sh("dmesg | grep 'does not have' || true")?;
+        ensure!(alarm.is_empty(), "A false alarm: {alarm}");
+        guest.sh_within(LOOK, Duration::from_secs(120)).context("A look at the disk ends the guest")?;
+        guest.sh("dmesg --clear").map(drop)
+    });
+}
+
+fn a_look_at_the_disk_does_no_harm(kernel: Kernel) {
+    crate::with_kernel("swap_look", kernel, Duration::from_secs(240), |s| {
+        let (vm, daemon) = guest(s, kernel, "panic", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--backing /dev/vdb")?;
+        let _hog = caged_hog(&vm, 96, 40, 60)?;
+        await_stored(&vm)?;
+        guest.sh(HOLD)?;
+        daemon.kill()?;
+        guest
+            .sh_within(LOOK, Duration::from_secs(120))
+            .context("A look at the disk, without a device, ends the guest")?;
+        vm.detach()?;
+        daemon.restart()?;
+        vm.attach()?;
+        ensure!(lost(&vm)? > 0, "No page is lost though the daemon died: this tests nothing");
+        guest.sh_within(LOOK, Duration::from_secs(120)).context("A look at lost pages ends the guest")?;
+        guest.sh("dmesg --clear").map(drop)
+    });
+}
