@@ -110,14 +110,14 @@ fn a_second_device_is_used_when_the_first_has_left() {
 /// Plugs a device in as one function of the slot.
 fn plug_function(vm: &Vm, endpoint: &Endpoint, function: u8) -> Result<()> {
     let (name, chardev) = (format!("function{function}"), format!("functionchar{function}"));
-    vm.qmp().execute(
+    vm.qmp()?.execute(
         "chardev-add",
         json!({"id": chardev, "backend": {"type": "socket", "data": {
             "addr": {"type": "unix", "data": {"path": endpoint.socket}},
             "server": false,
         }}}),
     )?;
-    vm.qmp().execute(
+    vm.qmp()?.execute(
         "device_add",
         json!({
             "driver": "vhost-user-test-device-pci", "id": name, "bus": "zport",

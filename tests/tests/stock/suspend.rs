@@ -62,15 +62,15 @@ fn idle(vm: &Vm) -> Result<()> {
 
 /// Suspend to memory: the machine sleeps, and is woken.
 fn sleep(vm: &Vm) -> Result<()> {
-    let mark = vm.qmp().mark();
+    let mark = vm.qmp()?.mark();
     let asleep = vm
         .guest()
         .spawn("echo none > /sys/power/pm_test; echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state")?;
-    vm.qmp()
+    vm.qmp()?
         .wait_event(mark, LIMIT, |name, _| (name == "SUSPEND").then_some(()))
         .context("The machine does not fall asleep")?;
     std::thread::sleep(Duration::from_secs(2));
-    vm.qmp().execute("system_wakeup", json!({}))?;
+    vm.qmp()?.execute("system_wakeup", json!({}))?;
     asleep.success(LIMIT).context("The machine does not wake up")?;
     Ok(())
 }
