@@ -10,16 +10,20 @@
 //! | `changes` | blocks that change without being written are not served |
 //! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
+//! | `users` | an unprivileged user cannot change what others read |
+//! | `distrust` | what a filesystem does not believe is read from the disk |
 //! | `swap` | the same under swap |
 //! | `setup` | `zcachesetup` |
 
 mod changes;
 mod coherence;
+mod distrust;
 mod hits;
 mod pause;
 mod presence;
 mod setup;
 mod swap;
+mod users;
 mod volume;
 
 use std::time::Duration;
