@@ -51,69 +51,40 @@ static int dmz_to_origin(struct dmz_target *t, struct bio *bio)
 	return DM_MAPIO_REMAPPED;
 }
 
-static bool dmz_invalidate_sabotaged(void)
+static u64 dmz_first(struct dmz_target *t, const struct bvec_iter *iter)
 {
-#ifdef ZCACHE_SABOTAGE_INVALIDATE
-	/* A control for the tests that look for stale pages. */
-	return true;
-#endif
-	return false;
+	return dmz_block(t, iter->bi_sector);
 }
 
-/* Context: Any. */
-static void dmz_invalidate(struct dmz_target *t, sector_t sector,
-			   unsigned int sectors, unsigned long keep)
+/* How many blocks are touched. */
+static u64 dmz_blocks(struct dmz_target *t, const struct bvec_iter *iter)
 {
-	u64 first = dmz_block(t, sector);
-	u64 last = dmz_block(t, sector + sectors - 1);
-
-	if (dmz_invalidate_sabotaged())
-		return;
-	dmz_frames_invalidate(t, first, last - first + 1, keep);
-	dmz_flush(t, first, last - first + 1);
+	return dmz_block(t, iter->bi_sector +
+			 (iter->bi_size >> SECTOR_SHIFT) - 1) -
+	       dmz_first(t, iter) + 1;
 }
 
-/* Context: Process context; sleeps. */
-static void dmz_invalidate_range(struct dmz_target *t,
-				 const struct bvec_iter *iter)
+static void dmz_changed(struct dmz_target *t, const struct bvec_iter *iter)
 {
-	u64 first = dmz_block(t, iter->bi_sector);
-	u64 last = dmz_block(t, iter->bi_sector +
-			     (iter->bi_size >> SECTOR_SHIFT) - 1);
-	u64 end;
-
-	if (dmz_invalidate_sabotaged())
-		return;
-	dmz_frames_invalidate_range(t, first, last - first + 1);
-	for (; first <= last; first = end) {
-		end = min(last + 1, dmz_object_end(first));
-		dmz_flush(t, first, end - first);
-		cond_resched();
-	}
+	dmz_change_range(t, dmz_first(t, iter), dmz_blocks(t, iter));
 }
 
 /*
- * Records the pages of a bio, and in a write their content too. Without a
+ * Records the pages of a bio, or forgets them; in a write their content too. Without a
  * device as well: what is in memory when one is attached can be put then.
  */
 static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 {
 	struct bvec_iter iter;
 	struct bio_vec bv;
-	unsigned long pfn;
-	u64 block;
 
 	if (!t->on_evict && !READ_ONCE(t->pool->active))
 		return;
 	bio_for_each_segment(bv, bio, iter) {
-		if (!dmz_aligned(iter.bi_sector) ||
-		    !dmz_page_is_cache(t, &bv, iter.bi_sector, write))
-			continue;
-		pfn = page_to_pfn(bv.bv_page);
-		block = dmz_block(t, iter.bi_sector);
-		if (dmz_frame_record(t, pfn, block) && write)
-			dmz_frame_know(t, pfn, block,
-				       dmz_content_hash(bv.bv_page), NULL);
+		if (dmz_record_page(t, &bv, iter.bi_sector, write) && write)
+			dmz_frame_know(t, page_to_pfn(bv.bv_page),
+				       dmz_block(t, iter.bi_sector), DMZ_HOLDS,
+				       dmz_content_hash(bv.bv_page));
 		cond_resched();
 	}
 }
@@ -146,7 +117,8 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 		return dmz_map_read(t, bio, io);
 
 	dmz_count(t, DMZ_INVALIDATES, 1);
-	dmz_invalidate_range(t, &io->iter);
+	dmz_changed(t, &io->iter);
+	dmz_dawdle();
 	io->kind = DMZ_RANGE;
 	if (bio_op(bio) == REQ_OP_WRITE) {
 		io->kind = DMZ_WRITE;
@@ -162,19 +134,20 @@ static void dmz_read_done(struct dmz_target *t, struct bio *bio,
 	struct bvec_iter iter;
 	struct bio_vec bv;
 	unsigned long pfn;
-	struct page *page;
+	u64 block;
 
 	__bio_for_each_segment(bv, bio, iter, *start) {
-		page = bv.bv_page;
-		pfn = page_to_pfn(page);
+		pfn = page_to_pfn(bv.bv_page);
+		block = dmz_block(t, iter.bi_sector);
 		if (!dmz_frame_recorded(pfn))
 			continue;
-		if (failed)
+		if (failed || !dmz_page_is_cache(t, &bv, iter.bi_sector, false))
 			dmz_frame_forget(pfn);
+		else if (t->on_evict)
+			dmz_frame_know(t, pfn, block, DMZ_HOLDS,
+				       dmz_content_hash(bv.bv_page));
 		else
-			dmz_frame_know(t, pfn, dmz_block(t, iter.bi_sector),
-				       dmz_content_hash(page),
-				       t->on_evict ? NULL : page);
+			dmz_frame_put(t, pfn, block, bv.bv_page);
 	}
 }
 
@@ -185,11 +158,15 @@ static void dmz_write_done(struct dmz_target *t, struct bio *bio,
 	struct bio_vec bv;
 
 	__bio_for_each_segment(bv, bio, iter, *start) {
+		struct bvec_iter one = {
+			.bi_sector = iter.bi_sector,
+			.bi_size = bv.bv_len,
+		};
 		bool whole = dmz_aligned(iter.bi_sector) && !failed &&
 			     bv.bv_len == ZCACHE_PAGE_SIZE;
 
-		dmz_invalidate(t, iter.bi_sector, bv.bv_len >> SECTOR_SHIFT,
-			       whole ? page_to_pfn(bv.bv_page) : DMZ_NO_FRAME);
+		dmz_change(t, dmz_first(t, &one), dmz_blocks(t, &one),
+			   whole ? page_to_pfn(bv.bv_page) : DMZ_NO_FRAME);
 	}
 }
 
@@ -198,7 +175,7 @@ static void dmz_range_done(struct work_struct *work)
 {
 	struct dmz_io *io = container_of(work, struct dmz_io, work);
 
-	dmz_invalidate_range(io->target, &io->iter);
+	dmz_changed(io->target, &io->iter);
 	io->kind = DMZ_NOTHING;
 	bio_endio(dm_bio_from_per_bio_data(io, sizeof(*io)));
 }
@@ -224,7 +201,8 @@ int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 			queue_work(dmz_wq, &io->work);
 			return DM_ENDIO_INCOMPLETE;
 		}
-		dmz_invalidate(t, io->iter.bi_sector, sectors, DMZ_NO_FRAME);
+		dmz_change(t, dmz_first(t, &io->iter),
+			   dmz_blocks(t, &io->iter), DMZ_NO_FRAME);
 		break;
 	}
 	return DM_ENDIO_DONE;

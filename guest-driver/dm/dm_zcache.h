@@ -8,7 +8,9 @@
 #define _DM_ZCACHE_H
 
 #include <linux/bio.h>
+#include <linux/delay.h>
 #include <linux/device-mapper.h>
+#include <linux/mutex.h>
 #include <linux/percpu.h>
 #include "compat.h"
 #include "zcache_core.h"
@@ -32,6 +34,7 @@ enum dmz_counter {
 	DMZ_PUT_REFUSED_CONTENT, /* not, or not surely, what the block holds */
 	DMZ_INVALIDATES,	/* bios that change blocks */
 	DMZ_FORGOTTEN,		/* entries that these removed */
+	DMZ_REREADS,		/* pages that a reader did not take as they were */
 	DMZ_NR_COUNTERS
 };
 
@@ -56,6 +59,7 @@ enum dmz_held {
  * @id:		index in dmz_targets
  * @on_evict:	put=evict, else put=read
  * @held:	enum dmz_held: nothing is put while a bit is set
+ * @flush_lock:	one message "flush" at a time
  * @pool:	its pool
  * @present:	what may be in the pool: see present.c
  * @present_shift: log2 of the blocks that share a bit
@@ -72,12 +76,21 @@ struct dmz_target {
 	u8 id;
 	bool on_evict;
 	unsigned long held;
+	struct mutex flush_lock;	/* see above */
 	struct zcache_pool *pool;
 	unsigned long *present;
 	unsigned int present_shift;
 	unsigned long present_bits;
 	struct dmz_counters __percpu *counters;
 };
+
+/* Widens, for a test, the moments in which another CPU can get in between. */
+static inline void dmz_dawdle(void)
+{
+#ifdef ZCACHE_SABOTAGE_DAWDLE
+	mdelay(2);
+#endif
+}
 
 static inline void dmz_count(struct dmz_target *t, enum dmz_counter c, u64 n)
 {
@@ -99,8 +112,10 @@ static inline unsigned int dmz_pages(const struct bio *bio)
 	return DIV_ROUND_UP(bio->bi_iter.bi_size, ZCACHE_PAGE_SIZE);
 }
 
-/* target.c */
+/* registry.c */
 extern struct dmz_target *dmz_targets[DMZ_MAX_TARGETS];
+int dmz_target_add(struct dmz_target *t);
+void dmz_target_remove(struct dmz_target *t);
 
 /* bio.c */
 int dmz_map(struct dm_target *ti, struct bio *bio);
@@ -112,22 +127,47 @@ void dmz_bio_exit(void);
 /* read.c */
 bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
 
-/* frames.c */
+/* change.c */
+void dmz_change(struct dmz_target *t, u64 block, u64 count, unsigned long keep);
+void dmz_change_range(struct dmz_target *t, u64 block, u64 count);
+
+/* table.c */
 int dmz_frames_get(void);
 void dmz_frames_put(void);
 size_t dmz_frames_bytes(void);
+
+/**
+ * enum dmz_known - what a frame's entry says of its content
+ * @DMZ_UNKNOWN:	there is no entry
+ * @DMZ_TRANSFER:	nothing yet
+ * @DMZ_AHEAD:		the block's, for a part of a read that comes again
+ * @DMZ_HOLDS:		the block's
+ */
+enum dmz_known {
+	DMZ_UNKNOWN,
+	DMZ_TRANSFER,
+	DMZ_AHEAD,
+	DMZ_HOLDS,
+};
+
+/* frames.c */
 bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block);
 void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
-		    u32 hash, struct page *put);
+		    enum dmz_known known, u64 hash);
+void dmz_frame_put(struct dmz_target *t, unsigned long pfn, u64 block,
+		   struct page *page);
 void dmz_frame_forget(unsigned long pfn);
 void dmz_frame_move(unsigned long to, unsigned long from);
-void dmz_frame_evict(unsigned long pfn, u32 hash, struct page *page, u64 until);
-bool dmz_frame_has(struct dmz_target *t, unsigned long pfn, u64 block,
-		   struct page *page);
+void dmz_frame_evict(unsigned long pfn, u64 hash, struct page *page, u64 until);
+enum dmz_known dmz_frame_look(struct dmz_target *t, unsigned long pfn,
+			      u64 block, u64 *hash);
 bool dmz_frame_recorded(unsigned long pfn);
-void dmz_frames_invalidate(struct dmz_target *t, u64 block, u64 count,
-			   unsigned long keep);
-void dmz_frames_invalidate_range(struct dmz_target *t, u64 block, u64 count);
+
+/* chains.c */
+void dmz_frames_shut(struct dmz_target *t, u64 block, u64 count,
+		     unsigned long keep);
+void dmz_frames_shut_range(struct dmz_target *t, u64 block, u64 count);
+void dmz_frames_open(struct dmz_target *t, u64 block, u64 count);
 void dmz_frames_forget_target(struct dmz_target *t);
 
 /* No frame has this number. */
@@ -142,9 +182,14 @@ bool dmz_evict_possible(void);
 bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 		       sector_t sector, bool write);
 
+/* record.c */
+bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
+		     sector_t sector, bool write);
+
 /* content.c */
-u32 dmz_content_hash(struct page *page);
-bool dmz_content_same(u32 recorded, u32 now);
+int dmz_content_init(void);
+u64 dmz_content_hash(struct page *page);
+bool dmz_content_same(u64 recorded, u64 now);
 
 /* present.c */
 int dmz_present_init(struct dmz_target *t);

@@ -12,6 +12,11 @@
  * the frame. Migration passes neither: a probe at folio_migrate_flags() takes
  * the entry along. Without that probe migrated pages are not put, no more.
  *
+ * writeback_dirty_folio is called when a clean page gets dirty. Whoever changes
+ * a page for a user does that to it before he lets go of the page, which cannot
+ * be evicted until then: by the system call that writes, by the fault that makes
+ * a mapping writable, by the end of a transfer into pinned memory.
+ *
  * All of it runs with preemption off and allocates nothing. On PREEMPT_RT that
  * is no place for the locks that are taken, so there it is not done at all.
  */
@@ -27,7 +32,7 @@ static unsigned int folio_puts = 512;
 module_param(folio_puts, uint, 0644);
 MODULE_PARM_DESC(folio_puts, "Pages put of one folio at most, with interrupts off meanwhile (default: 512)");
 
-static struct tracepoint *dmz_tp_delete, *dmz_tp_add;
+static struct tracepoint *dmz_tp_delete, *dmz_tp_add, *dmz_tp_dirty;
 static bool dmz_migrate_probed;
 
 /*
@@ -78,6 +83,13 @@ static void dmz_on_add(void *data, struct folio *folio)
 	dmz_forget_folio(folio);
 }
 
+/* Under the lock of the page tree. The page has the mark already. */
+static void dmz_on_dirty(void *data, struct folio *folio,
+			 struct address_space *mapping)
+{
+	dmz_forget_folio(folio);
+}
+
 #ifdef CONFIG_KPROBES
 /*
  * At the entry of folio_migrate_flags(to, from); both folios are locked. On
@@ -114,6 +126,8 @@ static void dmz_match(struct tracepoint *tp, void *unused)
 		dmz_tp_delete = tp;
 	else if (!strcmp(tp->name, "mm_filemap_add_to_page_cache"))
 		dmz_tp_add = tp;
+	else if (!strcmp(tp->name, "writeback_dirty_folio"))
+		dmz_tp_dirty = tp;
 }
 
 /**
@@ -126,7 +140,7 @@ bool dmz_evict_possible(void)
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		return false;
 	for_each_kernel_tracepoint(dmz_match, NULL);
-	return dmz_tp_delete && dmz_tp_add;
+	return dmz_tp_delete && dmz_tp_add && dmz_tp_dirty;
 }
 
 /**
@@ -145,17 +159,24 @@ int dmz_evict_start(void)
 	if (err)
 		return err;
 	err = tracepoint_probe_register(dmz_tp_add, dmz_on_add, NULL);
-	if (err) {
-		tracepoint_probe_unregister(dmz_tp_delete, dmz_on_delete, NULL);
-		tracepoint_synchronize_unregister();
-		return err;
-	}
+	if (err)
+		goto undo_delete;
+	err = tracepoint_probe_register(dmz_tp_dirty, dmz_on_dirty, NULL);
+	if (err)
+		goto undo_add;
 	dmz_migrate_probe.addr = NULL;
 	dmz_migrate_probe.flags = 0;
 	dmz_migrate_probed = !register_kprobe(&dmz_migrate_probe);
 	if (!dmz_migrate_probed)
 		pr_info("no probe at migration: migrated pages are not put\n");
 	return 0;
+
+undo_add:
+	tracepoint_probe_unregister(dmz_tp_add, dmz_on_add, NULL);
+undo_delete:
+	tracepoint_probe_unregister(dmz_tp_delete, dmz_on_delete, NULL);
+	tracepoint_synchronize_unregister();
+	return err;
 }
 
 /**
@@ -169,6 +190,7 @@ void dmz_evict_stop(void)
 		return;
 	if (dmz_migrate_probed)
 		unregister_kprobe(&dmz_migrate_probe);
+	tracepoint_probe_unregister(dmz_tp_dirty, dmz_on_dirty, NULL);
 	tracepoint_probe_unregister(dmz_tp_add, dmz_on_add, NULL);
 	tracepoint_probe_unregister(dmz_tp_delete, dmz_on_delete, NULL);
 	tracepoint_synchronize_unregister();

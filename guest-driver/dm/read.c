@@ -15,9 +15,10 @@
 
 /* Where a page is. */
 enum dmz_where {
-	DMZ_ORIGIN,	/* not in the pool */
+	DMZ_ORIGIN,	/* not in the pool, or not for this page */
 	DMZ_POOL,	/* maybe in the pool */
 	DMZ_HERE,	/* got for an earlier part of this bio */
+	DMZ_AGAIN,	/* in the page, but whoever reads does not take it */
 };
 
 static bool dmz_whole_pages(struct bio *bio)
@@ -33,11 +34,28 @@ static bool dmz_whole_pages(struct bio *bio)
 	return true;
 }
 
-static enum dmz_where dmz_where(struct dmz_target *t, struct page *page,
-				u64 block)
+/*
+ * Only what is recorded is taken from the pool: so what is wrong there can be
+ * told from the disk by reading again, and direct reads see the disk.
+ */
+static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
+				sector_t sector)
 {
-	if (dmz_frame_has(t, page_to_pfn(page), block, page))
-		return DMZ_HERE;
+	u64 block = dmz_block(t, sector), hash;
+
+	if (!dmz_page_is_cache(t, bv, sector, false))
+		return DMZ_ORIGIN;
+	switch (dmz_frame_look(t, page_to_pfn(bv->bv_page), block, &hash)) {
+	case DMZ_AHEAD:
+		if (hash == dmz_content_hash(bv->bv_page))
+			return DMZ_HERE;
+		break;
+	case DMZ_TRANSFER:
+	case DMZ_HOLDS:
+		return DMZ_AGAIN;
+	case DMZ_UNKNOWN:
+		break;
+	}
 	return dmz_present_test(t, block) ? DMZ_POOL : DMZ_ORIGIN;
 }
 
@@ -45,13 +63,12 @@ static enum dmz_where dmz_where(struct dmz_target *t, struct page *page,
 static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
 			    enum dmz_where *where)
 {
-	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
 	unsigned int run = 0;
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
 	bio_for_each_segment(bv, bio, iter) {
-		enum dmz_where is = dmz_where(t, bv.bv_page, block + run);
+		enum dmz_where is = dmz_where(t, &bv, iter.bi_sector);
 
 		if (run && is != *where)
 			break;
@@ -62,60 +79,60 @@ static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
 }
 
 /*
- * Records the first pages of a bio, those that are of the page cache: so a write
- * meanwhile removes the entries. The pool lets go of these pages, for they come
- * back when they are evicted. It keeps what others read.
+ * Records the first pages of a bio, so that a write meanwhile removes the
+ * entries. With put=evict the pool lets go of these pages, for they come back
+ * when they are evicted.
+ *
+ * Return: how many could be recorded.
  */
-static void dmz_record_gets(struct dmz_target *t, struct bio *bio,
-			    struct zcache_get *gets, unsigned int nr)
+static unsigned int dmz_record_gets(struct dmz_target *t, struct bio *bio,
+				    struct zcache_get *gets, unsigned int nr)
 {
-	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
 	struct bvec_iter iter;
 	unsigned int i = 0;
 	struct bio_vec bv;
 
 	bio_for_each_segment(bv, bio, iter) {
-		if (i == nr)
+		if (i == nr || !dmz_record_page(t, &bv, iter.bi_sector, false))
 			break;
 		gets[i].page = bv.bv_page;
-		gets[i].flags = 0;
-		if (t->on_evict &&
-		    dmz_page_is_cache(t, &bv, iter.bi_sector, false) &&
-		    dmz_frame_record(t, page_to_pfn(bv.bv_page), block + i))
-			gets[i].flags = ZCACHE_GET_EXCLUSIVE;
+		gets[i].flags = t->on_evict ? ZCACHE_GET_EXCLUSIVE : 0;
 		i++;
 	}
+	return i;
 }
 
 /*
  * Whether the pool still may have the pages, how many of the first. A write
- * that came and went before the entries were made has cleared the bits.
+ * that came and went before the entries were made has cleared the bits;
+ * dmz_frame_record() orders the two.
  */
 static unsigned int dmz_still_present(struct dmz_target *t, u64 block,
 				      unsigned int nr)
 {
 	unsigned int i;
 
-	/* The entries first: a write sees them, or we see what it cleared. */
-	smp_mb();
 	for (i = 0; i < nr && dmz_present_test(t, block + i); i++)
 		;
 	return i;
 }
 
+/* The first @filled pages are served; what is got after these comes again. */
 static void dmz_know_gets(struct dmz_target *t, u64 block,
-			  const struct zcache_get *gets, unsigned int nr)
+			  const struct zcache_get *gets, unsigned int nr,
+			  unsigned int filled)
 {
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
-		if (!gets[i].flags)
-			continue;
+		unsigned long pfn = page_to_pfn(gets[i].page);
+
 		if (gets[i].err)
-			dmz_frame_forget(page_to_pfn(gets[i].page));
+			dmz_frame_forget(pfn);
 		else
-			dmz_frame_know(t, page_to_pfn(gets[i].page), block + i,
-				       dmz_content_hash(gets[i].page), NULL);
+			dmz_frame_know(t, pfn, block + i,
+				       i < filled ? DMZ_HOLDS : DMZ_AHEAD,
+				       dmz_content_hash(gets[i].page));
 	}
 }
 
@@ -137,12 +154,15 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 	unsigned int asked, i, hits = 0, filled = 0;
 	struct zcache_get gets[MAX_GETS];
 
-	dmz_record_gets(t, bio, gets, nr);
+	nr = dmz_record_gets(t, bio, gets, nr);
+	if (!nr) {
+		*missed = 1;
+		return 0;
+	}
 	asked = dmz_still_present(t, block, nr);
 	for (i = asked; i < nr; i++)
 		gets[i].err = -ENOENT;
 	dmz_get(t, block, gets, asked);
-	dmz_know_gets(t, block, gets, nr);
 	for (i = 0; i < asked; i++)
 		hits += !gets[i].err;
 	dmz_count(t, DMZ_HITS, hits);
@@ -150,9 +170,38 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 
 	while (filled < nr && !gets[filled].err)
 		filled++;
+	dmz_know_gets(t, block, gets, nr, filled);
 	for (*missed = filled; *missed < nr && gets[*missed].err; ++*missed)
 		;
 	return filled;
+}
+
+/* The first pages of a bio are served with what was got for them before. */
+static void dmz_take(struct dmz_target *t, struct bio *bio, unsigned int nr)
+{
+	u64 block = dmz_block(t, bio->bi_iter.bi_sector), hash;
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	bio_for_each_segment(bv, bio, iter) {
+		unsigned long pfn = page_to_pfn(bv.bv_page);
+
+		if (!nr--)
+			break;
+		if (dmz_frame_look(t, pfn, block, &hash) == DMZ_AHEAD)
+			dmz_frame_know(t, pfn, block, DMZ_HOLDS, hash);
+		block++;
+	}
+}
+
+/*
+ * The reader of these pages had them, and they are not up to date: a checksum
+ * of his was wrong. Now he gets what the disk has, and the copies go.
+ */
+static void dmz_distrust(struct dmz_target *t, struct bio *bio, unsigned int nr)
+{
+	dmz_change_range(t, dmz_block(t, bio->bi_iter.bi_sector), nr);
+	dmz_count(t, DMZ_REREADS, nr);
 }
 
 /* The rest of the bio comes again, as a bio of its own. */
@@ -179,12 +228,23 @@ bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
 	if (bio->bi_opf & REQ_PREFLUSH || !dmz_whole_pages(bio))
 		return false;
 	run = dmz_run(t, bio, &where);
-	if (where == DMZ_POOL) {
+	switch (where) {
+	case DMZ_POOL:
 		filled = dmz_fill(t, bio, run, &run);
 		if (filled)
 			run = filled;
 		else
 			where = DMZ_ORIGIN;
+		break;
+	case DMZ_HERE:
+		dmz_take(t, bio, run);
+		break;
+	case DMZ_AGAIN:
+		dmz_distrust(t, bio, run);
+		where = DMZ_ORIGIN;
+		break;
+	case DMZ_ORIGIN:
+		break;
 	}
 	dmz_accept(bio, run);
 	return where != DMZ_ORIGIN;

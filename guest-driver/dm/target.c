@@ -15,56 +15,13 @@ static const char * const dmz_counter_names[DMZ_NR_COUNTERS] = {
 	[DMZ_PUT_REFUSED_CONTENT] = "put_refused_content",
 	[DMZ_INVALIDATES] = "invalidates",
 	[DMZ_FORGOTTEN] = "forgotten",
+	[DMZ_REREADS] = "rereads",
 };
-
-/* Entries under dmz_mutex; a probe finds its target by an entry of a frame. */
-struct dmz_target *dmz_targets[DMZ_MAX_TARGETS];
-static DEFINE_MUTEX(dmz_mutex);
-static unsigned int dmz_nr_targets;
-
-/* The first target makes the table of frames, and begins to watch. */
-static int dmz_target_add(struct dmz_target *t)
-{
-	unsigned int id;
-	int err;
-
-	for (id = 1; id < DMZ_MAX_TARGETS && dmz_targets[id]; id++)
-		;
-	if (id == DMZ_MAX_TARGETS)
-		return -ENOSPC;
-	if (!dmz_nr_targets) {
-		err = dmz_frames_get();
-		if (err)
-			return err;
-		err = dmz_evict_start();
-		if (err) {
-			dmz_frames_put();
-			return err;
-		}
-	}
-	t->id = id;
-	dmz_targets[id] = t;
-	dmz_nr_targets++;
-	return 0;
-}
-
-static void dmz_target_remove(struct dmz_target *t)
-{
-	dmz_frames_forget_target(t);
-	dmz_targets[t->id] = NULL;
-	if (--dmz_nr_targets)
-		return;
-	dmz_evict_stop();
-	dmz_frames_put();
-}
 
 static void dmz_free(struct dmz_target *t)
 {
-	if (t->id) {
-		mutex_lock(&dmz_mutex);
+	if (t->id)
 		dmz_target_remove(t);
-		mutex_unlock(&dmz_mutex);
-	}
 	if (t->pool)
 		zcache_pool_remove(t->pool->id);
 	dmz_present_exit(t);
@@ -138,6 +95,7 @@ static int dmz_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		return -ENOMEM;
 	}
 	t->ti = ti;
+	mutex_init(&t->flush_lock);
 	err = dmz_parse(t, argc, argv);
 	if (err)
 		goto fail;
@@ -169,9 +127,7 @@ static int dmz_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		t->pool = NULL;
 		goto fail;
 	}
-	mutex_lock(&dmz_mutex);
 	err = dmz_target_add(t);
-	mutex_unlock(&dmz_mutex);
 	if (err)
 		goto fail;
 
@@ -264,11 +220,11 @@ static int dmz_message(struct dm_target *ti, unsigned int argc, char **argv,
 
 	if (argc != 1 || strcmp(argv[0], "flush"))
 		return -EINVAL;
-	mutex_lock(&dmz_mutex);
+	mutex_lock(&t->flush_lock);
 	dmz_hold(t, DMZ_FLUSHING);
 	dmz_flush_all(t);
 	clear_bit(DMZ_FLUSHING, &t->held);
-	mutex_unlock(&dmz_mutex);
+	mutex_unlock(&t->flush_lock);
 	return 0;
 }
 
@@ -297,8 +253,11 @@ static struct target_type dmz_type = {
 
 static int __init dmz_init(void)
 {
-	int err = dmz_bio_init();
+	int err = dmz_content_init();
 
+	if (err)
+		return err;
+	err = dmz_bio_init();
 	if (err)
 		return err;
 	err = dm_register_target(&dmz_type);

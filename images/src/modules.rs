@@ -21,13 +21,15 @@ const MODULES: &str = "modules";
 /// What sparse is asked for: warnings, byte order included, end the build.
 const SPARSE_FLAGS: &str = "CF=-D__CHECK_ENDIAN__ -Wsparse-error";
 
-/// What is taken out of the driver, so that a test can show that it would notice.
+/// What is changed in the driver, so that a test can show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
     /// Writes leave what the device has of their blocks.
     Invalidate,
     /// Pages are put whether or not they are what their block holds.
     Content,
+    /// Nothing is wrong, but changes of blocks are followed up slowly.
+    Dawdle,
 }
 
 impl Sabotage {
@@ -36,6 +38,7 @@ impl Sabotage {
         match self {
             Self::Invalidate => "invalidate",
             Self::Content => "content",
+            Self::Dawdle => "dawdle",
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
             Artefacts::get(kernel)?;
         }
         // Drivers that the controls of the coherence tests boot.
-        for sabotage in [Sabotage::Invalidate, Sabotage::Content] {
+        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle] {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
         Artefacts::with(Kernel::Uml, Some(Sabotage::Invalidate))?;

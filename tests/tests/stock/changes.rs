@@ -13,10 +13,11 @@ const FILL: &str =
     "head -c 32M /dev/zero | tr '\\0' 'x' | dd of=/dev/mapper/t bs=1M iflag=fullblock conv=fsync status=none
      echo 1 >/proc/sys/vm/drop_caches";
 
-/// Reads mapped device and origin past their page caches; hits are taken from the device all the
-/// same.
-const COMPARE: &str = "cmp <(dd if=/dev/mapper/t bs=1M count=32 iflag=direct status=none) \
-     <(dd if=/dev/vdb bs=1M count=32 iflag=direct status=none)";
+/// Reads the mapped device through its page cache, which the device fills, and the origin past it.
+/// What was read is put into the device again.
+const COMPARE: &str = "cmp <(dd if=/dev/mapper/t bs=1M count=32 status=none) \
+     <(dd if=/dev/vdb bs=1M count=32 iflag=direct status=none)
+     echo 1 >/proc/sys/vm/drop_caches";
 
 /// Small and large discards take different ways, as does zeroing.
 #[test]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Files never have a wrong byte, and what the device has of a disk is what the disk has.
 //!
-//! Two ways to get it wrong are built on purpose (`Sabotage`), and must be noticed.
+//! Two ways to get it wrong are built on purpose (`Sabotage`), and must be noticed. A third makes
+//! the driver slow where others could get in between.
 
 use std::time::Duration;
 
@@ -84,6 +85,26 @@ fn contents_that_no_block_has_are_noticed(kernel: Kernel) {
         ensure!(
             output.exit == Exit::Status(1) && output.stdout.contains("wrong="),
             "Wrong clones went unnoticed: {output:?}"
+        );
+        Ok(())
+    });
+}
+
+/// A block of a file is read through the device's own page cache while the file is written. In the
+/// moments between the steps of the driver, which it waits in, others must not get in between.
+#[test]
+fn no_older_page_outlives_a_write() {
+    scenario("stock_alias", Duration::from_secs(300), |s| {
+        let vm = boot(s, Kernel::Debian13, Some(Sabotage::Dawdle))?;
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        vm.attach()?;
+        let run = format!("aliased {}/file {} 20", volume.folder(), volume.mapped());
+        let output = vm.guest().spawn(&run)?.wait(LIMIT)?;
+        ensure!(output.exit == Exit::Status(0), "A page from before a write came back after it: {output:?}");
+        let counters = volume.counters()?;
+        ensure!(
+            ["hits", "puts", "forgotten"].iter().all(|name| counters[*name] > 0),
+            "The block did not pass through the pool while it was written: {counters:?}"
         );
         Ok(())
     });

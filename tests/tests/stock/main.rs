@@ -10,6 +10,8 @@
 //! | `changes` | blocks that change without being written are not served |
 //! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
+//! | `users` | an unprivileged user cannot change what others read |
+//! | `distrust` | what a filesystem does not believe is read from the disk |
 //! | `swap` | the same under swap |
 //! | `suspend` | the guest suspends, its device is reset, it is powered off |
 //! | `swap_away` | the device is away with swapped pages, and comes back |
@@ -20,6 +22,7 @@
 
 mod changes;
 mod coherence;
+mod distrust;
 mod hits;
 mod pause;
 mod presence;
@@ -31,6 +34,7 @@ mod swap_memory;
 mod swap_room;
 mod swap_states;
 mod swapping;
+mod users;
 mod volume;
 
 use std::time::Duration;

@@ -37,6 +37,36 @@ fn mistakes_are_one_line_and_an_exit_status() {
     });
 }
 
+/// Two targets over the same sectors would serve what the other has changed.
+#[test]
+fn an_origin_has_one_target() {
+    light_scenario("stock_setup_one", Duration::from_secs(240), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
+        let guest = vm.guest();
+        for round in 0..10 {
+            let output = guest.sh("for name in a b; do zcachesetup open /dev/vdb $name 2>/tmp/$name & done; wait
+                 for name in a b; do [ ! -e /dev/mapper/$name ] || echo $name; done")?;
+            let opened: Vec<_> = output.split_whitespace().collect();
+            ensure!(opened.len() == 1, "Round {round}: of two that open an origin at once one may: {opened:?}");
+            let other = if opened[0] == "a" { "b" } else { "a" };
+            let error = guest.sh(&format!("cat /tmp/{other}; zcachesetup close {}", opened[0]))?;
+            ensure!(error.contains("/dev/vdb: in use"), "Who comes second should be told: {error}");
+        }
+        guest
+            .sh("dmsetup create a --table '0 1024 zcache /dev/vdb 0'
+             ! dmsetup create b --table '0 1024 zcache /dev/vdb 1016' 2>/tmp/error
+             grep 'resource busy' /tmp/error; dmesg | grep 'Another zcache device lies over this origin'
+             dmsetup create b --table '0 1024 zcache /dev/vdb 1024'; dmsetup remove b
+             dmsetup reload a --table '0 2048 zcache /dev/vdb 0'; dmsetup suspend a; dmsetup resume a
+             ! dmsetup create b --table '0 1024 zcache /dev/vdb 1024' 2>/dev/null
+             ! dmsetup reload a --table '0 8 zcache /dev/vdb 0
+8 8 zcache /dev/vdb 8
+16 8 zcache /dev/vdb 8' 2>/dev/null
+             dmsetup remove a; dmesg --clear")
+            .map(drop)
+    });
+}
+
 fn refuses(vm: &Vm, command: &str, reason: &str) -> Result<()> {
     let output = vm.guest().try_sh(&format!("zcachesetup {command}"))?;
     ensure!(

@@ -23,10 +23,19 @@ impl<'a> Volume<'a> {
     /// Makes the filesystem on test disk number `disk` and mounts it; target and folder have its
     /// name.
     pub(crate) fn mount(vm: &'a Vm, filesystem: &'static str, disk: u8) -> Result<Self> {
+        Self::mount_put(vm, filesystem, disk, "evict")
+    }
+
+    /// As [`Volume::mount`], on a target of the given mode.
+    pub(crate) fn mount_put(vm: &'a Vm, filesystem: &'static str, disk: u8, put: &str) -> Result<Self> {
         let guest = vm.guest();
         let origin = format!("/dev/vd{}", char::from(b'b' + disk));
         let volume = Self { guest, filesystem, origin };
-        guest.sh(&format!("zcachesetup open {} {filesystem}; mkdir -p {}", volume.origin, volume.folder()))?;
+        guest.sh(&format!(
+            "zcachesetup open --put {put} {} {filesystem}; mkdir -p {}",
+            volume.origin,
+            volume.folder()
+        ))?;
         guest.sh(&format!("{} {}", make(filesystem), volume.mapped()))?;
         volume.mount_again()?;
         Ok(volume)
@@ -65,7 +74,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Unmounts it and compares what the target says of each block with what the origin has; the
-    /// device has pages of it, and these must be equal too. Lets the filesystem's own check look at
+    /// device has pages of it, which only the page cache is given, and these must be equal too. Lets the filesystem's own check look at
     /// it, removes the target, and has the check look at the origin.
     pub(crate) fn verify_and_close(self) -> Result<()> {
         let (origin, mapped) = (&self.origin, self.mapped());
@@ -74,9 +83,7 @@ impl<'a> Volume<'a> {
         let hits = self.count("hits")?;
         self.guest
             .sh_within(
-                &format!(
-                    "cmp <(dd if={mapped} bs=1M iflag=direct status=none) <(dd if={origin} bs=1M iflag=direct status=none)"
-                ),
+                &format!("cmp <(dd if={mapped} bs=1M status=none) <(dd if={origin} bs=1M iflag=direct status=none)"),
                 limit,
             )
             .with_context(|| format!("{}: the device has other contents than the disk", self.filesystem))?;

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+/*
+ * plant - an unprivileged user tries to change what others read from a file
+ *
+ * He may read the file, no more. He has the kernel read a page of it directly into a
+ * shared mapping of a file of his own, while a thread on another cpu writes to his file:
+ * that changes the page, and locks it over and over. Then he has his page evicted. A
+ * cache that takes it for the page of the file that was read has what he wrote, and
+ * serves it to whoever reads the file. Each page is tried once, for the cache may have
+ * it from then on.
+ *
+ * His file is of SIZE bytes: where that is less than a page, or less than a block, the
+ * filesystem writes it in another way than whole pages.
+ *
+ * The last line it prints is "plant: rounds=N wrong=N". Exit status: 0 if the file
+ * stayed what it was, 1 if not, 2 if it could not run.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "program.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+
+#define PAGE	4096
+#define NOBODY	65534
+#define TRIES	20
+
+static uint8_t *mapped, *planted;
+static size_t size;
+static int mine;
+static atomic_int stop;
+
+static void must(int ok, const char *what)
+{
+	if (!ok) {
+		fprintf(stderr, "plant: %s: %s\n", what, strerror(errno));
+		exit(2);
+	}
+}
+
+static void run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	must(!sched_setaffinity(0, sizeof(set), &set), "choose a cpu");
+}
+
+static void *keep_writing(void *unused)
+{
+	(void)unused;
+	run_on(1);
+	while (!atomic_load(&stop)) {
+		must(pwrite(mine, planted, size, 0) == (ssize_t)size, "write");
+		memcpy(mapped, planted, PAGE);
+	}
+	return NULL;
+}
+
+/* Everything up to the moment when the user's page has left the page cache. */
+static void plant(int direct, off_t offset)
+{
+	pthread_t writer;
+
+	atomic_store(&stop, 0);
+	mapped[0] = planted[0];
+	must(!pthread_create(&writer, NULL, keep_writing, NULL), "start a thread");
+	/* A filesystem with checksums may complain of what the buffer holds. */
+	for (int i = 0; i < TRIES; i++)
+		must(pread(direct, mapped, PAGE, offset) == PAGE || errno == EIO,
+		     "read directly");
+	atomic_store(&stop, 1);
+	pthread_join(writer, NULL);
+	memcpy(mapped, planted, PAGE);
+	must(!fsync(mine), "fsync");
+	madvise(mapped, PAGE, MADV_PAGEOUT);
+	posix_fadvise(mine, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+int main(int argc, char **argv)
+{
+	uint8_t *before, *after;
+	int victim, direct;
+	int rounds = 0, wrong = 0;
+	struct stat stat;
+	off_t offset;
+	double end;
+
+	if (argc != 5) {
+		fprintf(stderr, "usage: plant FILE OWN-FILE SIZE SECONDS\n");
+		return 2;
+	}
+	must(!setresgid(NOBODY, NOBODY, NOBODY) && !setresuid(NOBODY, NOBODY, NOBODY),
+	     "become nobody");
+	size = number_of("size", argv[3], 1);
+	end = now() + number_of("seconds", argv[4], 0);
+	victim = open(argv[1], O_RDONLY);
+	direct = open(argv[1], O_RDONLY | O_DIRECT);
+	must(victim >= 0 && direct >= 0 && !fstat(victim, &stat), argv[1]);
+	must(open(argv[1], O_WRONLY) < 0, "be somebody who must not write the file");
+
+	before = aligned_alloc(PAGE, PAGE);
+	after = aligned_alloc(PAGE, PAGE);
+	planted = aligned_alloc(PAGE, PAGE);
+	/* What is beyond the end of the file a filesystem zeroes as it writes. */
+	memset(planted, 0, PAGE);
+	memset(planted, 'P', size);
+	mine = open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600);
+	must(mine >= 0 && pwrite(mine, planted, size, 0) == (ssize_t)size, argv[2]);
+	mapped = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, mine, 0);
+	must(mapped != MAP_FAILED, "map");
+
+	/* Nothing is read ahead, which the cache would have too early. */
+	posix_fadvise(victim, 0, 0, POSIX_FADV_RANDOM);
+	run_on(0);
+	for (offset = 0; offset + PAGE <= stat.st_size && now() < end; offset += PAGE) {
+		must(pread(direct, before, PAGE, offset) == PAGE, "read directly");
+		posix_fadvise(victim, 0, 0, POSIX_FADV_DONTNEED);
+		plant(direct, offset);
+		rounds++;
+		posix_fadvise(victim, 0, 0, POSIX_FADV_DONTNEED);
+		if (pread(victim, after, PAGE, offset) == PAGE &&
+		    !memcmp(before, after, PAGE))
+			continue;
+		if (!wrong++)
+			fprintf(stderr, "plant: the file is changed at %ld: %.16s\n",
+				(long)offset, (char *)after);
+	}
+	printf("plant: rounds=%d wrong=%d\n", rounds, wrong);
+	return wrong != 0;
+}
