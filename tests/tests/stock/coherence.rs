@@ -94,7 +94,7 @@ fn contents_that_no_block_has_are_noticed(kernel: Kernel) {
 /// moments between the steps of the driver, which it waits in, others must not get in between.
 #[test]
 fn no_older_page_outlives_a_write() {
-    scenario("stock_alias", Duration::from_secs(300), |s| {
+    crate::with_kernel("alias", Kernel::Debian13, Duration::from_secs(300), |s| {
         let vm = boot(s, Kernel::Debian13, Some(Sabotage::Dawdle))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;
         vm.attach()?;

@@ -61,7 +61,9 @@ impl Contender {
 pub(super) fn run(bench: &Bench) -> Result<Table> {
     let names = Contender::ALL.map(Contender::name);
     let mut table = Table::new(
-        format!("{HOG_MIB} MiB of anonymous memory in a guest of {MEMORY_MIB}, two processes, random pages until {SECONDS} s are over"),
+        format!(
+            "{HOG_MIB} MiB of anonymous memory in a guest of {MEMORY_MIB}, random pages until {SECONDS} s are over"
+        ),
         &names,
     );
     for contender in bench.order(&Contender::ALL) {
@@ -103,7 +105,10 @@ fn memory_mib(pair: &Pair, contender: Contender) -> Result<f64> {
         // mm_stat: orig_data_size compr_data_size mem_used_total mem_limit mem_used_max ...
         Contender::ZramLz4 | Contender::ZramZstd => {
             let stat = pair.vm.guest().sh("cat /sys/block/zram0/mm_stat")?;
-            stat.split_whitespace().nth(2).and_then(|field| field.parse().ok()).context("zram says nothing of memory")?
+            stat.split_whitespace()
+                .nth(2)
+                .and_then(|field| field.parse().ok())
+                .context("zram says nothing of memory")?
         }
         Contender::Disk => {
             let stat = pair.vm.guest().sh("swapon --show=USED --bytes --noheadings")?;

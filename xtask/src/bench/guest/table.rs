@@ -69,7 +69,13 @@ impl Display for Table {
 
 /// Three digits that mean something.
 fn short(value: f64) -> String {
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 3 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        3
+    };
     format!("{value:.digits$}")
 }
 
