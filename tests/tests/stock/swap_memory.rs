@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use zcache_tests::load::swaphog;
 use zcache_tests::{Kernel, Vm};
 
-use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_stored, caged_hog, guest, swap_on};
+use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_given_up, await_stored, caged_hog, guest, swap_on};
 
 crate::on_each_kernel! {
     /// With its memory full the guest keeps what it can do without, and the rest stays away.
@@ -42,8 +42,8 @@ fn a_full_guest_outlives_its_device(kernel: Kernel) {
         ensure!(log.contains(&format!("{away} left")), "The log does not say that {away} pages are left: {log}");
         let status = guest.sh("zcachesetup swap status --json")?;
         ensure!(status.contains(&format!("\"pages_away\":{away}")), "zcachesetup does not say so: {status}");
-        guest.sh("pkill -KILL swaphog; for i in $(seq 100); do pgrep swaphog || exit 0; sleep 0.1; done >/dev/null; exit 1")
-            .context("A process whose pages are away cannot be killed")?;
+        guest.sh("pkill -KILL swaphog")?;
+        await_given_up(&vm).context("A process whose pages are away cannot be killed")?;
         Ok(())
     });
 }

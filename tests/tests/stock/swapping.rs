@@ -43,6 +43,12 @@ pub(crate) fn await_stored(vm: &Vm) -> Result<()> {
         .context("No page was swapped to the device")
 }
 
+/// Waits until those who were killed have given up their pages. One may be there still: a task
+/// that needs a page of its own to end waits for it as everybody does.
+pub(crate) fn await_given_up(vm: &Vm) -> Result<()> {
+    await_number(vm, "awk '/^swap_pages_live/ { print ($2 < 500) }' /sys/kernel/debug/zcache/stats", 0)
+}
+
 /// Waits until a counter of the swap disk is as large as that.
 pub(crate) fn await_counter(vm: &Vm, counter: &str, least: u32) -> Result<()> {
     await_number(vm, &format!("awk '$1 == \"{counter}\" {{ print $2 }}' /sys/block/zcswap0/zc_stat"), least)
