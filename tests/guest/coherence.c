@@ -16,7 +16,9 @@
  *
  * The last line it prints is "coherence: ops=N compared=BYTES wrong=N", wrong
  * being reads that differed. Exit status: 0 if none was wrong, 1 if one was, 2 if
- * it could not run. An operation the filesystem does not support is left out.
+ * it could not run. An operation the filesystem does not support is left out. An
+ * fsync that fails because Linux itself let a direct write and the page cache
+ * collide, as its log then says, is done again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -383,16 +385,50 @@ static void unlink_and_create(struct worker *w)
 	open_file(w, O_CREAT | O_EXCL);
 }
 
+/*
+ * Whether Linux says that it could not drop pages of its cache after a direct write,
+ * because something read or wrote them meanwhile. It sets EIO for the next fsync then,
+ * although all that was written is on its way; what can be read is compared all the same.
+ */
+static int collision_in_log(void)
+{
+	static const char mark[] = "Page cache invalidation failure on direct I/O";
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	char record[8192];
+	int found = 0;
+
+	for (;;) {
+		ssize_t n = read(log, record, sizeof(record) - 1);
+
+		if (n < 0 && errno == EPIPE)
+			continue;	/* Records were lost. */
+		if (n <= 0)
+			break;
+		record[n] = '\0';
+		found |= strstr(record, mark) != NULL;
+	}
+	close(log);
+	return found;
+}
+
+static void sync_with(struct worker *w, const char *name, int (*sync)(int fd))
+{
+	if (!sync(w->fd))
+		return;
+	/* An error is told once. */
+	if (errno == EIO && collision_in_log() && !sync(w->fd))
+		return;
+	give_up(w, name);
+}
+
 static void sync_file(struct worker *w)
 {
-	if (fsync(w->fd))
-		give_up(w, "fsync");
+	sync_with(w, "fsync", fsync);
 }
 
 static void evict(struct worker *w)
 {
-	if (fdatasync(w->fd))
-		give_up(w, "fdatasync");
+	sync_with(w, "fdatasync", fdatasync);
 	posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 

@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
+use zcache_tests::{DaemonOptions, Kernel, Vm, Vmm, scenario};
 
 use crate::volume::Volume;
 
 const LIMIT: Duration = Duration::from_secs(240);
 const MEMORY_MIB: u32 = 224;
 
-/// Two and a half times the guest's memory.
-const SET_MIB: u32 = MEMORY_MIB * 5 / 2;
+/// How large the file set is: two and a half times the guest's memory, one and a half times where
+/// the kernel is emulated.
+fn set_mib(kernel: Kernel) -> u32 {
+    match kernel.vmm() {
+        Vmm::Uml => MEMORY_MIB * 5 / 2,
+        Vmm::Qemu => MEMORY_MIB * 3 / 2,
+    }
+}
 
 /// Of what the page cache does not have, at most this part may be read from the disk.
 const FROM_DISK: f64 = 0.05;
-
-#[test]
-fn ext4_on_debian_12_is_read_from_the_device() {
-    rereads_are_served(Kernel::Debian12, "ext4");
-}
 
 /// xfs has large folios on this kernel.
 #[test]
@@ -35,12 +36,28 @@ fn btrfs_on_debian_13_backports_is_read_from_the_device() {
     rereads_are_served(Kernel::Debian13Backports, "btrfs");
 }
 
+#[test]
+fn ext4_on_uml_is_read_from_the_device() {
+    rereads_are_served(Kernel::Uml, "ext4");
+}
+
+#[test]
+fn xfs_on_uml_is_read_from_the_device() {
+    rereads_are_served(Kernel::Uml, "xfs");
+}
+
+#[test]
+fn btrfs_on_uml_is_read_from_the_device() {
+    rereads_are_served(Kernel::Uml, "btrfs");
+}
+
 fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
     scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
+        let set_mib = set_mib(kernel);
         let mut daemon = DaemonOptions::usual()?;
         daemon.memory_limit = Some("1G".to_owned());
         let daemon = s.daemon(daemon)?;
-        let mut options = crate::guest(kernel).daemon(&daemon, 0).disk_mib(u64::from(SET_MIB) + 256);
+        let mut options = crate::guest(kernel).daemon(&daemon, 0).disk_mib(u64::from(set_mib) + 256);
         options.memory_mib = MEMORY_MIB;
         let vm = s.vm(options)?;
         let volume = Volume::mount(&vm, filesystem, 0)?;
@@ -49,14 +66,14 @@ fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
         fio(&vm, &volume, "--rw=read")?;
         for (what, pattern) in [
             ("sequentially", "--rw=read".to_owned()),
-            ("at random", format!("--rw=randread --bs=4k --randseed=7 --io_size={}M", SET_MIB / 4)),
+            ("at random", format!("--rw=randread --bs=4k --randseed=7 --io_size={}M", set_mib / 4)),
         ] {
             let before = (vm.disk_io()?["vdb"].read_bytes, volume.count("hits")?);
             fio(&vm, &volume, &pattern)?;
             let disk = pages(vm.disk_io()?["vdb"].read_bytes - before.0);
             let hits = volume.count("hits")? - before.1;
             let wanted = disk + hits;
-            ensure!(wanted > u64::from(SET_MIB) * 16, "Read {what}, only {wanted} pages were not in the page cache");
+            ensure!(wanted > u64::from(set_mib) * 16, "Read {what}, only {wanted} pages were not in the page cache");
             #[allow(clippy::cast_precision_loss)]
             let share = disk as f64 / wanted as f64;
             ensure!(
@@ -78,10 +95,11 @@ fn pages(bytes: u64) -> u64 {
 /// Works on the file set; every read is verified.
 fn fio(vm: &Vm, volume: &Volume, what: &str) -> Result<()> {
     let script = format!(
-        "fio --name=set --directory={} --size={SET_MIB}M --bs=256k --ioengine=psync --invalidate=0 --fallocate=none \
+        "fio --name=set --directory={} --size={}M --bs=256k --ioengine=psync --invalidate=0 --fallocate=none \
          --verify=crc32c --verify_interval=4k --verify_fatal=1 --buffer_compress_percentage=50 {what} >/tmp/fio 2>&1 ||
          {{ cat /tmp/fio >&2; exit 1; }}",
-        volume.folder()
+        volume.folder(),
+        set_mib(vm.options().kernel)
     );
     vm.guest().sh_within(&script, LIMIT).map(drop)
 }

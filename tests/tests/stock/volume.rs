@@ -79,13 +79,13 @@ impl<'a> Volume<'a> {
     pub(crate) fn verify_and_close(self) -> Result<()> {
         let (origin, mapped) = (&self.origin, self.mapped());
         let limit = Duration::from_secs(180);
-        self.guest.sh_within(&format!("{DROP_CACHES}; umount {}", self.folder()), limit)?;
+        // Without writes in between no invalidation is refused, which would empty the pool.
+        let folder = self.folder();
+        let fill = format!("sync; {DROP_CACHES}; find {folder} -type f -exec cat {{}} + >/dev/null; {DROP_CACHES}");
+        self.guest.sh_within(&format!("{fill}; umount {folder}"), limit)?;
         let hits = self.count("hits")?;
         self.guest
-            .sh_within(
-                &format!("cmp <(dd if={mapped} bs=1M status=none) <(dd if={origin} bs=1M iflag=direct status=none)"),
-                limit,
-            )
+            .sh_within(&format!("samebytes {mapped} {origin}"), limit)
             .with_context(|| format!("{}: the device has other contents than the disk", self.filesystem))?;
         let served = self.count("hits")? - hits;
         ensure!(served > 0, "{}: no page came from the device: nothing was compared", self.filesystem);
