@@ -421,8 +421,8 @@ fn create_disks(options: &VmOptions, folder: &Path) -> Result<Vec<File>> {
     disks.with_context(|| format!("Cannot create the disks in {}", folder.display()))
 }
 
-/// Where a VMM finds a file that has no name, as long as we have it open. QEMU opens a disk once more
-/// when a snapshot makes it read-only.
+/// Where a VMM finds a file that has no name, as long as we have it open. QEMU opens a disk once
+/// more when a snapshot makes it read-only.
 fn path_of(disk: &File) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd()))
 }
