@@ -74,9 +74,9 @@ impl<'a> Volume<'a> {
     }
 
     /// Unmounts it and compares what the target says of each block with what the origin has; the
-    /// device has pages of it, which only the page cache is given, and these must be equal too. Lets
-    /// the filesystem's own check look at it, removes the target, and has the check look at the
-    /// origin.
+    /// device has pages of it, which only the page cache is given, and these must be equal too.
+    /// Lets the filesystem's own check look at it, removes the target, and has the check look at
+    /// the origin.
     pub(crate) fn verify_and_close(self) -> Result<()> {
         let (origin, mapped) = (&self.origin, self.mapped());
         let limit = Duration::from_secs(180);
