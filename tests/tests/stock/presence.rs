@@ -49,7 +49,7 @@ fn files_outlive_the_device(kernel: Kernel) {
 fn pages_read_before_the_device_came_are_served() {
     light_scenario("stock_read_before", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Debian13Backports).daemon(&daemon, 0).disk_mib(64))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;
         let folder = volume.folder();
         vm.guest().sh(&format!(

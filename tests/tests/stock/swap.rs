@@ -27,11 +27,6 @@ crate::on_each_kernel! {
 }
 
 #[test]
-fn swap_moves_with_the_device_on_uml() {
-    swap_moves_with_the_device(Kernel::Uml);
-}
-
-#[test]
 fn extra_swap_moves_with_the_device_under_kasan_and_lockdep() {
     swap_moves_with_the_device(Kernel::Debian13Debug);
 }
@@ -94,7 +89,7 @@ fn written_through_pages_survive_the_daemon() {
 #[test]
 fn refused_pages_go_to_the_backing_device() {
     scenario("stock_swap_full", Duration::from_secs(300), |s| {
-        let (vm, _daemon) = guest(s, Kernel::Uml, "wait", Some("16M"))?;
+        let (vm, _daemon) = guest(s, Kernel::Debian13, "wait", Some("16M"))?;
         swap_on(&vm, "--backing /dev/vdb")?;
         vm.attach()?;
         vm.guest().sh_within(&hog(&vm, 15), LIMIT).context("A page changed on a full device")?;
@@ -134,7 +129,7 @@ fn large_folios_are_swapped() {
 #[test]
 fn bad_blocks_of_the_backing_device_lose_nothing() {
     scenario("stock_swap_bad", Duration::from_secs(300), |s| {
-        let (vm, _daemon) = guest(s, Kernel::Uml, "wait", None)?;
+        let (vm, _daemon) = guest(s, Kernel::Debian12, "wait", None)?;
         // Of each 2 MiB of the first 64 the second half is bad.
         vm.guest().sh("modprobe dm-mod || true
              { for i in $(seq 0 31); do
