@@ -109,13 +109,14 @@ fn command(
     for (number, line) in lines.iter().enumerate() {
         command.arg(format!("ssl{number}=fd:{}", line.as_raw_fd()));
     }
-    command.arg(disk(0, "r", artefacts.rootfs(), "zcache-root")?);
+    // Not locked ("c"): QEMU opens no file that somebody has locked, not even to read it.
+    command.arg(disk(0, "rc", artefacts.rootfs(), "zcache-root")?);
     let mut unit = 1;
     for (index, path) in disks.iter().enumerate() {
         command.arg(disk(unit, "", path, &format!("disk{index}"))?);
         unit += 1;
     }
-    command.arg(disk(unit, "r", artefacts.payload(), PAYLOAD_SERIAL)?);
+    command.arg(disk(unit, "rc", artefacts.payload(), PAYLOAD_SERIAL)?);
     if let Some(endpoint) = cold_plugged {
         command.arg(device(endpoint, slot::COLD)?);
     }
