@@ -263,7 +263,7 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 static inline void zcache_account_io(struct block_device *bdev, enum req_op op,
 				     unsigned int sectors, unsigned long start)
 {
-#if KERNEL_VERSION(6, 4, 0) <= LINUX_VERSION_CODE
+#if KERNEL_VERSION(6, 2, 0) <= LINUX_VERSION_CODE
 	bdev_start_io_acct(bdev, op, start);
 	bdev_end_io_acct(bdev, op, sectors, start);
 #else

@@ -40,6 +40,7 @@ bool zcs_put_back(struct zcache_transport *t, struct zcache_pool *pool)
 	unsigned int i, n;
 	bool takes = true;
 
+	zcs_room_attached(disk);
 	if (!zcache_swapmap_count(pool->map, ZC_PAGE_RESCUED) ||
 	    READ_ONCE(disk->draining))
 		return false;

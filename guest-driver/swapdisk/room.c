@@ -119,6 +119,7 @@ void zcs_room_hide(struct zcs_disk *disk)
 	room->hidden += zcs_take_free(zcs_free_slots(disk) - room->hidden,
 				      room->hidden);
 	spin_unlock(&room->lock);
+	WRITE_ONCE(room->away, !takes);
 
 	if (printk_timed_ratelimit(&room->logged, LOG_MS))
 		pr_warn("%s: %s, and there is no backing device: nothing can be swapped out\n",
@@ -138,6 +139,18 @@ static void zcs_room_reveal(struct zcs_disk *disk)
 	atomic_long_add(room->hidden, &nr_swap_pages);
 	room->hidden = 0;
 	spin_unlock(&room->lock);
+}
+
+/**
+ * zcs_room_attached - a device is there
+ * @disk:	the disk
+ *
+ * Context: Any.
+ */
+void zcs_room_attached(struct zcs_disk *disk)
+{
+	if (xchg(&disk->room.away, false))
+		mod_delayed_work(zcs_wq, &disk->room.reveal, 0);
 }
 
 /**

@@ -38,6 +38,7 @@ struct zcs_parked {
  * @full_until:	jiffies64 until which it is not asked, if nothing is freed
  * @freed:	pages that it was told to drop since it had no room
  * @hidden:	free slots that the kernel is not to count on
+ * @away:	the last page was not taken because there was no device
  * @logged:	for the line about it in the log
  * @reveal:	has it count on them again
  */
@@ -46,6 +47,7 @@ struct zcs_room {
 	u64 full_until;
 	atomic_t freed;
 	long hidden;
+	bool away;
 	unsigned long logged;
 	struct delayed_work reveal;
 };
@@ -186,6 +188,7 @@ bool zcs_room_maybe(struct zcs_disk *disk);
 void zcs_room_refused(struct zcs_disk *disk);
 void zcs_room_freed(struct zcs_disk *disk);
 void zcs_room_hide(struct zcs_disk *disk);
+void zcs_room_attached(struct zcs_disk *disk);
 void zcs_room_retry(struct zcs_disk *disk);
 
 /* read.c, write.c */
