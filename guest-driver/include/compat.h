@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What differs between the kernels this driver is built for. No other file
- * asks for a version.
+ * What differs between the kernels this driver is built for. Kbuild looks in
+ * their headers for what is different and defines ZCACHE_HAS_*; nothing asks for
+ * a version. The numbers in comments are those of unpatched kernels.
  */
 #ifndef _ZCACHE_COMPAT_H
 #define _ZCACHE_COMPAT_H
@@ -9,17 +10,7 @@
 #include <linux/blkdev.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
-#include <linux/version.h>
 #include <linux/virtio_config.h>
-
-/*
- * cleancache and frontswap with backends that register for good. Kbuild
- * compiles the files that use them under the same condition. Later kernels up
- * to 6.5 have a frontswap that only zswap can use.
- */
-#if KERNEL_VERSION(5, 17, 0) > LINUX_VERSION_CODE
-#define ZCACHE_NATIVE_HOOKS
-#endif
 
 /**
  * zcache_find_vqs - sets up virtqueues without callbacks
@@ -35,7 +26,7 @@ static inline int zcache_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 				  struct virtqueue **vqs,
 				  const char * const *names)
 {
-#if KERNEL_VERSION(6, 11, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_VIRTQUEUE_INFO
 	struct virtqueue_info *infos;
 	unsigned int i;
 	int err;
@@ -61,11 +52,6 @@ static inline int zcache_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
 #endif
 }
 
-/* Drivers of virtio are told of a reset of the PCI function, and of shutdown. */
-#if KERNEL_VERSION(6, 15, 0) <= LINUX_VERSION_CODE
-#define ZCACHE_VIRTIO_TELLS
-#endif
-
 /**
  * struct zcache_shrinker - a shrinker and whom it belongs to
  * @private:	its owner's
@@ -73,7 +59,7 @@ static inline int zcache_find_vqs(struct virtio_device *vdev, unsigned int nvqs,
  */
 struct zcache_shrinker {
 	void *private;
-#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_SHRINKER_ALLOC
 	struct shrinker *base;
 #else
 	struct shrinker base;
@@ -82,7 +68,7 @@ struct zcache_shrinker {
 
 static inline void *zcache_shrinker_private(struct shrinker *base)
 {
-#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_SHRINKER_ALLOC
 	return base->private_data;
 #else
 	return container_of(base, struct zcache_shrinker, base)->private;
@@ -108,7 +94,7 @@ zcache_shrinker_add(struct zcache_shrinker *s,
 		    void *private)
 {
 	s->private = private;
-#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_SHRINKER_ALLOC
 	s->base = shrinker_alloc(0, "zcache");
 	if (!s->base)
 		return -ENOMEM;
@@ -121,7 +107,7 @@ zcache_shrinker_add(struct zcache_shrinker *s,
 	s->base.count_objects = count;
 	s->base.scan_objects = scan;
 	s->base.seeks = DEFAULT_SEEKS;
-#if KERNEL_VERSION(6, 0, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_SHRINKER_NAME
 	return register_shrinker(&s->base, "zcache");
 #else
 	return register_shrinker(&s->base);
@@ -131,7 +117,7 @@ zcache_shrinker_add(struct zcache_shrinker *s,
 
 static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
 {
-#if KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_SHRINKER_ALLOC
 	shrinker_free(s->base);
 #else
 	unregister_shrinker(&s->base);
@@ -139,7 +125,7 @@ static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
 }
 
 /* The callbacks of a class attribute take their class and attribute as const. */
-#if KERNEL_VERSION(6, 4, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_CLASS_CONST
 #define ZCACHE_CLASS_CONST const
 #else
 #define ZCACHE_CLASS_CONST
@@ -153,9 +139,9 @@ static inline void zcache_shrinker_remove(struct zcache_shrinker *s)
  */
 struct zcache_backing {
 	struct block_device *bdev;
-#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+#if defined(ZCACHE_HAS_BDEV_FILE)
 	struct file *opened;
-#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#elif defined(ZCACHE_HAS_BDEV_HANDLE)
 	struct bdev_handle *opened;
 #endif
 };
@@ -172,13 +158,13 @@ struct zcache_backing {
 static inline int zcache_backing_open(struct zcache_backing *b,
 				      const char *path, void *holder)
 {
-#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+#if defined(ZCACHE_HAS_BDEV_FILE)
 	b->opened = bdev_file_open_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE,
 					   holder, NULL);
 	if (IS_ERR(b->opened))
 		return PTR_ERR(b->opened);
 	b->bdev = file_bdev(b->opened);
-#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#elif defined(ZCACHE_HAS_BDEV_HANDLE)
 	b->opened = bdev_open_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE,
 				      holder, NULL);
 	if (IS_ERR(b->opened))
@@ -187,7 +173,7 @@ static inline int zcache_backing_open(struct zcache_backing *b,
 #else
 	struct block_device *bdev;
 
-#if KERNEL_VERSION(6, 5, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_BLK_HOLDER_OPS
 	bdev = blkdev_get_by_path(path, BLK_OPEN_READ | BLK_OPEN_WRITE, holder,
 				  NULL);
 #else
@@ -204,11 +190,11 @@ static inline int zcache_backing_open(struct zcache_backing *b,
 /* @holder:	as at zcache_backing_open() */
 static inline void zcache_backing_close(struct zcache_backing *b, void *holder)
 {
-#if KERNEL_VERSION(6, 9, 0) <= LINUX_VERSION_CODE
+#if defined(ZCACHE_HAS_BDEV_FILE)
 	bdev_fput(b->opened);
-#elif KERNEL_VERSION(6, 7, 0) <= LINUX_VERSION_CODE
+#elif defined(ZCACHE_HAS_BDEV_HANDLE)
 	bdev_release(b->opened);
-#elif KERNEL_VERSION(6, 5, 0) <= LINUX_VERSION_CODE
+#elif defined(ZCACHE_HAS_BLK_HOLDER_OPS)
 	blkdev_put(b->bdev, holder);
 #else
 	blkdev_put(b->bdev, FMODE_READ | FMODE_WRITE | FMODE_EXCL);
@@ -224,9 +210,11 @@ static inline void zcache_backing_close(struct zcache_backing *b, void *holder)
  */
 static inline struct gendisk *zcache_swap_gendisk(void)
 {
-#if KERNEL_VERSION(6, 11, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_BLK_LIMITS
 	struct queue_limits limits = {
+#ifdef ZCACHE_HAS_BLK_FEATURES
 		.features = BLK_FEAT_STABLE_WRITES,
+#endif
 		.logical_block_size = PAGE_SIZE,
 		.physical_block_size = PAGE_SIZE,
 		.io_min = PAGE_SIZE,
@@ -235,23 +223,36 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 		.max_hw_discard_sectors = UINT_MAX,
 		.discard_granularity = PAGE_SIZE,
 	};
+	struct gendisk *disk = blk_alloc_disk(&limits, NUMA_NO_NODE);
 
-	return blk_alloc_disk(&limits, NUMA_NO_NODE);
+	if (IS_ERR(disk))
+		return disk;
 #else
 	struct gendisk *disk = blk_alloc_disk(NUMA_NO_NODE);
 
 	if (!disk)
 		return ERR_PTR(-ENOMEM);
-	blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, disk->queue);
-	blk_queue_flag_set(QUEUE_FLAG_NONROT, disk->queue);
 	blk_queue_logical_block_size(disk->queue, PAGE_SIZE);
 	blk_queue_physical_block_size(disk->queue, PAGE_SIZE);
 	blk_queue_dma_alignment(disk->queue, PAGE_SIZE - 1);
 	blk_queue_max_discard_sectors(disk->queue, UINT_MAX);
 	disk->queue->limits.discard_granularity = PAGE_SIZE;
-	return disk;
 #endif
+#ifndef ZCACHE_HAS_BLK_FEATURES
+	blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, disk->queue);
+	blk_queue_flag_set(QUEUE_FLAG_NONROT, disk->queue);
+#endif
+	return disk;
 }
+
+/*
+ * The kernel tells the driver of a disk which swap slots it lets go of. Where it
+ * does not, it discards them when there are many side by side (swapon
+ * --discard=pages), which the swap disk makes the same of.
+ */
+#if defined(ZCACHE_HAS_SWAP_NOTIFY) && !defined(ZCACHE_SABOTAGE_NOTIFY)
+#define ZCACHE_SWAP_NOTIFY
+#endif
 
 /**
  * zcache_account_io - counts a transfer that has ended
@@ -263,7 +264,7 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 static inline void zcache_account_io(struct block_device *bdev, enum req_op op,
 				     unsigned int sectors, unsigned long start)
 {
-#if KERNEL_VERSION(6, 2, 0) <= LINUX_VERSION_CODE
+#ifdef ZCACHE_HAS_ACCT_LATE
 	bdev_start_io_acct(bdev, op, start);
 	bdev_end_io_acct(bdev, op, sectors, start);
 #else
@@ -276,10 +277,10 @@ static inline void zcache_account_io(struct block_device *bdev, enum req_op op,
 /* The page cache of a block device. */
 static inline struct address_space *zcache_bdev_mapping(struct block_device *b)
 {
-#if KERNEL_VERSION(6, 10, 0) > LINUX_VERSION_CODE
-	return b->bd_inode->i_mapping;
-#else
+#ifdef ZCACHE_HAS_BD_MAPPING
 	return b->bd_mapping;
+#else
+	return b->bd_inode->i_mapping;
 #endif
 }
 

@@ -230,12 +230,11 @@ static void zcv_remove(struct virtio_device *vdev)
 	kfree(dev);
 }
 
-#if defined(CONFIG_PM_SLEEP) || defined(ZCACHE_VIRTIO_TELLS)
 /*
  * Before the device is reset, by a suspend, shutdown, or whoever resets the PCI
  * function: it keeps the swap pages, and so do we what needs memory.
  */
-static int zcv_freeze(struct virtio_device *vdev)
+static int __maybe_unused zcv_freeze(struct virtio_device *vdev)
 {
 	struct zcv_device *dev = vdev->priv;
 
@@ -261,7 +260,7 @@ static int zcv_restart(struct zcv_device *dev)
 }
 
 /* The session is resumed by a worker: nobody has to wait for the device here. */
-static int zcv_restore(struct virtio_device *vdev)
+static int __maybe_unused zcv_restore(struct virtio_device *vdev)
 {
 	struct zcv_device *dev = vdev->priv;
 	int err = zcv_restart(dev);
@@ -280,9 +279,8 @@ static int zcv_restore(struct virtio_device *vdev)
 	queue_delayed_work(dev->wq, &dev->attach, 0);
 	return 0;
 }
-#endif
 
-#ifdef ZCACHE_VIRTIO_TELLS
+#ifdef ZCACHE_HAS_VIRTIO_SHUTDOWN
 /* What would be lost if the rings broke under us just stays away. */
 static void zcv_shutdown(struct virtio_device *vdev)
 {
@@ -313,9 +311,11 @@ static struct virtio_driver zcv_driver = {
 	.freeze = zcv_freeze,
 	.restore = zcv_restore,
 #endif
-#ifdef ZCACHE_VIRTIO_TELLS
+#ifdef ZCACHE_HAS_VIRTIO_RESET
 	.reset_prepare = zcv_freeze,
 	.reset_done = zcv_restore,
+#endif
+#ifdef ZCACHE_HAS_VIRTIO_SHUTDOWN
 	.shutdown = zcv_shutdown,
 #endif
 };
