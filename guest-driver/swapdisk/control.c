@@ -23,7 +23,9 @@ static int zcs_major;
 static const struct block_device_operations zcs_fops = {
 	.owner = THIS_MODULE,
 	.submit_bio = zcs_submit_bio,
+#ifdef ZCACHE_SWAP_NOTIFY
 	.swap_slot_free_notify = zcs_slot_free_notify,
+#endif
 };
 
 static int zcs_add_gendisk(struct zcs_disk *disk)

@@ -122,6 +122,7 @@ static void zcs_free_slot(struct zcs_disk *disk, unsigned long slot)
 	struct zcache_pool *pool = disk->pool;
 	int srcu;
 
+	atomic_long_inc(&disk->slot_frees);
 	srcu = srcu_read_lock(&zcache_srcu);
 	/*
 	 * The kernel gives the slot to nobody else before we return, so it can
@@ -147,6 +148,7 @@ static void zcs_free_slot(struct zcs_disk *disk, unsigned long slot)
 	srcu_read_unlock(&zcache_srcu, srcu);
 }
 
+#ifdef ZCACHE_SWAP_NOTIFY
 /**
  * zcs_slot_free_notify - the kernel let go of a slot
  * @bdev:	the disk
@@ -158,14 +160,13 @@ void zcs_slot_free_notify(struct block_device *bdev, unsigned long slot)
 {
 	struct zcs_disk *disk = bdev->bd_disk->private_data;
 
-	if (!disk->pool || slot >= disk->slots)
-		return;
-	atomic_long_inc(&disk->slot_frees);
-	zcs_free_slot(disk, slot);
+	if (disk->pool && slot < disk->slots)
+		zcs_free_slot(disk, slot);
 }
+#endif
 
 /**
- * zcs_discard - as zcs_slot_free_notify(), for consecutive slots
+ * zcs_discard - the kernel, or whoever has the disk open, let go of slots
  * @disk:	the disk
  * @slot:	the first one
  * @count:	how many

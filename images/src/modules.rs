@@ -30,6 +30,8 @@ pub enum Sabotage {
     Content,
     /// Nothing is wrong, but changes of blocks are followed up slowly.
     Dawdle,
+    /// Nothing is wrong, but swap disks do as on a kernel that does not tell of freed slots.
+    Notify,
 }
 
 impl Sabotage {
@@ -39,30 +41,81 @@ impl Sabotage {
             Self::Invalidate => "invalidate",
             Self::Content => "content",
             Self::Dawdle => "dawdle",
+            Self::Notify => "notify",
         }
     }
+}
+
+/// What the driver is built for, and how.
+pub(crate) struct Target {
+    /// The artefact's name.
+    pub(crate) name: String,
+    /// What the kernel is.
+    pub(crate) key: Key,
+    pub(crate) tree: PathBuf,
+    /// See [`BuiltKernel::compiler`].
+    pub(crate) compiler: Option<PathBuf>,
+    /// Arguments of make, what it is to make included.
+    pub(crate) make: Vec<String>,
 }
 
 /// Builds the driver and returns the folder its `.ko` files are in. Warnings of the compiler and
 /// of sparse are errors.
 pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: Option<Sabotage>) -> Result<PathBuf> {
+    let sabotage = sabotage.map_or("", Sabotage::name);
+    let mut make = vec![
+        format!("ARCH={}", kernel.kernel().arch()),
+        "KCFLAGS=-Werror".to_owned(),
+        format!("ZCACHE_SABOTAGE={sabotage}"),
+        "modules".to_owned(),
+    ];
+    if kernel.kernel().has_sparse() {
+        make.extend(["C=1", "CHECK=sparse", SPARSE_FLAGS].map(str::to_owned));
+    }
+    let target = Target {
+        name: format!("modules-{}", kernel.kernel()),
+        key: kernel.key().clone(),
+        tree: kernel.build_tree(),
+        compiler: kernel.compiler(),
+        make,
+    };
+    let dir = build(cache, &target, driver, |dir, driver| {
+        let mut modules = Vec::new();
+        collect(driver, &is_module, &mut modules)?;
+        let together = dir.join(MODULES);
+        fs::create_dir(&together).while_doing("create", &together)?;
+        for module in modules {
+            let name = module.file_name().unwrap_or_default();
+            fs::copy(&module, together.join(name)).while_doing("copy", &module)?;
+        }
+        Ok(())
+    })?;
+    Ok(dir.join(MODULES))
+}
+
+/// Builds the driver in a copy of its source. `finish` is given the artefact's folder, which this
+/// returns, and that of the copy.
+pub(crate) fn build(
+    cache: &Cache,
+    target: &Target,
+    driver: &Path,
+    finish: impl FnOnce(&Path, &Path) -> Result<()>,
+) -> Result<PathBuf> {
     let driver = fs::canonicalize(driver).while_doing("open", driver)?;
     let parent = driver.parent().unwrap_or(&driver);
     let mut files = Vec::new();
     collect(&driver, &is_source, &mut files)?;
     collect(&parent.join(SHARED_HEADERS), &is_source, &mut files)?;
 
-    let mut inputs = vec![kernel.key().as_str().as_bytes().to_vec(), SPARSE_FLAGS.into(), MODULES.into()];
+    let mut inputs = vec![target.key.as_str().as_bytes().to_vec(), MODULES.into()];
+    inputs.extend(target.make.iter().map(|argument| argument.as_bytes().to_vec()));
     for file in &files {
         let place = file.strip_prefix(parent).unwrap_or(file);
         inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
         inputs.push(fs::read(file).while_doing("read", file)?);
     }
-    let sabotage = sabotage.map_or("", Sabotage::name);
-    inputs.push(sabotage.into());
-    let name = format!("modules-{}", kernel.kernel());
     let folder = driver.file_name().unwrap_or_default();
-    let artefact = cache.artefact(&name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
+    let artefact = cache.artefact(&target.name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
         host::require()?;
         let tools = Tools::get(cache)?;
         for file in &files {

@@ -34,7 +34,9 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle] {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
-        Artefacts::with(Kernel::Uml, Some(Sabotage::Invalidate))?;
+        for sabotage in [Sabotage::Invalidate, Sabotage::Notify] {
+            Artefacts::with(Kernel::Uml, Some(sabotage))?;
+        }
         Ok(())
     })?;
     step("daemon", || build::daemon().map(drop))?;

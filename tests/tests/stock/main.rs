@@ -15,6 +15,7 @@
 //! | `swap` | the same under swap |
 //! | `suspend` | the guest suspends, its device is reset, it is powered off |
 //! | `swap_away` | the device is away with swapped pages, and comes back |
+//! | `swap_discard` | kernels that do not tell of freed slots |
 //! | `swap_memory` | what a drain keeps in the guest's memory |
 //! | `swap_room` | no device, or a full one, and no backing device |
 //! | `swap_states` | what counts as lost; looks at the disk from outside |
@@ -30,6 +31,7 @@ mod setup;
 mod suspend;
 mod swap;
 mod swap_away;
+mod swap_discard;
 mod swap_memory;
 mod swap_room;
 mod swap_states;

@@ -6,12 +6,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::swaphog;
-use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Running, Scenario, Vm, VmOptions};
+use zcache_tests::{Daemon, DaemonOptions, Kernel, Modules, Running, Sabotage, Scenario, Vm, VmOptions};
 
 /// A guest with the modules loaded and a disk for swap, and its daemon.
 pub(crate) fn guest(
     s: &Scenario,
     kernel: Kernel,
+    swap_loss: &str,
+    memory_limit: Option<&str>,
+) -> Result<(Arc<Vm>, Arc<Daemon>)> {
+    with_driver(s, kernel, None, swap_loss, memory_limit)
+}
+
+/// The same with a driver that lacks something.
+pub(crate) fn with_driver(
+    s: &Scenario,
+    kernel: Kernel,
+    sabotage: Option<Sabotage>,
     swap_loss: &str,
     memory_limit: Option<&str>,
 ) -> Result<(Arc<Vm>, Arc<Daemon>)> {
@@ -22,6 +33,7 @@ pub(crate) fn guest(
     let daemon = s.daemon(daemon)?;
     let mut options: VmOptions = crate::guest(kernel).daemon(&daemon, 0).disk_mib(768);
     options.modules = Modules::NotLoaded;
+    options.sabotage = sabotage;
     let vm = s.vm(options)?;
     vm.guest().sh(&format!(
         "insmod /payload/modules/zcache.ko swap_loss={swap_loss}
