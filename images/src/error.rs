@@ -66,6 +66,9 @@ pub enum Error {
     /// Kconfig did not accept lines of a configuration fragment.
     #[error("the kernel configuration lacks {0}")]
     KernelConfig(String),
+    /// The driver uses what a kernel keeps to itself.
+    #[error("the kernel does not export {0}")]
+    NotExported(String),
     /// A file of the cache does not read as what it should be.
     #[error("{} is damaged ({reason}); remove its folder", path.display())]
     Damaged {

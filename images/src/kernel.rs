@@ -10,6 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub(crate) use source::{CLASSIC, STOCK, merge};
+
 use crate::cache::{Artefact, Cache, Key, Package};
 use crate::error::{IoContext as _, Result};
 

@@ -38,6 +38,7 @@ mod qemu;
 mod rootfs;
 mod squashfs;
 mod tools;
+mod trees;
 
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,7 @@ pub use kernel::{BuiltKernel, Kernel, UnknownKernel, Vmm};
 pub use modules::Sabotage;
 pub use payload::PayloadFile;
 pub use qemu::Qemu;
+pub use trees::KernelTree;
 
 /// The kernel command line every guest needs; words may be added.
 pub const GUEST_CMDLINE: &str = "root=/dev/vda rootfstype=squashfs ro init=/init console=ttyS0 panic=-1";
@@ -104,6 +106,16 @@ impl Images {
     /// `protocol/include` beside it) and returns the folder with its `.ko` files.
     pub fn guest_modules(&self, kernel: &BuiltKernel, driver: &Path, sabotage: Option<Sabotage>) -> Result<PathBuf> {
         modules::get(&self.cache, kernel, driver, sabotage)
+    }
+
+    /// The kernels in the cache's folder `trees`, in which others put them.
+    pub fn kernel_trees(&self) -> Result<Vec<KernelTree>> {
+        KernelTree::all(&self.cache)
+    }
+
+    /// Compiles the guest driver in `driver` for a kernel that is not booted.
+    pub fn compile_driver(&self, tree: &KernelTree, driver: &Path) -> Result<()> {
+        tree.compile(&self.cache, driver)
     }
 
     /// Compiles a C file to a static program for the guest.

@@ -127,29 +127,17 @@ pub(crate) fn build(
         }
         progress.step("compiling the guest driver");
         let jobs = thread::available_parallelism().map_or(1, usize::from);
-        let mut make = tools.make(kernel.compiler().as_deref());
+        let mut make = tools.make(target.compiler.as_deref());
         make.arg("-C")
-            .arg(kernel.build_tree())
+            .arg(&target.tree)
             .arg(format!("M={}", dir.join(folder).display()))
-            .arg(format!("ARCH={}", kernel.kernel().arch()))
-            .args(["W=1", "KCFLAGS=-Werror", "-s", &format!("-j{jobs}")])
-            .arg(format!("ZCACHE_SABOTAGE={sabotage}"))
-            .arg("modules");
-        if kernel.kernel().has_sparse() {
-            make.args(["C=1", "CHECK=sparse", SPARSE_FLAGS]);
-        }
+            .args(["W=1", "-s", &format!("-j{jobs}")])
+            .args(&target.make);
         command::run(&mut make, &dir.join("build.log"))?;
-        let mut modules = Vec::new();
-        collect(&dir.join(folder), &is_module, &mut modules)?;
-        let together = dir.join(MODULES);
-        fs::create_dir(&together).while_doing("create", &together)?;
-        for module in modules {
-            let name = module.file_name().unwrap_or_default();
-            fs::copy(&module, together.join(name)).while_doing("copy", &module)?;
-        }
+        finish(dir, &dir.join(folder))?;
         Ok(Vec::new())
     })?;
-    Ok(artefact.dir.join(MODULES))
+    Ok(artefact.dir)
 }
 
 /// What the driver is built from. What an earlier build left is not.

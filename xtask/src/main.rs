@@ -9,6 +9,7 @@ mod driver;
 mod fio;
 mod guest;
 mod hog;
+mod kernels;
 mod lines;
 mod size;
 mod test;
@@ -35,6 +36,7 @@ enum Command {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Kernels(kernels::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Kernels(arguments) => kernels::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

@@ -8,7 +8,7 @@ use anyhow::Result;
 use zcache_tests::{Artefacts, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
-use crate::{dependencies, driver, lines};
+use crate::{dependencies, driver, kernels, lines};
 
 /// Run all checks and tests
 ///
@@ -52,6 +52,9 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     step("guest driver's style", driver::check)?;
     step("guest's tool", driver::check_tool)?;
+    if arguments.all {
+        step("guest driver for other kernels", kernels::check)?;
+    }
     println!("== tests");
     test(arguments)
 }

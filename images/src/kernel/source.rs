@@ -15,8 +15,8 @@ use crate::error::{Error, IoContext as _, Result};
 use crate::tools::Tools;
 use crate::{command, host};
 
-const CLASSIC: &str = include_str!("../../kernel/classic.config");
-const STOCK: &str = include_str!("../../kernel/stock.config");
+pub(crate) const CLASSIC: &str = include_str!("../../kernel/classic.config");
+pub(crate) const STOCK: &str = include_str!("../../kernel/stock.config");
 const DEBUG: &str = include_str!("../../kernel/debug.config");
 const UML_DEBUG: &str = include_str!("../../kernel/uml-debug.config");
 const UML: &str = include_str!("../../kernel/uml.config");
@@ -160,7 +160,7 @@ fn untar(folder: &Path, package: &str, dir: &Path, log: &Path) -> Result<()> {
 }
 
 /// The lines of configuration fragments, of which later ones win.
-fn merge(fragments: &[&str]) -> Vec<String> {
+pub(crate) fn merge(fragments: &[&str]) -> Vec<String> {
     let mut lines: Vec<(String, String)> = Vec::new();
     for line in fragments.iter().flat_map(|fragment| fragment.lines()) {
         let Some(symbol) = symbol(line) else { continue };
