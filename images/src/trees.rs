@@ -79,7 +79,9 @@ impl KernelTree {
     pub(crate) fn compile(&self, cache: &Cache, driver: &Path) -> Result<()> {
         let tree = if is_configured(&self.dir) { self.dir.clone() } else { self.configure(cache)? };
         let mut make: Vec<String> =
-            ["ARCH=x86_64", "CONFIG_MODVERSIONS=", "objtool=/bin/true", "OBJTOOL=/bin/true"].map(str::to_owned).into();
+            ["ARCH=x86_64", "CROSS_COMPILE=", "CONFIG_MODVERSIONS=", "objtool=/bin/true", "OBJTOOL=/bin/true"]
+                .map(str::to_owned)
+                .into();
         // The compiler that the headers are for may be newer than what is here.
         make.push("CC=gcc".to_owned());
         make.push("KCFLAGS=-Werror -Wno-error=attribute-alias".to_owned());
