@@ -10,6 +10,7 @@ mod median;
 mod memory;
 mod policies;
 mod random;
+mod recover;
 mod shape;
 mod speed;
 mod store;
@@ -34,6 +35,7 @@ pub(crate) struct Arguments {
 enum Part {
     Store(store::Arguments),
     Evict(evict::Arguments),
+    Recover(recover::Arguments),
     Guest(guest::Arguments),
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.part {
         Part::Store(arguments) => store::run(arguments)?,
         Part::Evict(arguments) => evict::run(arguments)?,
+        Part::Recover(arguments) => recover::run(arguments)?,
         Part::Guest(arguments) => guest::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -180,6 +180,11 @@ impl Shared {
     /// written is one piece. (Asking for the next hole would go through all that follows.)
     pub(super) fn resident_prefix(&self, start: usize, bytes: usize) -> usize {
         let (mut low, mut high) = (0, bytes / HOST_PAGE);
+        // Mostly all of it.
+        let last = start + bytes - HOST_PAGE;
+        if self.next_data(last) == Some(last) {
+            low = high;
+        }
         while low < high {
             let middle = low.midpoint(high);
             let at = start + middle * HOST_PAGE;

@@ -9,9 +9,9 @@ use super::word::{pair, split};
 use crate::accounting::Use;
 
 /// Words of a segment's header.
-pub(crate) const HEADER_WORDS: usize = 6;
+pub(crate) const HEADER_WORDS: usize = 7;
 /// First word of a segment in use: "zcacheS" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x03");
+const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x04");
 
 const EVICTABLE: u32 = 1;
 const RECOVERABLE: u32 = 1 << 1;
@@ -49,14 +49,17 @@ pub(crate) struct Label {
     pub(crate) shard: u16,
     /// Shards of the domain.
     pub(crate) shards: u16,
+    /// How often all segments of the shard were taken out of service at once. Those of an earlier
+    /// era are on their way back to the host, and the numbers of objects in them mean nothing.
+    pub(crate) era: u32,
     /// Seed of the hash that spreads keys over them.
     pub(crate) seed: [u64; 2],
     /// Whether a later process can make sense of the segment.
     pub(crate) recoverable: bool,
 }
 
-/// The words a segment starts with: magic; guest and shard; flags and number of shards; the seed
-/// of the hash; a checksum.
+/// The words a segment starts with: magic; guest and shard; flags and number of shards; era; the
+/// seed of the hash; a checksum.
 pub(crate) fn header(label: Label, role: Role) -> [u64; HEADER_WORDS] {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flag(label.recoverable, RECOVERABLE)
@@ -70,6 +73,7 @@ pub(crate) fn header(label: Label, role: Role) -> [u64; HEADER_WORDS] {
         MAGIC,
         pair(label.guest, u32::from(label.shard)),
         pair(flags, u32::from(label.shards)),
+        pair(label.era, 0),
         label.seed[0],
         label.seed[1],
         0,
@@ -105,6 +109,7 @@ impl Origin {
         }
         let (guest, shard) = split(words[1]);
         let (flags, shards) = split(words[2]);
+        let (era, _) = split(words[3]);
         let (shard, shards) = (u16::try_from(shard).ok()?, u16::try_from(shards).ok()?);
         let has = |flag: u32| flags & flag != 0;
         let recoverable = has(RECOVERABLE);
@@ -112,7 +117,7 @@ impl Origin {
         let purpose = if has(EVICTABLE) { Use::Evictable } else { Use::Kept };
         let lane = if has(NAMES) { Lane::Names } else { Lane::Pages };
         let role = if has(ROSTER) { Role::Roster } else { Role::Records(purpose, lane) };
-        let label = Label { guest, shard, shards, seed: [words[3], words[4]], recoverable };
+        let label = Label { guest, shard, shards, era, seed: [words[4], words[5]], recoverable };
         valid.then_some(Self { label, role })
     }
 }

@@ -198,17 +198,23 @@ impl Arena {
         }
         free.unadopted = false;
         (free.fresh, free.fresh_block) = (0, self.singles / count(BLOCK));
-        let mut adopted = Vec::new();
+        let (mut adopted, mut half_gone) = (Vec::new(), Vec::new());
         let mut from = 0;
         while let Some(data) = self.mapping.next_data(from) {
             let number = count(data / SEGMENT_BYTES);
             free.claim(number, self.singles);
             let start = number as usize * SEGMENT_BYTES;
-            let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
-            let populated = count(bytes / 8);
-            adopted.push(self.segment(number, populated));
+            if data == start {
+                let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
+                adopted.push(self.segment(number, count(bytes / 8)));
+            } else {
+                // The earlier process has died while it was giving it back.
+                half_gone.push(self.segment(number, count(SEGMENT_WORDS)));
+            }
             from = start + SEGMENT_BYTES;
         }
+        drop(free);
+        drop(half_gone);
         adopted
     }
 }

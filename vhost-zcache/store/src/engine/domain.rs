@@ -64,7 +64,7 @@ impl Common {
     pub(crate) fn label(&self, guest: u32, shard: usize, recoverable: bool) -> Label {
         // At most 256, see `StoreConfig::shards`.
         let number = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
-        Label { guest, shard: number(shard), shards: number(self.shards), seed: self.seed, recoverable }
+        Label { guest, shard: number(shard), shards: number(self.shards), era: 0, seed: self.seed, recoverable }
     }
 
     fn shard(&self, number: usize, recoverable: bool, ready: &Arc<Ready>, tail: &Arc<Tail>) -> Shard {

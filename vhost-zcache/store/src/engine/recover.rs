@@ -2,37 +2,87 @@
 //! Guests and pools as they are found in an earlier process's arena.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
+use super::domain::Domain;
 use super::guest_state::{Entry, GuestState};
 use super::pools::add_own;
 use super::roster::{self, Roster};
 use super::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::accounting::Use;
-use crate::arena::header::{Lane, Origin, Role};
+use crate::arena::header::{Origin, Role};
 use crate::arena::memory::Segment;
 use crate::guest::GuestConfig;
-use crate::key::ObjectId;
+use crate::key::{ObjectId, PoolId};
 use crate::op::Refusal;
 use crate::pool::PoolKind;
-use crate::shard::recover::Alive;
+use crate::shard::recover::{Alive, Remains};
+
+/// A guest's private pools.
+type Pools = BTreeMap<PoolId, roster::Entry>;
 
 /// One guest's segments.
 #[derive(Default)]
 struct Found {
     roster: Option<Segment>,
     /// By shard.
-    records: BTreeMap<usize, Vec<(usize, Lane, Segment)>>,
+    remains: BTreeMap<usize, Vec<Remains>>,
+}
+
+/// One shard to be made again.
+struct Job {
+    domain: Arc<Domain>,
+    shard: usize,
+    remains: Vec<Remains>,
+    pools: Arc<Pools>,
+}
+
+impl Job {
+    fn run(self) -> Result<u64, Refusal> {
+        let mut stripe = self.domain.lock(self.shard);
+        let mut alive = BTreeMap::new();
+        for (id, roster::Entry { life, purpose }) in self.pools.iter() {
+            if let Some(pool) = stripe.names.own(*id) {
+                let heap = if *purpose == Use::Kept { PERSISTENT } else { EPHEMERAL };
+                alive.insert(id.0, Alive { pool, heap, life: *life });
+            }
+        }
+        let hash = |pool, object: &ObjectId| self.domain.hash(pool, object);
+        stripe.shard.recover(self.remains, &hash, &alive)
+    }
 }
 
 impl Engine {
-    /// Makes the guests of an earlier process's arena again, from the arena alone. Returns them and
-    /// how many records were dropped.
+    /// Makes the guests of an earlier process's arena again, from the arena alone, on all
+    /// processors. Returns them and how many records were dropped.
     pub(crate) fn recover(
         &self,
         segments: Vec<(Origin, Segment)>,
         mut config: impl FnMut(u32) -> GuestConfig,
     ) -> Result<(Vec<Arc<GuestState>>, u64), Refusal> {
+        let mut guests = Vec::new();
+        let mut jobs = Vec::new();
+        for (number, found) in self.sort(segments) {
+            // A guest without a roster had left, and only its memory had not been given back.
+            let Some(roster) = found.roster else { continue };
+            let config = config(number);
+            let limit = config.memory_limit;
+            // Its limit applies once everything is back.
+            let guest = self.guest_state(number, GuestConfig { memory_limit: None, ..config });
+            self.recover_pools(&guest, roster, found.remains, &mut jobs)?;
+            guests.push((guest, limit));
+        }
+        let dropped = run_all(jobs)?;
+        for (guest, limit) in &guests {
+            self.registry.add(guest);
+            self.set_guest_limit(guest, *limit);
+        }
+        Ok((guests.into_iter().map(|(guest, _)| guest).collect(), dropped))
+    }
+
+    /// Whose the segments are, and of which shard.
+    fn sort(&self, segments: Vec<(Origin, Segment)>) -> BTreeMap<u32, Found> {
         let mut found: BTreeMap<u32, Found> = BTreeMap::new();
         for (Origin { label, role }, segment) in segments {
             if label.seed != self.common.seed || usize::from(label.shards) != self.common.shards {
@@ -43,33 +93,22 @@ impl Engine {
                 Role::Roster => guest.roster = Some(segment),
                 Role::Records(purpose, lane) => {
                     let heap = if purpose == Use::Evictable { EPHEMERAL } else { PERSISTENT };
-                    guest.records.entry(usize::from(label.shard)).or_default().push((heap, lane, segment));
+                    let remains = Remains { heap, lane, era: label.era, segment };
+                    guest.remains.entry(usize::from(label.shard)).or_default().push(remains);
                 }
             }
         }
-        let mut guests = Vec::new();
-        let mut dropped = 0;
-        for (number, found) in found {
-            // A guest without a roster had left, and only its memory had not been given back.
-            let Some(roster) = found.roster else { continue };
-            let config = config(number);
-            let limit = config.memory_limit;
-            // Its limit applies once everything is back.
-            let guest = self.guest_state(number, GuestConfig { memory_limit: None, ..config });
-            dropped += self.recover_guest(&guest, roster, found.records)?;
-            self.registry.add(&guest);
-            self.set_guest_limit(&guest, limit);
-            guests.push(guest);
-        }
-        Ok((guests, dropped))
+        found
     }
 
-    fn recover_guest(
+    /// Makes a guest's pools again, empty, and adds to `jobs` what is to be made again in them.
+    fn recover_pools(
         &self,
         guest: &GuestState,
         roster: Segment,
-        records: BTreeMap<usize, Vec<(usize, Lane, Segment)>>,
-    ) -> Result<u64, Refusal> {
+        remains: BTreeMap<usize, Vec<Remains>>,
+        jobs: &mut Vec<Job>,
+    ) -> Result<(), Refusal> {
         let mut known = guest.pools();
         known.base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
         let (roster, pools) = Roster::adopt(roster, known.base.another())?;
@@ -81,19 +120,36 @@ impl Engine {
             known.note_life(*life);
             known.entries.insert(*id, Entry::Own { kind, life: *life });
         }
+        let pools = Arc::new(pools);
+        jobs.extend(remains.into_iter().map(|(shard, remains)| {
+            let (domain, pools) = (Arc::clone(domain), Arc::clone(&pools));
+            Job { domain, shard, remains, pools }
+        }));
+        Ok(())
+    }
+}
+
+/// Does all jobs, the largest first, on all processors; how many records were dropped.
+fn run_all(mut jobs: Vec<Job>) -> Result<u64, Refusal> {
+    jobs.sort_by_key(|job| job.remains.len());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let jobs = Mutex::new(jobs);
+    let take = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
         let mut dropped = 0;
-        for (number, segments) in records {
-            let mut stripe = domain.lock(number);
-            let mut numbers = BTreeMap::new();
-            for (id, roster::Entry { life, purpose }) in &pools {
-                if let Some(pool) = stripe.names.own(*id) {
-                    let heap = if *purpose == Use::Kept { PERSISTENT } else { EPHEMERAL };
-                    numbers.insert(id.0, Alive { pool, heap, life: *life });
-                }
-            }
-            let hash = |pool, object: &ObjectId| domain.hash(pool, object);
-            dropped += stripe.shard.recover(segments, &hash, &numbers)?;
+        while let Some(job) = take() {
+            dropped += job.run()?;
         }
         Ok(dropped)
-    }
+    };
+    thread::scope(|scope| {
+        // This thread does what others cannot be had for.
+        let helpers = (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+        let helpers: Vec<_> = helpers.collect();
+        let mut dropped = work()?;
+        for helper in helpers {
+            dropped += helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(dropped)
+    })
 }

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Makes a shard's index again from its segments alone.
+//!
+//! Of each record the head and the name are read, and the payload of few: a page is verified when
+//! it is got, as ever. Heads lie one behind the other, so each has to come from memory before the
+//! next is known; they are gone through once, and what they lead to is read a second time with
+//! many reads under way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::accounting::Use;
 use crate::arena::header::Lane;
@@ -12,13 +17,17 @@ use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::{OBJECT_CLASS, Object};
 use crate::shard::index::tree::Tree;
 use crate::shard::space::record::{
-    Head, Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
+    Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
 };
-use crate::shard::space::{FIRST, Location};
-use crate::shard::{PoolSlot, Shard, bucket_hash};
+use crate::shard::space::{Adopted, Location};
+use crate::shard::{HEAD_WORDS, PoolSlot, Shard, bucket_hash};
 use crate::stats::Contents;
 
+/// Records that are asked for ahead of the one that is looked at.
+const AHEAD: usize = 16;
+
 /// A pool that exists.
+#[derive(Clone, Copy)]
 pub(crate) struct Alive {
     /// Its number in the shard.
     pub(crate) pool: PoolSlot,
@@ -28,8 +37,35 @@ pub(crate) struct Alive {
     pub(crate) life: Life,
 }
 
+/// A segment that was found, and what it is of.
+pub(crate) struct Remains {
+    pub(crate) heap: usize,
+    pub(crate) lane: Lane,
+    pub(crate) era: u32,
+    pub(crate) segment: Segment,
+}
+
 /// The pools of a guest by the numbers that object records have.
 type Pools = BTreeMap<u32, Alive>;
+
+/// The heaps of the objects that have a name, by the cell of their node.
+#[derive(Default)]
+struct Named(Vec<Option<u16>>);
+
+impl Named {
+    fn heap(&self, object: Node) -> Option<usize> {
+        let heap = *self.0.get(object.cell() as usize)?;
+        heap.map(usize::from)
+    }
+
+    fn insert(&mut self, object: Node, heap: usize) {
+        let at = object.cell() as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, None);
+        }
+        self.0[at] = u16::try_from(heap).ok();
+    }
+}
 
 /// One shard on its way back.
 struct Recovery<'a> {
@@ -37,6 +73,9 @@ struct Recovery<'a> {
     /// Hash of a pool's object.
     hash: &'a dyn Fn(u32, &ObjectId) -> u64,
     pools: &'a Pools,
+    named: Named,
+    /// Objects that have a name.
+    objects: Vec<Node>,
     /// Records that were dropped because they are damaged, or belong to nothing.
     dropped: u64,
 }
@@ -46,86 +85,83 @@ impl Shard {
     /// many records were dropped.
     pub(crate) fn recover(
         &mut self,
-        segments: Vec<(usize, Lane, Segment)>,
+        mut remains: Vec<Remains>,
         hash: &dyn Fn(u32, &ObjectId) -> u64,
         pools: &Pools,
     ) -> Result<u64, Refusal> {
-        let mut recovery = Recovery { shard: self, hash, pools, dropped: 0 };
-        recovery.run(segments)?;
+        let era = remains.iter().map(|segment| segment.era).max().unwrap_or_default();
+        // Object numbers of an earlier era are those of other objects now.
+        remains.retain(|segment| segment.era == era);
+        self.space.begin_era(era);
+        let (named, objects) = (Named::default(), Vec::new());
+        let mut recovery = Recovery { shard: self, hash, pools, named, objects, dropped: 0 };
+        recovery.run(remains)?;
         Ok(recovery.dropped)
     }
 }
 
 impl Recovery<'_> {
-    fn run(&mut self, segments: Vec<(usize, Lane, Segment)>) -> Result<(), Refusal> {
-        let mut slots = Vec::new();
-        for (heap, lane, segment) in segments {
-            slots.push(self.shard.space.adopt(heap, lane, segment)?);
+    fn run(&mut self, remains: Vec<Remains>) -> Result<(), Refusal> {
+        let (mut names, mut pages) = (Vec::new(), Vec::new());
+        let mut adopted = Vec::with_capacity(remains.len());
+        for Remains { heap, lane, segment, .. } in remains {
+            adopted.push(self.shard.space.adopt(heap, lane, segment, &mut names, &mut pages)?);
         }
-        let objects = self.claim_objects(&slots)?;
-        self.enter_pages(&slots, &objects)?;
-        for number in objects.keys() {
-            if Object::read(&self.shard.nodes, *number).pages == 0 {
-                self.shard.drop_object(*number);
+        self.claim_objects(&names)?;
+        self.enter_pages(&pages, &adopted)?;
+        for number in std::mem::take(&mut self.objects) {
+            if Object::read(&self.shard.nodes, number).pages == 0 {
+                self.shard.drop_object(number);
             }
         }
-        for slot in slots {
-            self.shard.space.stop_draining(slot);
+        for segment in adopted {
+            self.shard.space.stop_draining(segment.slot);
         }
         Ok(())
     }
 
-    fn records(&self, slot: usize) -> Vec<(Location, Head)> {
-        let mut records = Vec::new();
-        let mut at = Location::new(slot, FIRST);
-        while let Some((head, next)) = self.shard.space.walk(at) {
-            if matches!(head, Head::Page(_) | Head::Object) {
-                records.push((at, head));
-            }
-            at = next;
+    /// Asks for the record that comes next but some.
+    fn prefetch(&self, records: &[Location], now: usize, words: u32) {
+        if let Some(at) = records.get(now + AHEAD) {
+            self.shard.space.prefetch(*at, words);
         }
-        records
     }
 
-    fn drop_record(&mut self, at: Location, head: Head) {
-        self.shard.space.free(at, head.words());
+    fn drop_record(&mut self, at: Location, words: u32) {
+        self.shard.space.free(at, words);
         self.dropped += 1;
     }
 
-    /// Makes an object node for each name, under its old number. Returns their heaps.
-    fn claim_objects(&mut self, slots: &[usize]) -> Result<HashMap<Node, usize>, Refusal> {
-        let mut found = HashMap::new();
-        let mut names = Vec::new();
-        for slot in slots {
-            let heap = self.shard.space.slot(*slot).heap;
-            for (at, head) in self.records(*slot) {
-                if head != Head::Object {
-                    continue;
-                }
-                let words = self.shard.space.words(at, OBJECT_WORDS);
-                let name = words.try_into().ok().and_then(check_object);
-                let id = id_of([words[2], words[3], words[4]]);
-                // A name may be there twice, if it was being moved.
-                let name = name.filter(|name| !found.contains_key(&name.object));
-                let Some((name, pool)) = name.and_then(|name| Some((name, self.pool_of(name, heap)?))) else {
-                    self.drop_record(at, head);
-                    continue;
-                };
-                self.shard.nodes.claim(name.object, OBJECT_CLASS, heap)?;
-                found.insert(name.object, heap);
-                names.push((name, pool, at, id));
-            }
+    /// Makes an object node for each name, under its old number.
+    fn claim_objects(&mut self, names: &[Location]) -> Result<(), Refusal> {
+        let mut claimed = Vec::with_capacity(names.len());
+        for (now, at) in names.iter().enumerate() {
+            self.prefetch(names, now, OBJECT_WORDS);
+            let heap = self.shard.space.heap_of(*at);
+            let words = self.shard.space.words(*at, OBJECT_WORDS);
+            let name = words.try_into().ok().and_then(check_object);
+            let id = id_of([words[2], words[3], words[4]]);
+            // A name may be there twice, if it was being moved.
+            let name = name.filter(|name| self.named.heap(name.object).is_none());
+            let Some((name, pool)) = name.and_then(|name| Some((name, self.pool_of(name, heap)?))) else {
+                self.drop_record(*at, OBJECT_WORDS);
+                continue;
+            };
+            self.shard.nodes.claim(name.object, OBJECT_CLASS, heap)?;
+            self.named.insert(name.object, heap);
+            claimed.push((name, pool, *at, id));
         }
         self.shard.nodes.finish_claims();
-        for (name, pool, record, id) in names {
+        for (name, pool, record, id) in claimed {
             let heap = self.shard.space.heap_of(record);
             let hash = bucket_hash((self.hash)(name.pool, &id));
             let object = Object { record, hash, pages: 0, pool, tree: Tree::default() };
             object.write(&mut self.shard.nodes, name.object);
+            self.objects.push(name.object);
             let Some(Some(pool)) = self.shard.pools.get_mut(pool.0) else { continue };
             pool.objects.insert(&mut self.shard.nodes, heap, name.object)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The number of the pool that an object of that heap belongs to, if it still exists.
@@ -134,53 +170,50 @@ impl Recovery<'_> {
         (alive.life == name.life && alive.heap == heap).then_some(alive.pool)
     }
 
-    fn enter_pages(&mut self, slots: &[usize], objects: &HashMap<Node, usize>) -> Result<(), Refusal> {
-        let mut bytes = [0; PAGE_SIZE];
-        for slot in slots {
-            let heap = self.shard.space.slot(*slot).heap;
-            let linked = self.shard.space.heap(heap).purpose == Use::Evictable;
-            for (at, record) in self.records(*slot) {
-                let Head::Page(head) = record else { continue };
-                let name = self.shard.space.page_name(at);
-                let known = objects.get(&name.object) == Some(&heap);
-                let plausible = known && head.length() <= PAGE_SIZE && head.is_linked() == linked;
-                if !plausible {
-                    self.drop_record(at, record);
-                    continue;
-                }
-                self.shard.space.copy_payload(at, head, &mut bytes);
-                if PayloadSum::new(&bytes[..head.length()]).finish(head, name) != head.checksum() {
-                    self.drop_record(at, record);
-                    continue;
-                }
-                self.enter_page(heap, at, head, name)?;
+    fn enter_pages(&mut self, pages: &[Location], adopted: &[Adopted]) -> Result<(), Refusal> {
+        for (now, at) in pages.iter().enumerate() {
+            self.prefetch(pages, now, HEAD_WORDS);
+            let (head, name) = (self.shard.space.page_head(*at), self.shard.space.page_name(*at));
+            let slot = self.shard.space.slot(at.slot());
+            let (heap, linked) = (slot.heap, self.shard.space.heap(slot.heap).purpose == Use::Evictable);
+            let known = self.named.heap(name.object) == Some(heap);
+            let plausible = known && head.length() <= PAGE_SIZE && head.is_linked() == linked;
+            // Where one head is damaged, what was taken for heads behind it may be payload.
+            let whole = adopted.get(at.slot()).is_some_and(|segment| segment.whole);
+            if plausible && (whole || self.is_intact(*at, head, name)) {
+                self.enter_page(heap, *at, head, name)?;
+            } else {
+                self.drop_record(*at, head.words());
             }
         }
         Ok(())
     }
 
+    fn is_intact(&self, at: Location, head: PageHead, name: PageName) -> bool {
+        let mut bytes = [0; PAGE_SIZE];
+        self.shard.space.copy_payload(at, head, &mut bytes);
+        PayloadSum::new(&bytes[..head.length()]).finish(head, name) == head.checksum()
+    }
+
     fn enter_page(&mut self, heap: usize, at: Location, head: PageHead, name: PageName) -> Result<(), Refusal> {
-        let shard = &mut *self.shard;
-        let mut object = Object::read(&shard.nodes, name.object);
-        if let Some(other) = object.tree.get(&shard.nodes, name.index) {
+        let mut object = Object::read(&self.shard.nodes, name.object);
+        if let Some(other) = object.tree.get(&self.shard.nodes, name.index) {
             // A page may be there twice, if it was being moved or recompressed; generations wrap.
-            let age = shard.space.page_name(other).generation.wrapping_sub(name.generation);
-            if age < u32::MAX / 2 {
-                self.drop_record(at, Head::Page(head));
+            let age = self.shard.space.page_name(other).generation.wrapping_sub(name.generation);
+            if age < u32::MAX / 2 || !self.is_intact(at, head, name) {
+                self.drop_record(at, head.words());
                 return Ok(());
             }
-            shard.discard(object.pool, other);
+            self.shard.discard(object.pool, other);
             self.dropped += 1;
-            let shard = &mut *self.shard;
-            object.tree.relocate(&mut shard.nodes, name.index, at);
-            object.write(&mut shard.nodes, name.object);
-            self.entered(at, head, name, object.pool);
-            return Ok(());
+            object.tree.relocate(&mut self.shard.nodes, name.index, at);
+            object.write(&mut self.shard.nodes, name.object);
+        } else {
+            let before = object.tree;
+            object.tree.insert(&mut self.shard.nodes, heap, name.index, at)?;
+            object.pages += 1;
+            self.shard.write_object(heap, name.object, &object, before);
         }
-        let before = object.tree;
-        object.tree.insert(&mut shard.nodes, heap, name.index, at)?;
-        object.pages += 1;
-        shard.write_object(heap, name.object, &object, before);
         self.entered(at, head, name, object.pool);
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
 /// Most segments a shard can address.
 const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
 /// Word of a segment's first record.
-pub(crate) const FIRST: u32 = 6;
+pub(crate) const FIRST: u32 = 7;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
 const SEGMENT_END: u32 = 1 << OFFSET_BITS;
 
@@ -116,6 +116,13 @@ impl Heap {
     }
 }
 
+/// A segment of an earlier process, taken over.
+pub(crate) struct Adopted {
+    pub(crate) slot: usize,
+    /// Each record in it ends where the next one begins, or where nothing was written yet.
+    pub(crate) whole: bool,
+}
+
 /// All segments of one shard.
 pub(crate) struct Space {
     arena: Arc<Arena>,
@@ -153,8 +160,10 @@ impl Space {
         }
     }
 
-    /// Leaves all segments to the caller, to be dropped.
+    /// Leaves all segments to the caller, to be dropped. A later process that finds them beside
+    /// newer ones knows by their era that nothing is in them any more.
     pub(crate) fn take_all(&mut self) -> Vec<Slot> {
+        self.label.era = self.label.era.wrapping_add(1);
         for heap in self.heaps.iter_mut().flatten() {
             heap.clear();
         }
@@ -163,6 +172,11 @@ impl Space {
         self.cursor = 0;
         self.bookmarks = Bookmarks::default();
         self.slots.drain(..).flatten().collect()
+    }
+
+    /// Continues the era of segments that are taken over.
+    pub(crate) fn begin_era(&mut self, era: u32) {
+        self.label.era = era;
     }
 
     /// Whether a heap has that number.

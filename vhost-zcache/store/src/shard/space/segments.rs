@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::record::{Head, MIN_HOLE, hole};
-use super::{FIRST, Location, MAX_SLOTS, Slot, Space};
+use super::{Adopted, FIRST, Location, MAX_SLOTS, Slot, Space};
 use crate::accounting::Charge;
 use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
 use crate::arena::host::PAGE_WORDS;
@@ -134,9 +134,17 @@ impl Space {
         trimmed
     }
 
-    /// Takes over a segment that an earlier process wrote. It is left draining: its holes are in
-    /// no bin. What was not written yet, or is damaged beyond reading, becomes a hole.
-    pub(crate) fn adopt(&mut self, heap: usize, lane: Lane, segment: Segment) -> Result<usize, Refusal> {
+    /// Takes over a segment that an earlier process wrote, and adds its records to `names` and
+    /// `pages`. It is left draining: its holes are in no bin. What was not written yet, or is
+    /// damaged beyond reading, becomes a hole.
+    pub(in crate::shard) fn adopt(
+        &mut self,
+        heap: usize,
+        lane: Lane,
+        segment: Segment,
+        names: &mut Vec<Location>,
+        pages: &mut Vec<Location>,
+    ) -> Result<Adopted, Refusal> {
         let number = self.slots.len();
         if number >= MAX_SLOTS {
             return Err(Refusal::NoMemory);
@@ -148,30 +156,33 @@ impl Space {
         let tail = count(words);
         self.numbers.push(segment.number());
         self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
-        let mut at = Location::new(number, FIRST);
-        let mut live = 0;
-        let written = loop {
-            let Some((head, next)) = self.walk(at) else { break at.word() };
-            let end = at.word() + head.words() as usize;
-            if end > words {
-                break at.word();
+        let (mut at, mut live, mut whole) = (FIRST as usize, 0, true);
+        while let Some(word) = self.slot(number).segment.words().get(at) {
+            let head = Head::read(*word);
+            let end = at + head.words() as usize;
+            whole = head != Head::Unknown && end <= words;
+            if end == at || !whole {
+                break;
+            }
+            let location = Location::new(number, count(at));
+            match head {
+                Head::Page(_) => pages.push(location),
+                Head::Object => names.push(location),
+                Head::End | Head::Hole(_) | Head::Unknown => {}
             }
             if matches!(head, Head::Page(_) | Head::Object) {
                 live += head.words();
             }
-            at = next;
-            if end == SEGMENT_WORDS {
-                break end;
-            }
-        };
-        if written < words {
-            self.publish(at, hole(count(words - written)));
+            at = end;
+        }
+        if at < words {
+            self.publish(Location::new(number, count(at)), hole(count(words - at)));
         }
         self.slot_mut(number).live = live;
         let heap = self.heap_mut(heap);
         heap.total += u64::from(tail);
         heap.live += u64::from(live);
-        Ok(number)
+        Ok(Adopted { slot: number, whole })
     }
 
     /// The segment of a heap with the most holes, of a thousand that come next.
