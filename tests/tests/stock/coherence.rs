@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use zcache_tests::load::DROP_CACHES;
 use zcache_tests::{DaemonOptions, Exit, Kernel, Running, Sabotage, Scenario, Vm};
 
@@ -106,6 +106,22 @@ fn the_check_notices_contents_that_no_block_has() {
             output.exit == Exit::Status(1) && output.stdout.contains("wrong="),
             "Wrong clones went unnoticed: {output:?}"
         );
+        Ok(())
+    });
+}
+
+/// There are no large folios there, whose cutting leaves such pages; what zeroing leaves that is
+/// refused is part of every look at a volume.
+#[test]
+fn the_check_notices_contents_that_no_block_has_on_uml() {
+    crate::with_kernel("control_content", Kernel::Uml, Duration::from_secs(300), |s| {
+        let vm = boot(s, Kernel::Uml, Some(Sabotage::Content))?;
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        vm.attach()?;
+        vm.guest().sh(&format!("head -c 16M /dev/urandom >{}/file", volume.folder()))?;
+        let Err(error) = volume.verify_and_close() else { bail!("Wrong contents went unnoticed") };
+        let error = format!("{error:#}");
+        ensure!(error.contains("refused: left="), "Something else than contents was found wrong: {error}");
         Ok(())
     });
 }

@@ -75,14 +75,23 @@ impl<'a> Volume<'a> {
 
     /// Unmounts it and compares what the target says of each block with what the origin has; the
     /// device has pages of it, which only the page cache is given, and these must be equal too.
+    /// So must be blocks whose pages were not what they hold when they were evicted.
     /// Lets the filesystem's own check look at it, removes the target, and has the check look at
     /// the origin.
     pub(crate) fn verify_and_close(self) -> Result<()> {
         let (origin, mapped) = (&self.origin, self.mapped());
         let limit = Duration::from_secs(180);
-        // Without writes in between no invalidation is refused, which would empty the pool.
+        // Without writes in between, and a little at a time, no invalidation is refused, which
+        // would empty the pool: a daemon that waits for a processor cannot take all pages at once.
         let folder = self.folder();
-        let fill = format!("sync; {DROP_CACHES}; find {folder} -type f -exec cat {{}} + >/dev/null; {DROP_CACHES}");
+        let fill = format!(
+            "sync; {DROP_CACHES}
+             find {folder} -type f | while read -r file; do
+                 for mib in $(seq 0 $(($(stat -c %s \"$file\") / 1048576))); do
+                     dd if=\"$file\" of=/dev/null bs=1M skip=$mib count=1 status=none; {DROP_CACHES}
+                 done
+             done"
+        );
         self.guest.sh_within(&format!("{fill}; umount {folder}"), limit)?;
         let hits = self.count("hits")?;
         self.guest
@@ -90,6 +99,9 @@ impl<'a> Volume<'a> {
             .with_context(|| format!("{}: the device has other contents than the disk", self.filesystem))?;
         let served = self.count("hits")? - hits;
         ensure!(served > 0, "{}: no page came from the device: nothing was compared", self.filesystem);
+        self.guest.sh_within(&format!("refused {mapped} {origin}"), limit).with_context(|| {
+            format!("{}: a page that is not what its block holds got to the device", self.filesystem)
+        })?;
         self.check(&mapped)?;
         // Not before: btrfs wants the device for itself.
         self.guest.sh(&format!("zcachesetup close {}", self.filesystem))?;
