@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::Result;
-use zcache_tests::{Artefacts, Kernel, Sabotage};
+use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
 use crate::{dependencies, driver, lines};
@@ -35,6 +35,9 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
         Artefacts::with(Kernel::Uml, Some(Sabotage::Invalidate))?;
+        for debian in if arguments.all { Debian::ALL } else { &[] } {
+            Installed::with_driver(*debian)?;
+        }
         Ok(())
     })?;
     step("daemon", || build::daemon().map(drop))?;
