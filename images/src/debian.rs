@@ -64,7 +64,8 @@ impl Debian {
         Suite { repository: Repository::Main, name }
     }
 
-    /// The image of a disk with this release and a package, and what that builds as it is installed.
+    /// The image of a disk with this release and a package, and what that builds when it is
+    /// installed.
     pub(crate) fn with_package(self, cache: &Cache, package: &Path) -> Result<PathBuf> {
         let base = base(cache, self)?;
         let contents = fs::read(package).while_doing("read", package)?;

@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use zcache_images::{Accel, Debian, Images, PayloadFile, Qemu};
 
-/// A system on a disk with the package, and what its guests find in `/payload`: the package, and the packages of a
-/// newer kernel in `newer-kernel`.
+/// A system on a disk with the package, and what its guests find in `/payload`: the package, and
+/// the packages of a newer kernel in `newer-kernel`.
 #[derive(Debug, Clone)]
 pub struct Installed {
     system: PathBuf,
