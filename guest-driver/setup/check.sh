@@ -56,6 +56,12 @@ arguments() {
 		swap on --size 1G --writethrough
 	expect 2 "--wait needs seconds; $help" start --wait
 	expect 2 "unknown option --initramfs; $help" stop --initramfs
+	expect 2 "--root needs a device; $help" start --root
+	expect 2 "resize takes one NAME; $help" resize
+	expect 2 "reload takes one NAME; $help" reload --put read
+	expect 2 "put is evict or read, not 'x'; $help" reload --put x a
+	expect 2 "table takes nothing; $help" table a
+	expect 2 "removable takes nothing; $help" removable a
 	expect 2 "either lines or their names; $help" start --all a
 }
 
