@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# bash: what may follow in a command line of zcachesetup. zsh reads it, too, after
-# bashcompinit.
+# bash: what may follow in a command line of zcachesetup.
 
 _zcachesetup_names() {
 	command dmsetup info -c --noheadings -o name,uuid --separator ' ' 2>/dev/null |
