@@ -8,12 +8,13 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use zcache_images::{Accel, Debian, Images, PayloadFile, Qemu};
 
-/// A system on a disk with the package, and what its guests find in `/payload`: the package, and
-/// the packages of a newer kernel in `newer-kernel`.
+/// A system on a disk with the package, which its guests find in `/payload`. A disk with the serial
+/// number `zcache-kernel` has the packages of a newer kernel.
 #[derive(Debug, Clone)]
 pub struct Installed {
     system: PathBuf,
     payload: PathBuf,
+    newer_kernel: PathBuf,
     qemu: Qemu,
     accel: Accel,
 }
@@ -24,12 +25,19 @@ impl Installed {
         let images = Images::open()?;
         let (_folder, package) = build_package()?;
         let system = images.debian_with(debian, &package)?;
-        let mut files = vec![PayloadFile { source: package, path: "package.deb".to_owned() }];
+        let package = PayloadFile { source: package, path: "package.deb".to_owned() };
+        let mut kernel = Vec::new();
         for source in images.newer_kernel(debian)? {
             let name = source.file_name().and_then(|name| name.to_str()).context("A package has no name")?;
-            files.push(PayloadFile { path: format!("newer-kernel/{name}"), source });
+            kernel.push(PayloadFile { path: name.to_owned(), source });
         }
-        Ok(Self { system, payload: images.payload(&files)?, qemu: images.qemu()?, accel: images.accel()? })
+        Ok(Self {
+            system,
+            payload: images.payload(&[package])?,
+            newer_kernel: images.payload(&kernel)?,
+            qemu: images.qemu()?,
+            accel: images.accel()?,
+        })
     }
 
     pub(crate) fn program(&self) -> Command {
@@ -41,6 +49,11 @@ impl Installed {
     /// The image of its disk, in QEMU's own format.
     pub(crate) fn disk(&self) -> &Path {
         &self.system
+    }
+
+    /// An image of the packages of a newer kernel. It is apart, for the package changes often.
+    pub(crate) fn newer_kernel(&self) -> &Path {
+        &self.newer_kernel
     }
 
     pub(crate) fn payload(&self) -> &Path {

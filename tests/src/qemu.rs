@@ -253,7 +253,10 @@ impl<'a> Boot<'a> {
                     line.disk("modules", modules, true, address + 1, MODULES_SERIAL);
                 }
             }
-            Self::Disk(installed) => line.disk("payload", installed.payload(), true, address, PAYLOAD_SERIAL),
+            Self::Disk(installed) => {
+                line.disk("payload", installed.payload(), true, address, PAYLOAD_SERIAL);
+                line.disk("kernel", installed.newer_kernel(), true, address + 1, "zcache-kernel");
+            }
         }
     }
 }

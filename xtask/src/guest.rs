@@ -97,8 +97,8 @@ The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later
 ZCACHE_MODULES=/payload/modules.
 
 With --image, /dev/vda is a disk that the system boots from, with GRUB and its own kernel. It can be rebooted; what
-it writes is gone when it is powered off. /payload has package.deb and the packages of a newer kernel ('mount /payload' if
-udev was too slow). There is no network.";
+it writes is gone when it is powered off. /payload has package.deb ('mount /payload' if udev was too slow),
+and the disk /dev/disk/by-id/virtio-zcache-kernel the packages of a newer kernel. There is no network.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Device {
