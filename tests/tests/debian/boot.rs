@@ -25,7 +25,7 @@ on_each_debian! {
 }
 
 fn a_passphrase_may_come_late(debian: Debian) {
-    with_debian("late", debian, &[128], |system| {
+    with_debian("late", debian, &[1024], |system| {
         system.sh("echo -n secret |
              cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vdb -
              echo -n secret | cryptsetup open --key-file - /dev/vdb low

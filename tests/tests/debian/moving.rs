@@ -49,7 +49,7 @@ fn the_package_installs(debian: Debian) {
 }
 
 fn everything_moves_and_comes_back(debian: Debian) {
-    with_debian("moves", debian, &[256, 256], |system| {
+    with_debian("moves", debian, &[1024, 256], |system| {
         system.sh(BEFORE)?;
         system.sh(MOVE_DATA)?;
         system.step("/srv and swap are in the tables");

@@ -24,7 +24,7 @@ on_each_debian! {
 }
 
 fn luks_over_a_device(debian: Debian) {
-    with_debian("luks_over", debian, &[128], |system| {
+    with_debian("luks_over", debian, &[1024], |system| {
         system.sh(KEY)?;
         system.sh("zcachesetup open /dev/vdb low
              cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/mapper/low /etc/key
@@ -38,7 +38,7 @@ fn luks_over_a_device(debian: Debian) {
 }
 
 fn a_device_over_luks(debian: Debian) {
-    with_debian("luks_under", debian, &[128], |system| {
+    with_debian("luks_under", debian, &[1024], |system| {
         system.sh(KEY)?;
         system.sh("cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vdb /etc/key
              cryptsetup open --key-file /etc/key /dev/vdb low
@@ -52,7 +52,7 @@ fn a_device_over_luks(debian: Debian) {
 }
 
 fn lvm_over_a_device(debian: Debian) {
-    with_debian("lvm_over", debian, &[128], |system| {
+    with_debian("lvm_over", debian, &[1024], |system| {
         system.sh("zcachesetup open /dev/vdb low
              vgcreate vg /dev/mapper/low
              lvcreate -q -y -n top -l 100%FREE vg
@@ -67,7 +67,7 @@ fn lvm_over_a_device(debian: Debian) {
 }
 
 fn a_device_over_lvm(debian: Debian) {
-    with_debian("lvm_under", debian, &[128], |system| {
+    with_debian("lvm_under", debian, &[1024], |system| {
         system.sh("vgcreate vg /dev/vdb
              lvcreate -q -y -n low -l 100%FREE vg
              zcachesetup open /dev/vg/low top

@@ -11,7 +11,8 @@ use zcache_tests::{DaemonOptions, Debian, Installed, Presence, Scenario, Vm, VmO
 pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(1500);
 
 /// Runs a test with a guest of this release in which the package is installed, with test disks of
-/// so many MiB.
+/// so many MiB. A filesystem of less than 512 MiB has blocks smaller than a page, of which nothing
+/// is put.
 pub(crate) fn with_debian(name: &str, debian: Debian, disks: &[u64], body: impl FnOnce(&System) -> Result<()>) {
     let name = format!("debian_{name}_{debian}");
     // Takes a quarter of an hour when it is not there yet, which is not the scenario's time.
