@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# What zcachesetup says about arguments and tables that are wrong. None of it
+# What zcachesetup says about arguments and tables that are wrong, whether documents
+# are true, and what the generator makes. None of it
 # gets as far as the kernel, so this needs no root, no modules and no guest.
 set -u
 
@@ -56,6 +57,12 @@ arguments() {
 		swap on --size 1G --writethrough
 	expect 2 "--wait needs seconds; $help" start --wait
 	expect 2 "unknown option --initramfs; $help" stop --initramfs
+	expect 2 "--root needs a device; $help" start --root
+	expect 2 "resize takes one NAME; $help" resize
+	expect 2 "reload takes one NAME; $help" reload --put read
+	expect 2 "put is evict or read, not 'x'; $help" reload --put x a
+	expect 2 "table takes nothing; $help" table a
+	expect 2 "removable takes nothing; $help" removable a
 	expect 2 "either lines or their names; $help" start --all a
 }
 
@@ -78,6 +85,10 @@ tables() {
 	expect_line 'a /dev/null swap,size=x' \
 		"size is a number, with K, M or G, not 'x'"
 	expect_line 'a /dev/null swap,priority=x' "priority is a number, not 'x'"
+	expect_line 'a /dev/null x-systemd.device-timeout=soon' \
+		"a timeout is a time such as 30s or 5min, not 'soon'"
+	expect_line 'a /dev/null x-systemd.device-timeout=5parsecs' \
+		"a timeout is a time such as 30s or 5min, not '5parsecs'"
 	expect_line 'a none put=x' "put is evict or read, not 'x'"
 
 	expect_line "a none$(printf '\r')" 'a: needs a device'
@@ -99,6 +110,106 @@ zcachesetup: $ZCACHETAB:5: b: a line of that name comes before" start
 	expect 1 "$ZCACHETAB: cannot be read" start
 }
 
+# same_words WORDS WORDS OF-WHAT
+same_words() {
+	[ "$1" = "$2" ] && return
+	printf '%s differ:\n%s\n--\n%s\n' "$3" "$1" "$2" >&2
+	failures=$((failures + 1))
+}
+
+# What --help, the page and the completion know is the same, both ways.
+documents() {
+	help=$($shell ./zcachesetup --help)
+	synopsis=$(sed -n '/^.Sh SYNOPSIS/,/^.Sh DESC/p' zcachesetup.8)
+	text=$(sed -n '/^.Sh DESC/,/^.Sh ENV/p' zcachesetup.8)
+	options=$(echo "$help" | grep -o -- '--[a-z]*' | sort -u)
+	same_words "$options" "$(echo "$synopsis" | grep -o 'Fl -[a-z]*\|| -[a-z]*' |
+		sed 's/.* -/--/' | sort -u)" "options of --help and the synopsis"
+	same_words "$options" "$(echo "$text" | grep -o '^\.Fl -[a-z]*' |
+		sed 's/.* -/--/' | sort -u)" "options of --help and the text"
+	same_words "$options" "$(grep -o -- '--[a-z]*' completion.bash | grep -v 'separator\|noheadings' |
+		grep -v '^--$' | sort -u)" "options of --help and the completion"
+	commands=$(echo "$help" | sed -n 's/^zcachesetup \([a-z].*\)/\1/p' |
+		sed 's/^swap \(on\|off\|status\).*/swap \1/; t; s/ .*//' | sort -u)
+	same_words "$commands" "$(echo "$synopsis" | sed -n 's/^.Cm //p' | sort -u)" \
+		"commands of --help and the synopsis"
+	same_words "$(echo "$commands" | grep -v 'swap status')" "$(echo "$text" |
+		sed -n 's/^.It Cm \([a-z ]*\).*/\1/p' | sed 's/ *$//' | sort -u)" \
+		"commands of --help and the text"
+	for command in $(echo "$commands" | tr ' ' '\n' | sort -u); do
+		grep -q "[ ']$command[ ']" completion.bash && continue
+		echo "the completion lacks $command" >&2
+		failures=$((failures + 1))
+	done
+	same_words "$(sed -n '/^parse_line/,/^}/p' zcachesetup |
+		grep -o '[a-z*]*:[a-z_][a-z_.-]*' | grep -v '^[a-z]*:swap$' | sed 's/.*://' |
+		sort -u)" "$(sed -n 's/^.It Cm \([a-z_.-]*\).*/\1/p' zcachetab.5 |
+		grep -v '^swap$' | sort -u)" "options of a line and of zcachetab(5)"
+}
+
+# generates FILE TEXT: of the units that the generator made.
+generates() {
+	grep -qx -- "$2" "$dir/units/$1" && return
+	echo "$1 lacks '$2'" >&2
+	failures=$((failures + 1))
+}
+
+# What follows of a table for systemd.
+units() {
+	mkdir "$dir/units"
+	cat >"$ZCACHETAB" <<-'EOF'
+	data	UUID=0f-b2		nofail,x-systemd.device-timeout=5s
+	root	PARTUUID=3a-02		initramfs
+	luks-x	/dev/mapper/crypt_x	put=read
+	swap	/dev/vdc		swap,priority=100
+	fast	none			swap,size=1G,noauto
+	net	/dev/sdz		_netdev
+	bad	sda
+	EOF
+	echo 'UUID=0f-b2 /srv/my-data ext4 defaults 0 2' >"$dir/fstab"
+	said=$(ZCACHESETUP=./zcachesetup ZCACHE_FSTAB="$dir/fstab" \
+		$shell ./zcache-generator "$dir/units" 2>&1)
+	same_words "$said" "zcachesetup: $ZCACHETAB:7: bad: 'sda' is neither a path nor UUID=, LABEL=, PARTUUID=, PARTLABEL=" \
+		"what is said of a bad line"
+	same_words "$(cd "$dir/units" && find . -type f -o -type l | sort)" "$(sort <<-'EOF'
+	./zcache@data.service
+	./zcache@root.service
+	./zcache@luks\x2dx.service
+	./zcache@swap.service
+	./zcache@fast.service
+	./zcache@net.service
+	./sysinit.target.wants/zcache@data.service
+	./sysinit.target.wants/zcache@root.service
+	./sysinit.target.wants/zcache@luks\x2dx.service
+	./swap.target.wants/zcache@swap.service
+	./remote-fs.target.wants/zcache@net.service
+	./dev-mapper-data.device.requires/zcache@data.service
+	./dev-mapper-root.device.requires/zcache@root.service
+	./dev-mapper-luks\x2dx.device.requires/zcache@luks\x2dx.service
+	./dev-mapper-net.device.requires/zcache@net.service
+	./dev-mapper-data.device.d/40-zcache.conf
+	./dev-mapper-root.device.d/40-zcache.conf
+	./dev-mapper-luks\x2dx.device.d/40-zcache.conf
+	./dev-mapper-net.device.d/40-zcache.conf
+	./dev-disk-zcache-uuid-0f\x2db2.device.d/50-zcache.conf
+	./srv-my\x2ddata.mount.d/50-zcache.conf
+	EOF
+	)" "units of a table"
+	generates zcache@data.service 'BindsTo=dev-disk-zcache-uuid-0f\\x2db2.device'
+	generates zcache@data.service 'Before=blockdev@dev-mapper-data.target'
+	generates 'zcache@luks\x2dx.service' 'After=dev-mapper-crypt_x.device'
+	generates zcache@swap.service 'Before=swap.target'
+	generates zcache@net.service 'Before=remote-fs.target'
+	generates 'srv-my\x2ddata.mount.d/50-zcache.conf' 'After=zcache@data.service'
+	for line in 'zcache@data.service:Before=sysinit.target' \
+		'zcache@root.service:ExecStop=./zcachesetup stop root'; do
+		! grep -qx "${line#*:}" "$dir/units/${line%%:*}" || {
+			echo "${line%%:*} has ${line#*:}" >&2
+			failures=$((failures + 1))
+		}
+	done
+}
+
 # The version is written in three places.
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' ../../Cargo.toml)
 for line in "zcachesetup:version=$version" "dkms.conf:PACKAGE_VERSION=\"$version\""; do
@@ -111,4 +222,6 @@ done
 shell=dash
 arguments
 tables
+documents
+units
 [ $failures = 0 ]

@@ -96,14 +96,14 @@ fn boots(qemu: &Qemu, kernel: &BuiltKernel, console: &Path) -> Result<bool> {
 }
 
 /// A QEMU that is killed when nobody looks at it any more.
-struct Guest(Child);
+pub(crate) struct Guest(Child);
 
 impl Guest {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
         command.spawn().map(Self).map_err(|source| Error::Spawn { program: "QEMU".to_owned(), source })
     }
 
-    fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }
 }

@@ -151,7 +151,8 @@ fn planned(line: &str, archives: &Path) -> Option<Deb> {
     Some(Deb { package: Package { name: name.to_owned(), version: version.to_owned() }, path: archives.join(file) })
 }
 
-fn sources_list(suites: &[Suite]) -> Result<String> {
+/// What apt has to be told about where these suites are.
+pub(crate) fn sources_list(suites: &[Suite]) -> Result<String> {
     let mut text = String::new();
     for suite in suites {
         let mirror = mirror(suite.repository)?;
@@ -218,15 +219,19 @@ fn configuration(dir: &Path, suites: &[Suite]) -> Result<String> {
     );
     // Lists of a release out of support are signed but no longer renewed.
     text += "Acquire::Check-Valid-Until \"false\";\n";
-    let machine = command::output(Command::new("apt-config").arg("dump"))?;
-    for line in machine.lines() {
-        let network = ["Acquire::http::", "Acquire::https::", "Acquire::http ", "Acquire::https "];
-        if network.iter().any(|prefix| line.starts_with(prefix)) {
-            text.push_str(line);
-            text.push('\n');
-        }
+    for line in network_settings()? {
+        text.push_str(&line);
+        text.push('\n');
     }
     Ok(text)
+}
+
+/// How the machine's own apt reaches the network.
+pub(crate) fn network_settings() -> Result<Vec<String>> {
+    let machine = command::output(Command::new("apt-config").arg("dump"))?;
+    let network = ["Acquire::http::", "Acquire::https::", "Acquire::http ", "Acquire::https "];
+    let is_network = |line: &&str| network.iter().any(|prefix| line.starts_with(prefix));
+    Ok(machine.lines().filter(is_network).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -80,6 +80,17 @@ pub enum Error {
     /// A name given by the caller cannot be used inside the guest.
     #[error("{0:?} is not a relative path without '..'")]
     BadPayloadPath(String),
+    /// Debian is installed into a folder with its own users.
+    #[error("a Debian system is installed by root; run this as root once, its result is kept")]
+    NeedsRoot,
+    /// A step of a Debian system's making that runs in a guest did not come to its end.
+    #[error("{step} failed in the guest; its console ends with:\n{console}")]
+    Step {
+        /// What was to be done.
+        step: &'static str,
+        /// The end of what the console printed.
+        console: String,
+    },
     /// QEMU was built or found, but lacks the device the tests need.
     #[error("{0} has no vhost-user-test-device-pci")]
     QemuLacksDevice(String),

@@ -37,6 +37,19 @@ pub(crate) fn compile(source: &Path, program: &Path, log: &Path) -> Result<()> {
     command::run(gcc.env("LC_ALL", "C").args(FLAGS).arg(source).arg("-o").arg(program), log)
 }
 
+/// Compiles the programs that guests are controlled with, `agent` and `zhost`, in a folder of their
+/// own below `dir`, and puts them into `dir`.
+pub(crate) fn build(dir: &Path, log: &Path) -> Result<()> {
+    let sources = dir.join("guest");
+    fs::create_dir_all(&sources).while_doing("create", &sources)?;
+    for source in SOURCES {
+        let path = sources.join(source.name);
+        fs::write(&path, source.text).while_doing("write", &path)?;
+    }
+    compile(&sources.join("agent.c"), &dir.join("agent"), log)?;
+    compile(&sources.join("zhost.c"), &dir.join("zhost"), log)
+}
+
 /// Compiles a program of the tests, or returns the one compiled before. Headers next
 /// to the source count as part of it.
 pub(crate) fn program(cache: &Cache, source: &Path) -> Result<PathBuf> {

@@ -7,7 +7,8 @@
 //! the inputs. What is there is returned at once and without a network; what is not is
 //! built first, with progress on stderr. Packages come from the Debian mirror this
 //! machine's apt uses (`ZCACHE_DEBIAN_MIRROR` overrides it), checked against Debian's
-//! keys, into private folders: no root, and nothing is installed. Only a C toolchain
+//! keys, into private folders: nothing is installed, and only whole Debian systems
+//! need root. Only a C toolchain
 //! has to be there; root gets it installed, others are told the command.
 //!
 //! ```no_run
@@ -26,6 +27,7 @@ mod accel;
 mod apt;
 mod cache;
 mod command;
+mod debian;
 mod error;
 mod guest;
 mod host;
@@ -44,12 +46,16 @@ use std::path::{Path, PathBuf};
 
 pub use accel::Accel;
 pub use cache::Package;
+pub use debian::{Debian, UnknownDebian};
 pub use error::{Error, Result};
 pub use kernel::{BuiltKernel, Kernel, UnknownKernel, Vmm};
 pub use modules::Sabotage;
 pub use payload::PayloadFile;
 pub use qemu::Qemu;
 pub use trees::KernelTree;
+
+/// The word of a kernel command line for a console that QEMU has.
+pub(crate) const GUEST_CONSOLE: &str = "console=ttyS0";
 
 /// The kernel command line every guest needs; words may be added.
 pub const GUEST_CMDLINE: &str = "root=/dev/vda rootfstype=squashfs ro init=/init console=ttyS0 panic=-1";
@@ -126,6 +132,17 @@ impl Images {
     /// Packs files into a disk image that the guest mounts on `/payload`.
     pub fn payload(&self, files: &[PayloadFile]) -> Result<PathBuf> {
         payload::get(&self.cache, files)
+    }
+
+    /// The disk of a Debian system that it boots from by itself, with this package installed: an
+    /// image in QEMU's own format, to which nobody may write.
+    pub fn debian_with(&self, debian: Debian, package: &Path) -> Result<PathBuf> {
+        debian.with_package(&self.cache, package)
+    }
+
+    /// The packages of a newer kernel for a Debian system, and of its headers.
+    pub fn newer_kernel(&self, debian: Debian) -> Result<Vec<PathBuf>> {
+        debian.newer_kernel(&self.cache)
     }
 
     /// How guests run fastest here. The first call after a boot of the machine tries it

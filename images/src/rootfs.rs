@@ -194,14 +194,11 @@ fn add_own_files(root: &Path, dir: &Path, log: &Path) -> Result<()> {
     symlink("/proc/self/mounts", &mtab).while_doing("create", &mtab)?;
     write("init", guest::INIT, 0o755)?;
 
-    let sources = dir.join("guest");
-    create_dir(&sources)?;
-    for source in guest::SOURCES {
-        let path = sources.join(source.name);
-        fs::write(&path, source.text).while_doing("write", &path)?;
-    }
-    guest::compile(&sources.join("agent.c"), &root.join("usr/sbin/zcache-agent"), log)?;
-    guest::compile(&sources.join("zhost.c"), &root.join("usr/bin/zhost"), log)
+    let programs = dir.join("programs");
+    create_dir(&programs)?;
+    guest::build(&programs, log)?;
+    copy(&programs.join("agent"), &root.join("usr/sbin/zcache-agent"))?;
+    copy(&programs.join("zhost"), &root.join("usr/bin/zhost"))
 }
 
 /// Makes a link for each of busybox's programs that is not there from a package.

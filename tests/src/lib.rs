@@ -7,7 +7,9 @@
 //! | `vm`, `machine`, `slot` | a virtual machine, what its kinds have in common, what is plugged in |
 //! | `qemu`, `device`, `qmp` | QEMU: its command line, hot-plug, the monitor |
 //! | `uml`, `mconsole` | user-mode Linux: its command line, hot-plug, its management console |
-//! | `power` | stopping and resetting a whole machine |
+//! | `installed` | Debian systems that boot from their own disk |
+//! | `console` | a guest's serial console, to read and type on |
+//! | `power` | stopping, resetting and rebooting a whole machine |
 //! | `guest`, `agent`, `window` | commands inside a guest, and the wire protocol beneath |
 //! | `load` | scripts that make a guest work and check what it reads |
 //! | `zhost` | requests from inside a guest to the host |
@@ -22,11 +24,13 @@
 mod agent;
 mod artefacts;
 mod complaints;
+mod console;
 mod continuity;
 mod daemon;
 mod device;
 mod driver;
 mod guest;
+mod installed;
 pub mod load;
 mod machine;
 mod mconsole;
@@ -44,14 +48,16 @@ pub mod witness;
 mod zhost;
 
 pub use artefacts::{Artefacts, daemon_binary};
+pub use console::SerialConsole;
 pub use continuity::Continuity;
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
 pub use driver::{DriverPool, DriverStats};
 pub use guest::{Exit, Guest, Output, Running, Stream};
+pub use installed::Installed;
 pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};
 pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Memory, Modules, Presence, Vm, VmOptions, tail};
-pub use zcache_images::{Kernel, Sabotage, Vmm};
+pub use zcache_images::{Debian, Kernel, Sabotage, Vmm};

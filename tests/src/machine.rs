@@ -40,4 +40,6 @@ pub(crate) struct Started {
     pub(crate) agent: UnixStream,
     /// Connected to the guest's `zhost`.
     pub(crate) host: UnixStream,
+    /// Connected to the guest's console, if somebody may type there.
+    pub(crate) console: Option<UnixStream>,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a VMM does to a whole machine: stops it, lets it go on, resets it.
+//! What is done to a whole machine: stopping it, letting it go on, resetting and rebooting it.
 
 use std::time::Duration;
 
@@ -35,6 +35,27 @@ impl Vm {
         // Not before: SeaBIOS resets the machine once more.
         self.qmp()?.execute("set-action", json!({"reboot": "shutdown"}))?;
         Ok(())
+    }
+
+    /// Has a guest that boots from its own disk reboot in good order, through firmware and boot
+    /// loader, and waits until it takes commands again, which is early: see
+    /// [`Vm::await_boot`].
+    pub fn reboot(&self) -> Result<()> {
+        let mark = self.qmp()?.mark();
+        let greeting = self.guest().agent().greeting()?;
+        // It may be killed before its end is told.
+        self.guest().spawn("systemctl reboot")?;
+        self.await_agent(&greeting)?;
+        self.qmp()?
+            .wait_event(mark, EVENT_LIMIT, |name, _| (name == "RESET").then_some(()))
+            .context("The guest came up again without a reset")
+    }
+
+    /// Waits until a guest that boots from its own disk is up, and says how: `running`,
+    /// `degraded` if a unit has failed, `maintenance` if it is in emergency mode.
+    pub fn await_boot(&self) -> Result<String> {
+        let state = self.guest().sh("systemctl is-system-running --wait || true")?;
+        Ok(state.trim().to_owned())
     }
 
     fn and_then_event(&self, command: &str, event: &str) -> Result<()> {

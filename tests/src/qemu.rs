@@ -15,6 +15,7 @@ use zcache_images::{MODULES_SERIAL, PAYLOAD_SERIAL};
 use crate::artefacts::Artefacts;
 use crate::device::{self, Endpoint, Names};
 use crate::guest::Guest;
+use crate::installed::Installed;
 use crate::machine::{Machine, Started};
 use crate::process::{Process, describe, wait_readable};
 use crate::qmp::Qmp;
@@ -27,12 +28,13 @@ struct Sockets {
     qmp: PathBuf,
     agent: PathBuf,
     host: PathBuf,
+    console: PathBuf,
 }
 
 impl Sockets {
     fn in_folder(folder: &Path) -> Self {
         let path = |name: &str| folder.join(name);
-        Self { qmp: path("qmp"), agent: path("agent"), host: path("host") }
+        Self { qmp: path("qmp"), agent: path("agent"), host: path("host"), console: path("console") }
     }
 }
 
@@ -50,9 +52,9 @@ pub(crate) fn start(
 ) -> Result<Started> {
     let scratch = tempfile::Builder::new().prefix("zcache-vm-").tempdir()?;
     let sockets = Sockets::in_folder(scratch.path());
-    let [qmp, agent, host] = [&sockets.qmp, &sockets.agent, &sockets.host]
+    let [qmp, agent, host, console] = [&sockets.qmp, &sockets.agent, &sockets.host, &sockets.console]
         .map(|path| UnixListener::bind(path).context("Cannot bind a socket for QEMU"));
-    let (qmp, agent, host) = (qmp?, agent?, host?);
+    let (qmp, agent, host, console) = (qmp?, agent?, host?, console?);
     let command = command(options, &sockets, disks, cold_plugged, serial)?;
     let log = dir.join(format!("{}-qemu.log", options.name));
     let process = match options.console {
@@ -60,11 +62,12 @@ pub(crate) fn start(
         Console::Terminal => Process::spawn_on_terminal("QEMU", command)?,
     };
     let accept = |listener: &UnixListener| accept_from(&process, listener, &log);
+    let console = has_typed_console(options).then(|| accept(&console)).transpose()?;
     let qmp = accept(&qmp)?;
     let (agent, host) = (accept(&agent)?, accept(&host)?);
     let qmp = Qmp::new(qmp)?;
     scratch.close()?;
-    Ok(Started { machine: Box::new(Qemu(qmp)), process, agent, host })
+    Ok(Started { machine: Box::new(Qemu(qmp)), process, agent, host, console })
 }
 
 fn accept_from(process: &Process, listener: &UnixListener, log: &Path) -> Result<UnixStream> {
@@ -126,23 +129,19 @@ fn command(
     cold_plugged: Option<&Endpoint>,
     serial: &Path,
 ) -> Result<Command> {
-    let artefacts = Artefacts::with(options.kernel, options.sabotage)?;
-    let mut line = Line { command: artefacts.program() };
-    line.words(["-nodefaults", "-no-reboot", "-display", "none"]);
+    let boot = Boot::of(options)?;
+    let mut line = Line { command: boot.program() };
+    line.words(["-nodefaults", "-display", "none"]);
     line.option("-smp", &options.cpus.to_string(), &[]);
     line.memory(options);
-
-    let mut words = vec![artefacts.cmdline().to_owned()];
-    if options.console == Console::Terminal {
-        words.push("zcache.shell=1".to_owned());
-    }
-    line.option("-kernel", &artefacts.kernel_image().to_string_lossy(), &[]);
-    if let Some(initrd) = artefacts.initrd() {
-        line.option("-initrd", &initrd.to_string_lossy(), &[]);
-    }
-    line.option("-append", &words.join(" "), &[]);
+    boot.begin(&mut line, options);
 
     match options.console {
+        Console::Log if has_typed_console(options) => line.option(
+            "-chardev",
+            "socket",
+            &[("id", "console".into()), ("path", (&sockets.console).into()), ("logfile", serial.into())],
+        ),
         Console::Log => line.option("-chardev", "file", &[("id", "console".into()), ("path", serial.into())]),
         Console::Terminal => {
             line.option(
@@ -172,16 +171,13 @@ fn command(
     );
     // The guest names its disks in the order of their addresses: root, test disks, payload,
     // modules.
-    line.disk("root", artefacts.rootfs(), true, 5, "zcache-root");
+    boot.root_disk(&mut line);
     let mut address = 6;
     for (index, disk) in disks.iter().enumerate() {
         line.disk(&disk_name(index), disk, false, address, &format!("disk{index}"));
         address += 1;
     }
-    line.disk("payload", artefacts.payload(), true, address, PAYLOAD_SERIAL);
-    if let Some(modules) = artefacts.modules_disk() {
-        line.disk("modules", modules, true, address + 1, MODULES_SERIAL);
-    }
+    boot.other_disks(&mut line, address);
     if let Some(endpoint) = cold_plugged {
         line.socket(&device::COLD.chardev(), &endpoint.socket);
         let mut properties = vec![
@@ -195,6 +191,74 @@ fn command(
         line.option("-device", device::DRIVER, &properties);
     }
     Ok(line.command)
+}
+
+/// Whether a guest's console is a connection, on which passphrases can be typed.
+fn has_typed_console(options: &VmOptions) -> bool {
+    options.installed.is_some() && options.console == Console::Log
+}
+
+/// What a guest boots from.
+enum Boot<'a> {
+    /// A kernel that QEMU loads itself.
+    Kernel(Artefacts),
+    /// Firmware, boot loader and kernel of its disk.
+    Disk(&'a Installed),
+}
+
+/// Where the root disk is; the others come after it.
+const ROOT_ADDRESS: u8 = 5;
+
+impl<'a> Boot<'a> {
+    fn of(options: &'a VmOptions) -> Result<Self> {
+        Ok(match &options.installed {
+            Some(installed) => Self::Disk(installed),
+            None => Self::Kernel(Artefacts::with(options.kernel, options.sabotage)?),
+        })
+    }
+
+    fn program(&self) -> Command {
+        match self {
+            Self::Kernel(artefacts) => artefacts.program(),
+            Self::Disk(installed) => installed.program(),
+        }
+    }
+
+    fn begin(&self, line: &mut Line, options: &VmOptions) {
+        let Self::Kernel(artefacts) = self else { return };
+        line.words(["-no-reboot"]);
+        let mut words = vec![artefacts.cmdline().to_owned()];
+        if options.console == Console::Terminal {
+            words.push("zcache.shell=1".to_owned());
+        }
+        line.option("-kernel", &artefacts.kernel_image().to_string_lossy(), &[]);
+        if let Some(initrd) = artefacts.initrd() {
+            line.option("-initrd", &initrd.to_string_lossy(), &[]);
+        }
+        line.option("-append", &words.join(" "), &[]);
+    }
+
+    fn root_disk(&self, line: &mut Line) {
+        match self {
+            Self::Kernel(artefacts) => line.disk("root", artefacts.rootfs(), true, ROOT_ADDRESS, "zcache-root"),
+            Self::Disk(installed) => line.own_disk(installed),
+        }
+    }
+
+    fn other_disks(&self, line: &mut Line, address: u8) {
+        match self {
+            Self::Kernel(artefacts) => {
+                line.disk("payload", artefacts.payload(), true, address, PAYLOAD_SERIAL);
+                if let Some(modules) = artefacts.modules_disk() {
+                    line.disk("modules", modules, true, address + 1, MODULES_SERIAL);
+                }
+            }
+            Self::Disk(installed) => {
+                line.disk("payload", installed.payload(), true, address, PAYLOAD_SERIAL);
+                line.disk("kernel", installed.newer_kernel(), true, address + 1, "zcache-kernel");
+            }
+        }
+    }
 }
 
 /// A command line in the making.
@@ -238,6 +302,20 @@ impl Line {
     /// Adds a character device connected to a socket that listens already.
     fn socket(&mut self, id: &str, path: &Path) {
         self.option("-chardev", "socket", &[("id", id.into()), ("path", path.into())]);
+    }
+
+    /// The disk of an installed system. What the guest writes is gone with QEMU.
+    fn own_disk(&mut self, installed: &Installed) {
+        let drive = [
+            ("id", "root".into()),
+            ("file", installed.disk().into()),
+            ("format", "qcow2".into()),
+            ("snapshot", "on".into()),
+        ];
+        self.option("-drive", "if=none", &drive);
+        let device =
+            [("drive", "root".into()), ("addr", format!("{ROOT_ADDRESS:#x}").into()), ("bootindex", "0".into())];
+        self.option("-device", "virtio-blk-pci", &device);
     }
 
     fn disk(&mut self, id: &str, image: &Path, read_only: bool, address: u8, serial: &str) {

@@ -64,7 +64,7 @@ pub(crate) fn start(
     let console = Mconsole::connect(&folder.path().join(NAME).join("mconsole"), &unique)?;
     // What has no name need not be removed later, not even after a SIGKILL.
     folder.close()?;
-    Ok(Started { machine: Box::new(Uml(console)), process, agent, host })
+    Ok(Started { machine: Box::new(Uml(console)), process, agent, host, console: None })
 }
 
 /// Waits until the kernel tells of its management console.

@@ -16,9 +16,11 @@ use zcache_images::{Kernel, Sabotage, Vmm};
 
 use crate::agent::{Agent, Conversation, Reply};
 use crate::complaints;
+use crate::console::SerialConsole;
 use crate::daemon::Daemon;
 use crate::device::Endpoint;
 use crate::guest::Guest;
+use crate::installed::Installed;
 use crate::machine::{Machine, Started};
 use crate::process::Process;
 use crate::qmp::Qmp;
@@ -69,6 +71,8 @@ pub enum Console {
 pub struct VmOptions {
     /// The guest's name in messages and log file names.
     pub name: String,
+    /// Boots from this disk; `kernel`, `sabotage` and `modules` then say nothing.
+    pub installed: Option<Installed>,
     /// Which kernel.
     pub kernel: Kernel,
     /// What its driver lacks.
@@ -96,6 +100,7 @@ impl VmOptions {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            installed: None,
             kernel: Kernel::Classic,
             sabotage: None,
             memory_mib: 256,
@@ -107,6 +112,15 @@ impl VmOptions {
             modules: Modules::Loaded,
             console: Console::Log,
         }
+    }
+
+    /// A guest of 1 GiB that boots from its own disk.
+    pub fn installed(name: &str, installed: Installed) -> Self {
+        let mut options = Self::new(name);
+        options.installed = Some(installed);
+        options.modules = Modules::NotLoaded;
+        options.memory_mib = 1024;
+        options
     }
 
     /// Adds a test disk of so many MiB.
@@ -125,7 +139,7 @@ impl VmOptions {
 
     /// How much slower than an ordinary guest this one is, at worst.
     pub fn patience(&self) -> u32 {
-        if self.kernel.is_debug() { 5 } else { 1 }
+        if self.installed.is_some() || self.kernel.is_debug() { 5 } else { 1 }
     }
 }
 
@@ -160,6 +174,7 @@ pub struct Vm {
     options: VmOptions,
     guest: Guest,
     machine: Box<dyn Machine>,
+    console: Option<SerialConsole>,
     slot: Slot,
     process: Process,
     dir: PathBuf,
@@ -178,7 +193,8 @@ impl Vm {
         };
         let paths: Vec<_> = disks.iter().map(path_of).collect();
         let cold_plugged = cold_plugged.as_ref();
-        let Started { machine, process, agent, host } = match options.kernel.vmm() {
+        let vmm = if options.installed.is_some() { Vmm::Qemu } else { options.kernel.vmm() };
+        let Started { machine, process, agent, host, console } = match vmm {
             Vmm::Qemu => qemu::start(&options, &paths, cold_plugged, &serial, dir)?,
             Vmm::Uml => uml::start(&options, &paths, cold_plugged, &serial)?,
         };
@@ -188,6 +204,7 @@ impl Vm {
         let vm = Arc::new(Self {
             guest: Guest::new(&options.name, agent, limit),
             machine,
+            console: console.map(SerialConsole::new).transpose()?,
             slot: Slot::new(cold_plugged.map(|endpoint| endpoint.backend)),
             process,
             dir: dir.to_owned(),
@@ -211,6 +228,11 @@ impl Vm {
     /// QEMU's monitor.
     pub fn qmp(&self) -> Result<&Qmp> {
         self.machine.qmp()
+    }
+
+    /// The console, of a guest that boots from its own disk.
+    pub fn console(&self) -> Result<&SerialConsole> {
+        self.console.as_ref().context("Nobody can type on this guest's console")
     }
 
     /// What was asked for.
@@ -292,7 +314,12 @@ impl Vm {
 
     /// Ends the guest in good order.
     pub fn power_off(&self) -> Result<()> {
-        self.guest.agent().power_off()?;
+        if self.options.installed.is_some() {
+            // It may be killed before its end is told.
+            self.guest.spawn("systemctl poweroff")?;
+        } else {
+            self.guest.agent().power_off()?;
+        }
         self.process.wait(Duration::from_secs(30) * self.options.patience())?;
         Ok(())
     }
@@ -310,8 +337,11 @@ impl Vm {
             Err(error) => writeln!(text, "not available: {error:#}"),
         }
         .unwrap_or(());
+        let journal = "command -v journalctl >/dev/null || exit 0
+             journalctl --no-pager -b; systemctl --no-pager list-jobs; systemctl --no-pager --failed; lsblk";
         for (what, contents) in [
             ("stats.json", text),
+            ("journal.txt", ask(journal)),
             ("dmesg.txt", ask("dmesg")),
             (
                 "zcache.txt",

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcache_tests::{
-    Artefacts, Console, Daemon, DaemonOptions, Exit, Kernel, Modules, Presence, SocketOptions, Stream, Vm, VmOptions,
-    fresh_folder, tail,
+    Artefacts, Console, Daemon, DaemonOptions, Debian, Exit, Installed, Kernel, Modules, Presence, SocketOptions,
+    Stream, Vm, VmOptions, fresh_folder, tail,
 };
 
 use crate::vmm::{self, Runner};
@@ -34,9 +34,13 @@ pub(crate) struct Arguments {
     /// [default: classic, or uml on that VMM]
     #[arg(long)]
     kernel: Option<Kernel>,
-    /// The guest's memory
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size::parse)]
-    memory: u64,
+    /// Boot Debian from a disk of its own instead, with the guest driver's package installed:
+    /// debian-12 or debian-13; log in as root, without a password
+    #[arg(long, value_name = "RELEASE", conflicts_with_all = ["kernel", "vmm", "modules"])]
+    image: Option<Debian>,
+    /// The guest's memory [default: 256M, or 1G with --image]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory: Option<u64>,
     /// Virtual CPUs
     #[arg(long, default_value_t = 2)]
     cpus: u8,
@@ -90,7 +94,11 @@ In the guest:
                         /dev/vdb, /dev/vdc.. are links.
   zhost stats           one JSON document: attached, disks.vdb.{reads,writes,..}, daemon
 The script's environment has ZCACHE_DISKS='/dev/vdb ..', ZCACHE_DEVICE=yes|later|no and
-ZCACHE_MODULES=/payload/modules.";
+ZCACHE_MODULES=/payload/modules.
+
+With --image, /dev/vda is a disk that the system boots from, with GRUB and its own kernel. It can be rebooted; what
+it writes is gone when it is powered off. /payload has package.deb ('mount /payload' if udev was too slow),
+and the disk /dev/disk/by-id/virtio-zcache-kernel the packages of a newer kernel. There is no network.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Device {
@@ -127,20 +135,18 @@ fn read_script(path: &Path) -> Result<Vec<u8>> {
 
 fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
     // Before the daemon, for it may take a while.
-    let kernel = vmm::kernel(arguments.vmm, arguments.kernel, Kernel::Classic)?;
-    Artefacts::get(kernel)?;
-    let mut options = VmOptions::new("guest");
-    options.kernel = kernel;
-    options.memory_mib = u32::try_from(arguments.memory >> 20).context("That is too much memory")?;
+    let mut options = match arguments.image {
+        Some(debian) => VmOptions::installed("guest", Installed::with_driver(debian)?),
+        None => kernel_guest(arguments)?,
+    };
+    if let Some(memory) = arguments.memory {
+        options.memory_mib = u32::try_from(memory >> 20).context("That is too much memory")?;
+    }
     options.cpus = arguments.cpus;
     options.disks.clone_from(&arguments.disks);
     if options.disks.is_empty() {
         options.disks.push(1 << 30);
     }
-    options.modules = match arguments.modules {
-        ModulesMode::Auto => Modules::Loaded,
-        ModulesMode::None => Modules::NotLoaded,
-    };
     if script.is_none() {
         options.console = Console::Terminal;
     }
@@ -152,6 +158,9 @@ fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Res
         options.presence = Presence::ColdPlugged;
     }
     let vm = Vm::boot(options, dir)?;
+    if arguments.image.is_some() {
+        vm.await_boot()?;
+    }
     vm.guest().sh("mkdir -p /mnt /mnt{1..9}")?;
     let Some(script) = script else {
         vm.process().wait(NO_LIMIT)?;
@@ -167,6 +176,18 @@ fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Res
         vm.keep_evidence();
     }
     Ok(status)
+}
+
+fn kernel_guest(arguments: &Arguments) -> Result<VmOptions> {
+    let kernel = vmm::kernel(arguments.vmm, arguments.kernel, Kernel::Classic)?;
+    Artefacts::get(kernel)?;
+    let mut options = VmOptions::new("guest");
+    options.kernel = kernel;
+    options.modules = match arguments.modules {
+        ModulesMode::Auto => Modules::Loaded,
+        ModulesMode::None => Modules::NotLoaded,
+    };
+    Ok(options)
 }
 
 fn daemon_options(arguments: &Arguments) -> Result<DaemonOptions> {

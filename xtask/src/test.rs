@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::Result;
-use zcache_tests::{Artefacts, Kernel, Sabotage};
+use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
 use crate::{dependencies, driver, kernels, lines};
@@ -34,8 +34,11 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle] {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
-        for sabotage in [Sabotage::Invalidate, Sabotage::Notify] {
+        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Notify] {
             Artefacts::with(Kernel::Uml, Some(sabotage))?;
+        }
+        for debian in if arguments.all { Debian::ALL } else { &[] } {
+            Installed::with_driver(*debian)?;
         }
         Ok(())
     })?;

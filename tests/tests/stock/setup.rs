@@ -102,3 +102,64 @@ fn the_table_is_set_up_and_taken_down() {
         Ok(())
     });
 }
+
+/// The disk below grows under a mounted filesystem, and the target with it.
+#[test]
+fn a_target_grows_with_its_origin() {
+    light_scenario("stock_setup_resize", Duration::from_secs(180), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
+        vm.guest()
+            .sh("dmsetup create below --table '0 65536 linear /dev/vdb 0'
+             zcachesetup open /dev/mapper/below files; mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt
+             echo hello >/mnt/file; zcachesetup resize files
+             dmsetup reload below --table '0 131072 linear /dev/vdb 0'; dmsetup resume below
+             zcachesetup status | grep 'zcachesetup resize files'
+             zcachesetup resize files; ! zcachesetup status | grep 'zcachesetup resize'
+             resize2fs /dev/mapper/files 2>/dev/null; [ $(df --output=size /mnt | tail -1) -gt 40000 ]
+             grep hello /mnt/file; dd if=/dev/zero of=/mnt/big bs=1M count=45 2>/dev/null; sync; umount /mnt
+             e2fsck -fn /dev/mapper/files >/dev/null 2>&1
+             dmsetup reload below --table '0 65536 linear /dev/vdb 0'; dmsetup resume below")
+            .map(drop)?;
+        refuses(&vm, "resize files", "smaller than it was")
+    });
+}
+
+/// What was opened without the module is cached later, with the filesystem mounted.
+#[test]
+fn a_device_that_passes_through_becomes_cached() {
+    light_scenario("stock_setup_reload", Duration::from_secs(180), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
+        let guest = vm.guest();
+        guest.sh("dmsetup create files --uuid ZCACHE-files --table '0 131072 linear /dev/vdb 0'
+             mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt; echo hello >/mnt/file")?;
+        vm.attach()?;
+        let output = guest.sh("zcachesetup status
+             zcachesetup reload files; zcachesetup reload files; zcachesetup status files
+             grep hello /mnt/file; umount /mnt; zcachesetup close files")?;
+        ensure!(output.contains("not cached") && output.contains("reload files"), "What to do is not said:\n{output}");
+        ensure!(output.contains("attached"), "The device should be cached after it was reloaded:\n{output}");
+        Ok(())
+    });
+}
+
+/// Whoever removes modules and tool is stopped while somebody needs them. An origin is hidden while
+/// it is one, and who sees what was encrypted is told.
+#[test]
+fn what_is_needed_is_not_removable() {
+    light_scenario("stock_setup_removable", Duration::from_secs(180), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
+        let guest = vm.guest();
+        guest.sh("zcachesetup open /dev/vdb files; mkfs.ext4 -q /dev/mapper/files
+             zcachesetup removable; [ -d \"$(readlink -f /run/zcache/origins/*)\" ]
+             mount /dev/mapper/files /mnt")?;
+        refuses(&vm, "removable", "/dev/mapper/files is in use")?;
+        guest.sh("umount /mnt; echo '/dev/mapper/files /srv ext4 defaults 0 0' >/etc/fstab")?;
+        refuses(&vm, "removable", "/etc/fstab names /dev/mapper/files")?;
+        let warning = guest.sh("rm /etc/fstab; zcachesetup close files; [ -z \"$(ls /run/zcache/origins)\" ]
+             dmsetup create plain --uuid CRYPT-LUKS2-x --table '0 131072 linear /dev/vdc 0'
+             zcachesetup open /dev/mapper/plain secret 2>&1; zcachesetup close secret")?;
+        ensure!(warning.contains("warning: secret: /dev/mapper/plain is decrypted"), "No warning: {warning}");
+        Ok(())
+    });
+}

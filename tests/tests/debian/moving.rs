@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a user does with a server: moves /srv, swap and the root filesystem, upgrades the kernel,
+//! removes the package; and reboots after each.
+
+use anyhow::{Context, Result, ensure};
+use zcache_tests::{Debian, Exit};
+
+use crate::on_each_debian;
+use crate::system::{BUILD_LIMIT, System, with_debian};
+
+/// Adds /srv on `/dev/vdb` and swap on `/dev/vdc` as the distribution has them.
+const BEFORE: &str = "\
+mkfs.ext4 -q /dev/vdb
+mount /dev/vdb /srv
+head -c 24M /dev/urandom >/srv/file
+sha256sum /srv/file >/srv/sum
+umount /srv";
+
+/// What README.md says to do for /srv and swap.
+const MOVE_DATA: &str = "\
+cat >>/etc/zcachetab <<EOF
+srv   UUID=$(blkid -s UUID -o value /dev/vdb)
+swap  /dev/vdc  swap,priority=100
+EOF
+echo '/dev/mapper/srv /srv ext4 defaults 0 2' >>/etc/fstab
+systemctl daemon-reload";
+
+/// What it says to do for the root filesystem. The boot loader's configuration stays as it is.
+const MOVE_ROOT: &str = "\
+echo \"root UUID=$(findmnt -no UUID /) initramfs\" >>/etc/zcachetab
+update-initramfs -u -k all";
+
+on_each_debian! {
+    /// The modules are there once apt is done, for the kernel that runs.
+    fn the_package_installs;
+    /// The whole life of a server.
+    fn everything_moves_and_comes_back;
+}
+
+fn the_package_installs(debian: Debian) {
+    with_debian("installs", debian, &[], |system| {
+        let status = system.sh("dkms status -k $(uname -r)")?;
+        ensure!(status.contains("vhost-zcache") && status.contains("installed"), "DKMS has built nothing: {status}");
+        system.sh("for module in zcache zcache_virtio dm_zcache zcache_swap; do modinfo -n $module; done")?;
+        system.sh("[ -d /sys/module/zcache_virtio ]").context("udev did not load the driver of the device")?;
+        system.sh("zcachesetup status")?;
+        Ok(())
+    });
+}
+
+fn everything_moves_and_comes_back(debian: Debian) {
+    with_debian("moves", debian, &[1024, 256], |system| {
+        system.sh(BEFORE)?;
+        system.sh(MOVE_DATA)?;
+        system.step("/srv and swap are in the tables");
+        system.reboot()?;
+        data_is_cached(system)?;
+
+        system.build(MOVE_ROOT)?;
+        system.step("root is in the table");
+        system.reboot()?;
+        root_is_cached(system)?;
+        data_is_cached(system)?;
+
+        let before = system.sh("uname -r")?;
+        system.build(
+            "mkdir /kernel; mount -o ro /dev/disk/by-id/virtio-zcache-kernel /kernel
+             apt-get install -y /kernel/*.deb 2>&1",
+        )?;
+        system.step("a newer kernel is installed");
+        system.reboot()?;
+        ensure!(system.sh("uname -r")? != before, "The newer kernel was not booted");
+        root_is_cached(system).context("With the newer kernel")?;
+        data_is_cached(system).context("With the newer kernel")?;
+
+        remove_under_root(system)
+    });
+}
+
+fn data_is_cached(system: &System) -> Result<()> {
+    system.sh("cd / && sha256sum --quiet -c /srv/sum").context("What is on /srv has changed")?;
+    system.is_cached("/srv", "srv", "/srv/file")?;
+    ensure!(system.swap()?.is_some(), "Nothing is swapped to the host");
+    Ok(())
+}
+
+fn root_is_cached(system: &System) -> Result<()> {
+    system.is_cached("/", "root", "/usr/bin/*")
+}
+
+/// Either the package stays as long as the root filesystem needs it, and says so, or the system
+/// boots without it.
+fn remove_under_root(system: &System) -> Result<()> {
+    let removed = system.vm.guest().spawn("apt-get remove -y vhost-zcache-dkms 2>&1")?.wait(BUILD_LIMIT)?;
+    system.step(&format!("apt-get remove ended with {}", removed.exit));
+    if removed.exit != Exit::Status(0) {
+        ensure!(removed.stdout.contains("/etc/zcachetab"), "apt does not say what to do: {}", removed.stdout);
+        system.reboot().context("After a removal that was refused")?;
+        root_is_cached(system)?;
+        // What the refusal says to do.
+        system.build("sed -i /initramfs/d /etc/zcachetab; update-initramfs -u -k all")?;
+        system.reboot().context("With root out of the table")?;
+        system.build("apt-get remove -y vhost-zcache-dkms 2>&1")?;
+    }
+    system.sh("sed -i '/mapper.srv/d' /etc/fstab")?;
+    system.reboot().context("Without the package")?;
+    system.is_mounted_from("/", "/dev/vda1")
+}
