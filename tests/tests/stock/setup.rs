@@ -109,7 +109,7 @@ fn a_target_grows_with_its_origin() {
     light_scenario("stock_setup_resize", Duration::from_secs(180), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
         vm.guest()
-            .sh("dmsetup create below --table '0 65536 linear /dev/vdb 0'
+            .sh("DM_DISABLE_UDEV=1 dmsetup create --noudevsync below --table '0 65536 linear /dev/vdb 0'
              zcachesetup open /dev/mapper/below files; mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt
              echo hello >/mnt/file; zcachesetup resize files
              dmsetup reload below --table '0 131072 linear /dev/vdb 0'; dmsetup resume below
@@ -131,7 +131,7 @@ fn a_device_that_passes_through_becomes_cached() {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
         let guest = vm.guest();
-        guest.sh("dmsetup create files --uuid ZCACHE-files --table '0 131072 linear /dev/vdb 0'
+        guest.sh("DM_DISABLE_UDEV=1 dmsetup create --noudevsync files --uuid ZCACHE-files --table '0 131072 linear /dev/vdb 0'
              mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt; echo hello >/mnt/file")?;
         vm.attach()?;
         let output = guest.sh("zcachesetup status
@@ -157,7 +157,7 @@ fn what_is_needed_is_not_removable() {
         guest.sh("umount /mnt; echo '/dev/mapper/files /srv ext4 defaults 0 0' >/etc/fstab")?;
         refuses(&vm, "removable", "/etc/fstab names /dev/mapper/files")?;
         let warning = guest.sh("rm /etc/fstab; zcachesetup close files; [ -z \"$(ls /run/zcache/origins)\" ]
-             dmsetup create plain --uuid CRYPT-LUKS2-x --table '0 131072 linear /dev/vdc 0'
+             DM_DISABLE_UDEV=1 dmsetup create --noudevsync plain --uuid CRYPT-LUKS2-x --table '0 131072 linear /dev/vdc 0'
              zcachesetup open /dev/mapper/plain secret 2>&1; zcachesetup close secret")?;
         ensure!(warning.contains("warning: secret: /dev/mapper/plain is decrypted"), "No warning: {warning}");
         Ok(())
