@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Running other programs, keeping what they print for the error message.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::error::{Error, IoContext as _, Result};
 
@@ -35,6 +35,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         command.stdin(Stdio::null()).output().map_err(|source| Error::Spawn { program: program(command), source })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(failure(command, &output.status.to_string(), &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Runs a program from one file to another.
+pub(crate) fn filter(command: &mut Command, from: File, to: File) -> Result<()> {
+    let child = command.stdin(from).stdout(to).stderr(Stdio::piped()).spawn();
+    let output =
+        child.and_then(Child::wait_with_output).map_err(|source| Error::Spawn { program: program(command), source })?;
+    if output.status.success() {
+        return Ok(());
     }
     Err(failure(command, &output.status.to_string(), &String::from_utf8_lossy(&output.stderr)))
 }

@@ -4,6 +4,7 @@
 mod debian;
 mod initrd;
 mod source;
+mod unpacked;
 
 use std::fmt;
 use std::fs;
@@ -157,6 +158,12 @@ impl BuiltKernel {
             Vmm::Qemu => self.build_tree().join("arch/x86/boot/bzImage"),
             Vmm::Uml => self.build_tree().join("linux"),
         }
+    }
+
+    /// For QEMU's `-kernel` as well: the same kernel, which needs not unpack itself first, if it is
+    /// a distribution's.
+    pub(crate) fn unpacked(&self, cache: &Cache) -> Result<PathBuf> {
+        if self.is_packaged() { unpacked::get(cache, self) } else { Ok(self.image()) }
     }
 
     /// For QEMU's `-initrd`, if the root disk's driver is a module.

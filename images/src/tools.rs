@@ -13,9 +13,21 @@ use crate::error::{IoContext as _, Result};
 use crate::{host, linked};
 
 const SUITES: &[Suite] = &[Suite { repository: Repository::Main, name: "bookworm" }];
-const PACKAGES: &[&str] =
-    &["bc", "bison", "flex", "libelf-dev", "lz4", "m4", "patchelf", "sparse", "squashfs-tools", "zlib1g-dev"];
-const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs", "patchelf", "sparse"];
+const PACKAGES: &[&str] = &[
+    "bc",
+    "bison",
+    "flex",
+    "libelf-dev",
+    "lz4",
+    "m4",
+    "patchelf",
+    "sparse",
+    "squashfs-tools",
+    "xz-utils",
+    "zlib1g-dev",
+    "zstd",
+];
+const PROGRAMS: &[&str] = &["bc", "bison", "flex", "lz4", "m4", "mksquashfs", "patchelf", "sparse", "xz", "zstd"];
 
 /// Libraries that build tools of the kernel are linked with.
 const STATIC_LIBRARIES: &[&str] = &["libelf.a", "libz.a"];
@@ -47,11 +59,23 @@ impl Tools {
     }
 
     pub(crate) fn mksquashfs(&self) -> Command {
-        Command::new(self.dir.join("bin/mksquashfs"))
+        self.program("mksquashfs")
     }
 
     pub(crate) fn patchelf(&self) -> Command {
-        Command::new(self.dir.join("bin/patchelf"))
+        self.program("patchelf")
+    }
+
+    pub(crate) fn xz(&self) -> Command {
+        self.program("xz")
+    }
+
+    pub(crate) fn zstd(&self) -> Command {
+        self.program("zstd")
+    }
+
+    fn program(&self, name: &str) -> Command {
+        Command::new(self.dir.join("bin").join(name))
     }
 
     /// A `make` that finds these tools, and before the machine's own programs those of

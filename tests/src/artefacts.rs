@@ -54,7 +54,7 @@ impl Artefacts {
                 Vmm::Qemu => Runner::Qemu(images.qemu()?, images.accel()?),
                 Vmm::Uml => Runner::Uml,
             },
-            kernel_image: built.image(),
+            kernel_image: images.unpacked(&built)?,
             initrd: built.initrd(),
             modules_disk: built.modules_disk(),
             rootfs: images.rootfs()?,

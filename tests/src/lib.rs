@@ -57,7 +57,7 @@ pub use guest::{Exit, Guest, Output, Running, Stream};
 pub use installed::Installed;
 pub use process::{Process, describe};
 pub use qmp::{EventMark, Qmp};
-pub use scenario::{Scenario, fresh_folder, light_scenario, scenario, target_folder};
+pub use scenario::{Scenario, fresh_folder, lone_scenario, scenario, target_folder};
 pub use stats::{DaemonStats, GuestStats, PoolStats, StoreStats};
 pub use vm::{Console, DiskIo, Memory, Modules, Presence, Vm, VmOptions, tail};
 pub use zcache_images::{Debian, Kernel, Sabotage, Vmm};

@@ -36,15 +36,14 @@ struct Cast {
 /// complaint in a guest's kernel log, the test fails and its folder keeps the guests' serial
 /// logs, kernel logs and counters and the daemons' logs.
 ///
-/// Guests are slow and take all processors, so it has the machine to itself.
+/// Others run beside it, for a guest does not always work.
 pub fn scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
-    run(File::lock, name, limit, body);
+    run(File::lock_shared, name, limit, body);
 }
 
-/// Like [`scenario`], for a test whose guest rather waits than works: others of its kind run beside
-/// it.
-pub fn light_scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
-    run(File::lock_shared, name, limit, body);
+/// Like [`scenario`], for a test that has the machine to itself.
+pub fn lone_scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
+    run(File::lock, name, limit, body);
 }
 
 fn run(lock: fn(&File) -> io::Result<()>, name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {

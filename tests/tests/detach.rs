@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use zcache_tests::load::{STOP_LOAD, coherence, cycle_files, swaphog_until_told, write_files};
-use zcache_tests::{DaemonOptions, Endpoint, Scenario, SocketOptions, Vm, VmOptions, light_scenario};
+use zcache_tests::{DaemonOptions, Endpoint, Scenario, SocketOptions, Vm, VmOptions, scenario};
 
 /// Longest that draining and unplugging may take under load.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -58,7 +58,7 @@ fn under_load(vm: &Vm, leave: impl Fn() -> Result<()>, come_back: impl Fn() -> R
 
 #[test]
 fn unplugging_under_load_drains_swap() {
-    light_scenario("detach_under_load", Duration::from_secs(300), |s| {
+    scenario("detach_under_load", Duration::from_secs(300), |s| {
         let vm = guest_with_files_and_swap(s)?;
         under_load(&vm, || vm.detach(), || vm.attach())
     });
@@ -66,7 +66,7 @@ fn unplugging_under_load_drains_swap() {
 
 #[test]
 fn removing_the_transport_under_load_drains_swap() {
-    light_scenario("rmmod_under_load", Duration::from_secs(300), |s| {
+    scenario("rmmod_under_load", Duration::from_secs(300), |s| {
         let vm = guest_with_files_and_swap(s)?;
         vm.guest().sh("rmmod zcache_virtio")?;
         vm.attach()?;
@@ -84,7 +84,7 @@ fn removing_the_transport_under_load_drains_swap() {
 /// Two devices in one slot; the second one is not forgotten while it waits for the first.
 #[test]
 fn a_second_device_is_used_when_the_first_has_left() {
-    light_scenario("detach_second", Duration::from_secs(240), |s| {
+    scenario("detach_second", Duration::from_secs(240), |s| {
         let mut options = DaemonOptions::usual()?;
         options.sockets.push(SocketOptions::default());
         let daemon = s.daemon(options)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use zcache_protocol::{Opcode, Status};
 use zcache_tests::witness::{Behaviour, Witness};
-use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, light_scenario};
+use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, scenario};
 
 /// A folder's worth of files with one checksum for all of it.
 const WRITE_FILES: &str = "mkdir -p /mnt/set && for n in $(seq 40); do \
@@ -50,7 +50,7 @@ fn no_violation(witness: &Witness) -> Result<()> {
 /// Conformance: ZC-DRV-16, ZC-DRV-17, ZC-DRV-18.
 #[test]
 fn a_guest_under_load_keeps_every_rule() {
-    light_scenario("driver_rules", Duration::from_secs(300), |s| {
+    scenario("driver_rules", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -91,7 +91,7 @@ fn a_guest_under_load_keeps_every_rule() {
 /// Conformance: ZC-DRV-15.
 #[test]
 fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
-    light_scenario("driver_flush_everywhere", Duration::from_secs(180), |s| {
+    scenario("driver_flush_everywhere", Duration::from_secs(180), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -N 30000 /dev/vdb && mount /dev/vdb /mnt && mkdir /mnt/set")?;
@@ -113,7 +113,7 @@ fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
 /// Conformance: ZC-DRV-1, ZC-DRV-2, ZC-DRV-8.
 #[test]
 fn identification_queues_and_instance() {
-    light_scenario("driver_identification", Duration::from_secs(180), |s| {
+    scenario("driver_identification", Duration::from_secs(180), |s| {
         let wrong_magic = Behaviour { magic: 0x6469_7276, ..Behaviour::default() };
         let (vm, witness) = guest_and_witness(s, wrong_magic, Modules::Loaded)?;
         for (what, fix) in [("magic", zcache_protocol::MAGIC), ("version", zcache_protocol::VERSION)] {
@@ -165,7 +165,7 @@ fn identification_queues_and_instance() {
 /// Conformance: ZC-DRV-10, ZC-DRV-14.
 #[test]
 fn a_page_that_was_not_accepted_comes_from_the_disk() {
-    light_scenario("driver_refused", Duration::from_secs(300), |s| {
+    scenario("driver_refused", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
@@ -193,7 +193,7 @@ fn a_page_that_was_not_accepted_comes_from_the_disk() {
 /// Conformance: ZC-DRV-13.
 #[test]
 fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
-    light_scenario("driver_corrupt_swap", Duration::from_secs(120), |s| {
+    scenario("driver_corrupt_swap", Duration::from_secs(120), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(SWAP)?;
@@ -213,7 +213,7 @@ fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
 /// Conformance: ZC-DRV-12, ZC-DRV-19, ZC-DRV-20.
 #[test]
 fn a_device_that_falls_silent_is_left_alone() {
-    light_scenario("driver_silent", Duration::from_secs(180), |s| {
+    scenario("driver_silent", Duration::from_secs(180), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};
-use zcache_tests::{DaemonOptions, Exit, Kernel, Modules, VmOptions, scenario};
+use zcache_tests::{DaemonOptions, Exit, Kernel, Modules, VmOptions, lone_scenario};
 
 #[test]
 fn the_fixture_tells_the_truth() {
@@ -21,7 +21,7 @@ fn the_fixture_tells_the_truth_on_uml() {
 }
 
 fn tells_the_truth(kernel: Kernel) {
-    scenario(&format!("fixture_{kernel}"), Duration::from_secs(120), |s| {
+    lone_scenario(&format!("fixture_{kernel}"), Duration::from_secs(120), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(64);
         options.kernel = kernel;
@@ -86,7 +86,7 @@ fn a_test_that_takes_too_long_is_stopped_on_uml() {
 }
 
 fn takes_too_long(kernel: Kernel) {
-    scenario(&format!("fixture_limit_{kernel}"), Duration::from_secs(12), |s| {
+    lone_scenario(&format!("fixture_limit_{kernel}"), Duration::from_secs(12), |s| {
         let mut options = VmOptions::new("guest");
         options.kernel = kernel;
         s.vm(options)?.guest().sh_within("sleep 600", Duration::from_secs(600)).map(drop)
@@ -132,7 +132,7 @@ fn a_guest_that_is_left_alone_on_uml() {
 }
 
 fn left_alone(kernel: Kernel) {
-    scenario(&format!("fixture_left_alone_{kernel}"), Duration::from_secs(120), |s| {
+    lone_scenario(&format!("fixture_left_alone_{kernel}"), Duration::from_secs(120), |s| {
         let mut options = VmOptions::new("guest");
         options.kernel = kernel;
         let vm = s.vm(options)?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
 use zcache_tests::load::{cycle_files, read_files, swaphog, write_files};
-use zcache_tests::{DaemonOptions, SocketOptions, VmOptions, light_scenario};
+use zcache_tests::{DaemonOptions, SocketOptions, VmOptions, scenario};
 
 #[test]
 fn a_full_store_evicts_files_refuses_swap_and_loses_nothing() {
-    light_scenario("small_limit", Duration::from_secs(240), |s| {
+    scenario("small_limit", Duration::from_secs(240), |s| {
         const LIMIT: u64 = 10 << 20;
         let mut options = DaemonOptions::usual()?;
         options.memory_limit = Some(LIMIT.to_string());
@@ -56,7 +56,7 @@ fn guests_do_not_notice_one_another() {
             echo 1 > /proc/sys/vm/drop_caches
             for n in $(seq 20); do yes \"guest NAME file $n\" | head -c 1M | cmp - /mnt1/$n; done
         done";
-    light_scenario("two_guests", Duration::from_secs(240), |s| {
+    scenario("two_guests", Duration::from_secs(240), |s| {
         let mut options = DaemonOptions::usual()?;
         options.memory_limit = Some("256M".to_owned());
         let own = SocketOptions { memory_limit: Some("64M".to_owned()), allow_shared: Vec::new() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use zcache_tests::load::{cycle_files, write_files};
-use zcache_tests::{DaemonOptions, Modules, Presence, Scenario, VmOptions, light_scenario};
+use zcache_tests::{DaemonOptions, Modules, Presence, Scenario, VmOptions, scenario};
 
 /// What happens to a guest, in some order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,35 +50,35 @@ fn check(s: &Scenario, presence: Presence, steps: &[Step]) -> Result<()> {
 
 #[test]
 fn modules_then_mounts_then_the_device() {
-    light_scenario("order_device_last", Duration::from_secs(180), |s| {
+    scenario("order_device_last", Duration::from_secs(180), |s| {
         check(s, Presence::Later, &[Step::LoadCore, Step::LoadTransport, Step::Mount, Step::Attach])
     });
 }
 
 #[test]
 fn mounts_then_modules_then_the_device() {
-    light_scenario("order_mounts_first", Duration::from_secs(180), |s| {
+    scenario("order_mounts_first", Duration::from_secs(180), |s| {
         check(s, Presence::Later, &[Step::Mount, Step::LoadCore, Step::LoadTransport, Step::Attach])
     });
 }
 
 #[test]
 fn the_device_at_boot_then_mounts_then_modules() {
-    light_scenario("order_device_first", Duration::from_secs(180), |s| {
+    scenario("order_device_first", Duration::from_secs(180), |s| {
         check(s, Presence::ColdPlugged, &[Step::Mount, Step::LoadCore, Step::LoadTransport])
     });
 }
 
 #[test]
 fn the_device_at_boot_then_modules_then_mounts() {
-    light_scenario("order_mounts_last", Duration::from_secs(180), |s| {
+    scenario("order_mounts_last", Duration::from_secs(180), |s| {
         check(s, Presence::ColdPlugged, &[Step::LoadCore, Step::LoadTransport, Step::Mount])
     });
 }
 
 #[test]
 fn mounts_between_the_two_modules_with_the_device_plugged_meanwhile() {
-    light_scenario("order_mixed", Duration::from_secs(180), |s| {
+    scenario("order_mixed", Duration::from_secs(180), |s| {
         check(s, Presence::Later, &[Step::LoadCore, Step::Attach, Step::Mount, Step::LoadTransport])
     });
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use zcache_tests::load::{cycle_files, read_files, swaphog, write_files};
-use zcache_tests::{Continuity, DaemonOptions, Memory, VmOptions, light_scenario};
+use zcache_tests::{Continuity, DaemonOptions, Memory, VmOptions, scenario};
 
 const PREPARE: &str =
     "mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc";
@@ -28,7 +28,7 @@ fn anonymous_memory_costs_the_machine_the_device_only() {
 /// is an address in no region and is not to be answered, KICK and CALL, which are; then ENABLE.
 /// A connection that ends in there aborts it.
 fn memory_that_is_not_shared(name: &str, memory: Memory) {
-    light_scenario(name, Duration::from_secs(240), |s| {
+    scenario(name, Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(128).disk_mib(256);
         options.memory_mib = 128;
@@ -67,7 +67,7 @@ fn memory_that_is_not_shared(name: &str, memory: Memory) {
 /// Two machines at one socket would be taken for one guest.
 #[test]
 fn a_second_machine_at_a_socket_in_use_is_told_at_once() {
-    light_scenario("mistake_second", Duration::from_secs(240), |s| {
+    scenario("mistake_second", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("first").daemon(&daemon, 0).disk_mib(128).disk_mib(256);
         options.memory_mib = 128;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use zcache_tests::load::{STOP_LOAD, coherence_until_told, cycle_files, read_files, swaphog_until_told, write_files};
-use zcache_tests::{Continuity, Daemon, DaemonOptions, Scenario, Vm, VmOptions, light_scenario};
+use zcache_tests::{Continuity, Daemon, DaemonOptions, Scenario, Vm, VmOptions, scenario};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const MOUNT: &str = "mkdir -p /mnt1; mount /dev/vdb /mnt1";
@@ -27,7 +27,7 @@ fn guest_with_files_and_swap(s: &Scenario) -> Result<(Arc<Vm>, Arc<Daemon>)> {
 /// Conformance: ZC-DEV-40.
 #[test]
 fn a_machine_that_is_stopped_keeps_its_session() {
-    light_scenario("pause_classic", Duration::from_secs(300), |s| {
+    scenario("pause_classic", Duration::from_secs(300), |s| {
         let (vm, _daemon) = guest_with_files_and_swap(s)?;
         let guest = vm.guest();
         let hog = guest.spawn(&swaphog_until_told(130))?;
@@ -46,7 +46,7 @@ fn a_machine_that_is_stopped_keeps_its_session() {
 /// Conformance: ZC-DEV-40.
 #[test]
 fn snapshots_under_load_keep_the_session() {
-    light_scenario("pause_snapshot", Duration::from_secs(300), |s| {
+    scenario("pause_snapshot", Duration::from_secs(300), |s| {
         let (vm, _daemon) = guest_with_files_and_swap(s)?;
         let guest = vm.guest();
         let hog = guest.spawn(&swaphog_until_told(130))?;
@@ -82,7 +82,7 @@ fn snapshot(vm: &Vm, folder: &Path, name: &str) -> Result<()> {
 /// Conformance: ZC-DEV-18.
 #[test]
 fn a_machine_that_is_reset_starts_with_nothing_on_the_device() {
-    light_scenario("pause_reset", Duration::from_secs(300), |s| {
+    scenario("pause_reset", Duration::from_secs(300), |s| {
         let (vm, daemon) = guest_with_files_and_swap(s)?;
         let guest = vm.guest();
         guest.sh(&write_files("/mnt1", 48))?;

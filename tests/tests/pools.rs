@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use zcache_tests::load::{coherence, cycle_files, read_files, swaphog, write_files};
-use zcache_tests::{Daemon, DaemonOptions, DriverPool, Scenario, Vm, VmOptions, light_scenario};
+use zcache_tests::{Daemon, DaemonOptions, DriverPool, Scenario, Vm, VmOptions, scenario};
 
 fn guest_with_daemon(s: &Scenario, disks_mib: &[u64]) -> Result<(Arc<Vm>, Arc<Daemon>)> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
@@ -33,7 +33,7 @@ fn ensure_same_pools(vm: &Vm, daemon: &Daemon) -> Result<Vec<DriverPool>> {
 /// Conformance: ZC-DRV-17, ZC-DRV-18.
 #[test]
 fn pools_from_before_the_device_are_replayed_and_keep_their_ids() {
-    light_scenario("pools_are_replayed", Duration::from_secs(240), |s| {
+    scenario("pools_are_replayed", Duration::from_secs(240), |s| {
         let (vm, daemon) = guest_with_daemon(s, &[192, 192, 256])?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkfs.btrfs -q /dev/vdc; mkswap /dev/vdd; mkdir -p /mnt1 /mnt2
@@ -66,7 +66,7 @@ fn pools_from_before_the_device_are_replayed_and_keep_their_ids() {
 
 #[test]
 fn without_a_device_the_guest_lives_on_its_disks() {
-    light_scenario("unattached", Duration::from_secs(240), |s| {
+    scenario("unattached", Duration::from_secs(240), |s| {
         let (vm, daemon) = guest_with_daemon(s, &[192, 512])?;
         let guest = vm.guest();
         guest.sh(
@@ -112,7 +112,7 @@ fn only_the_living_filesystems_have_pools() {
             done
             echo 1 > /proc/sys/vm/drop_caches
         done";
-    light_scenario("stale_superblocks", Duration::from_secs(300), |s| {
+    scenario("stale_superblocks", Duration::from_secs(300), |s| {
         let (vm, daemon) = guest_with_daemon(s, &[384])?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkdir -p /mnt{1..9}; mount /dev/vdb /mnt9
@@ -153,7 +153,7 @@ fn attaching_in_the_middle_of_mounts_and_swapons() {
         done";
     const SWAPONS: &str =
         "while [ ! -e /tmp/stop ]; do swapon /dev/vdd; swapon /dev/vde; swapoff /dev/vdd; swapoff /dev/vde; done";
-    light_scenario("attach_in_the_middle", Duration::from_secs(300), |s| {
+    scenario("attach_in_the_middle", Duration::from_secs(300), |s| {
         let (vm, daemon) = guest_with_daemon(s, &[64, 128, 64, 64, 256])?;
         let guest = vm.guest();
         guest.sh(

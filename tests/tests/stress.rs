@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::{coherence, swaphog};
-use zcache_tests::{DaemonOptions, Kernel, Vm, VmOptions, scenario};
+use zcache_tests::{DaemonOptions, Kernel, Vm, VmOptions, lone_scenario};
 
 const PREPARE: &str = "
     mkfs.ext4 -q -b 4096 /dev/vdb; mkfs.btrfs -q /dev/vdc; mkswap /dev/vdd; mkfs.ext4 -q -b 4096 /dev/vde
@@ -61,7 +61,7 @@ fn stress(vm: &Vm, seconds: u32, hog_mib: u32) -> Result<()> {
 
 #[test]
 fn extra_stress_under_kasan_and_lockdep() {
-    scenario("stress_debug", Duration::from_secs(480), |s| {
+    lone_scenario("stress_debug", Duration::from_secs(480), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0);
         options.kernel = Kernel::ClassicDebug;
@@ -80,7 +80,7 @@ fn extra_stress_under_kasan_and_lockdep() {
 
 #[test]
 fn long_stress_at_full_speed() {
-    scenario("stress", Duration::from_secs(300), |s| {
+    lone_scenario("stress", Duration::from_secs(300), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0);
         options.memory_mib = 160;

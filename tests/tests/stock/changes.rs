@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, light_scenario};
+use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, scenario};
 
 /// Fills the target with what is not zero, and puts all of it into the device.
 const FILL: &str =
@@ -21,7 +21,7 @@ const COMPARE: &str = "samebytes /dev/mapper/t /dev/vdb 32
 /// Small and large discards take different ways, as does zeroing.
 #[test]
 fn discarded_and_zeroed_blocks_are_not_served() {
-    light_scenario("stock_discard", Duration::from_secs(240), |s| {
+    scenario("stock_discard", Duration::from_secs(240), |s| {
         let vm = target(s, Kernel::Debian13Backports)?;
         for change in [
             "blkdiscard -o 64K -l 64K /dev/mapper/t",
@@ -42,7 +42,7 @@ fn discarded_and_zeroed_blocks_are_not_served() {
 /// Who suspends the target may change the origin.
 #[test]
 fn a_resumed_target_serves_nothing_from_before() {
-    light_scenario("stock_suspend", Duration::from_secs(240), |s| {
+    scenario("stock_suspend", Duration::from_secs(240), |s| {
         let vm = target(s, Kernel::Debian13)?;
         vm.guest().sh(FILL)?;
         let before = hits(&vm)?;

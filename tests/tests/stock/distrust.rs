@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, light_scenario};
+use zcache_tests::{DaemonOptions, Kernel, scenario};
 
 use crate::volume::Volume;
 
 /// The pool gets a page that is wrong, by way of a disk that is so for a moment.
 #[test]
 fn a_page_of_a_wrong_checksum_is_read_from_the_disk() {
-    light_scenario("stock_distrust", Duration::from_secs(240), |s| {
+    scenario("stock_distrust", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(256))?;
         vm.attach()?;

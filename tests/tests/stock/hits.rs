@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, Vm, Vmm, scenario};
+use zcache_tests::{DaemonOptions, Kernel, Vm, Vmm, lone_scenario};
 
 use crate::volume::Volume;
 
@@ -52,7 +52,7 @@ fn btrfs_on_uml_is_read_from_the_device() {
 }
 
 fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
-    scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
+    lone_scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
         let set_mib = set_mib(kernel);
         let mut daemon = DaemonOptions::usual()?;
         daemon.memory_limit = Some("1G".to_owned());

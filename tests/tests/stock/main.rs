@@ -41,7 +41,7 @@ mod volume;
 
 use std::time::Duration;
 
-use zcache_tests::{Kernel, Scenario, VmOptions, scenario};
+use zcache_tests::{Kernel, Scenario, VmOptions, Vmm, lone_scenario, scenario};
 
 /// A guest with one of Debian's kernels, of 256 MiB and what the kernel's checks need.
 fn guest(kernel: Kernel) -> VmOptions {
@@ -53,12 +53,19 @@ fn guest(kernel: Kernel) -> VmOptions {
     options
 }
 
-/// A scenario with a guest of this kernel: `limit` is for an ordinary one.
+/// A scenario with a guest of this kernel: `limit` is for an ordinary one. User-mode Linux has the
+/// machine to itself, as its processors wait for each other in a loop.
 fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&Scenario) -> anyhow::Result<()>) {
-    scenario(&format!("stock_{name}_{kernel}"), limit * guest(kernel).patience(), body);
+    let name = format!("stock_{name}_{kernel}");
+    let limit = limit * guest(kernel).patience();
+    match kernel.vmm() {
+        Vmm::Uml => lone_scenario(&name, limit, body),
+        Vmm::Qemu => scenario(&name, limit, body),
+    }
 }
 
-/// One test of a name for each stock kernel, all with the same body.
+/// One test of a name for each stock kernel, all with the same body: for what depends on how the
+/// kernel was configured, or on huge pages and large folios.
 macro_rules! on_each_kernel {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
         $(#[$doc])*
@@ -73,3 +80,22 @@ macro_rules! on_each_kernel {
     )*};
 }
 use on_each_kernel;
+
+/// One test of a name for the oldest and the newest kernel of Debian's, and the one between: the
+/// newest as user-mode Linux, which is not emulated.
+macro_rules! on_each_release {
+    ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
+        $(#[$doc])*
+        mod $body {
+            #[test]
+            fn on_debian_12() { super::$body(zcache_tests::Kernel::Debian12) }
+            #[test]
+            fn on_debian_13() { super::$body(zcache_tests::Kernel::Debian13) }
+            #[test]
+            fn on_uml() { super::$body(zcache_tests::Kernel::Uml) }
+            #[test]
+            fn extra_on_debian_13_backports() { super::$body(zcache_tests::Kernel::Debian13Backports) }
+        }
+    )*};
+}
+use on_each_release;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::{DROP_CACHES, coherence};
-use zcache_tests::{DaemonOptions, Kernel, Vm, light_scenario};
+use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
 
 use crate::volume::Volume;
 
@@ -47,7 +47,7 @@ fn files_outlive_the_device(kernel: Kernel) {
 /// What is in memory when the device comes is what is evicted first.
 #[test]
 fn pages_read_before_the_device_came_are_served() {
-    light_scenario("stock_read_before", Duration::from_secs(240), |s| {
+    scenario("stock_read_before", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13Backports).daemon(&daemon, 0).disk_mib(64))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;
@@ -66,7 +66,7 @@ fn pages_read_before_the_device_came_are_served() {
 /// With put=read pages enter the pool as they are read, and stay there.
 #[test]
 fn put_at_read_serves_the_next_reads() {
-    light_scenario("stock_put_read", Duration::from_secs(240), |s| {
+    scenario("stock_put_read", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
         vm.attach()?;
@@ -88,7 +88,7 @@ fn put_at_read_serves_the_next_reads() {
 /// What was unmapped before the device came is not created on it.
 #[test]
 fn a_target_that_is_gone_is_not_replayed() {
-    light_scenario("stock_gone", Duration::from_secs(240), |s| {
+    scenario("stock_gone", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian12).daemon(&daemon, 0).disk_mib(64).disk_mib(64).disk_mib(64))?;
         vm.guest().sh("zcachesetup open /dev/vdb gone; zcachesetup open /dev/vdc kept

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, light_scenario};
+use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, scenario};
 
 #[test]
 fn mistakes_are_one_line_and_an_exit_status() {
-    light_scenario("stock_setup_mistakes", Duration::from_secs(240), |s| {
+    scenario("stock_setup_mistakes", Duration::from_secs(240), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
         vm.guest().sh(
             "mkfs.ext4 -q /dev/vdb; mount /dev/vdb /mnt
@@ -40,7 +40,7 @@ fn mistakes_are_one_line_and_an_exit_status() {
 /// Two targets over the same sectors would serve what the other has changed.
 #[test]
 fn an_origin_has_one_target() {
-    light_scenario("stock_setup_one", Duration::from_secs(240), |s| {
+    scenario("stock_setup_one", Duration::from_secs(240), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
         let guest = vm.guest();
         for round in 0..10 {
@@ -80,7 +80,7 @@ fn refuses(vm: &Vm, command: &str, reason: &str) -> Result<()> {
 /// Filesystem and swap by name from the table, and all of it away again.
 #[test]
 fn the_table_is_set_up_and_taken_down() {
-    light_scenario("stock_setup_table", Duration::from_secs(180), |s| {
+    scenario("stock_setup_table", Duration::from_secs(180), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64).disk_mib(128))?;
         let guest = vm.guest();
@@ -106,7 +106,7 @@ fn the_table_is_set_up_and_taken_down() {
 /// The disk below grows under a mounted filesystem, and the target with it.
 #[test]
 fn a_target_grows_with_its_origin() {
-    light_scenario("stock_setup_resize", Duration::from_secs(180), |s| {
+    scenario("stock_setup_resize", Duration::from_secs(180), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
         vm.guest()
             .sh("DM_DISABLE_UDEV=1 dmsetup create --noudevsync below --table '0 65536 linear /dev/vdb 0'
@@ -127,7 +127,7 @@ fn a_target_grows_with_its_origin() {
 /// What was opened without the module is cached later, with the filesystem mounted.
 #[test]
 fn a_device_that_passes_through_becomes_cached() {
-    light_scenario("stock_setup_reload", Duration::from_secs(180), |s| {
+    scenario("stock_setup_reload", Duration::from_secs(180), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
         let guest = vm.guest();
@@ -147,7 +147,7 @@ fn a_device_that_passes_through_becomes_cached() {
 /// it is one, and who sees what was encrypted is told.
 #[test]
 fn what_is_needed_is_not_removable() {
-    light_scenario("stock_setup_removable", Duration::from_secs(180), |s| {
+    scenario("stock_setup_removable", Duration::from_secs(180), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
         let guest = vm.guest();
         guest.sh("zcachesetup open /dev/vdb files; mkfs.ext4 -q /dev/mapper/files

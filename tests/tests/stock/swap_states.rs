@@ -11,7 +11,7 @@ use crate::swapping::{HOLD, await_counter, await_stored, caged_hog, guest, swap_
 /// Reads the whole disk from outside, whatever errors there are.
 const LOOK: &str = "dd if=/dev/zcswap0 of=/dev/null bs=4k iflag=direct conv=noerror >/dev/null 2>&1 || true";
 
-crate::on_each_kernel! {
+crate::on_each_release! {
     /// What nobody took is still the kernel's, and not lost.
     fn what_the_kernel_keeps_is_not_lost;
     /// With `swap_loss=panic` the guest ends when somebody needs a lost page, not when the disk is

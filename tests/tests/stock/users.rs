@@ -18,7 +18,7 @@ const WAYS: [(&str, &str, &str); 5] = [
 
 const SECONDS: u32 = 4;
 
-crate::on_each_kernel! {
+crate::on_each_release! {
     /// A user has pages of his own taken for those of a file that he may read.
     fn a_user_cannot_plant_pages;
 }
