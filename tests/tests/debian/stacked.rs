@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! LUKS and LVM, under and over a zcache device, each with a filesystem that is mounted at boot.
+//! LUKS and LVM, under and over a zcache device, each with a filesystem that is mounted at boot. Pages
+//! of a filesystem on something over a device are not that device's, so nothing of them is cached:
+//! there it is shown that they come back.
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::Debian;
@@ -13,7 +15,7 @@ echo -n secret >/etc/key
 chmod 600 /etc/key";
 
 on_each_debian! {
-    /// The host sees what is encrypted: pages are encrypted above it.
+    /// The host sees nothing: pages are encrypted above it.
     fn luks_over_a_device;
     /// The host sees what is decrypted.
     fn a_device_over_luks;
@@ -33,7 +35,7 @@ fn luks_over_a_device(debian: Debian) {
              echo 'low /dev/vdb' >>/etc/zcachetab
              echo 'top /dev/mapper/low /etc/key luks' >>/etc/crypttab
              echo '/dev/mapper/top /srv ext4 defaults 0 2' >>/etc/fstab")?;
-        comes_back(system, "top", "low")
+        comes_back(system, "top", None)
     });
 }
 
@@ -47,7 +49,7 @@ fn a_device_over_luks(debian: Debian) {
              echo 'top /dev/mapper/low' >>/etc/zcachetab
              echo 'low /dev/vdb /etc/key luks' >>/etc/crypttab
              echo '/dev/mapper/top /srv ext4 defaults 0 2' >>/etc/fstab")?;
-        comes_back(system, "top", "top")
+        comes_back(system, "top", Some("top"))
     });
 }
 
@@ -59,7 +61,7 @@ fn lvm_over_a_device(debian: Debian) {
              mkfs.ext4 -q /dev/vg/top
              echo 'low /dev/vdb' >>/etc/zcachetab
              echo '/dev/vg/top /srv ext4 defaults 0 2' >>/etc/fstab")?;
-        comes_back(system, "vg-top", "low")?;
+        comes_back(system, "vg-top", None)?;
         let volumes = system.sh("pvs --noheadings -o pv_name 2>&1")?;
         ensure!(volumes.trim() == "/dev/mapper/low", "LVM takes something else for its volume: {volumes}");
         Ok(())
@@ -74,13 +76,13 @@ fn a_device_over_lvm(debian: Debian) {
              mkfs.ext4 -q /dev/mapper/top
              echo 'top /dev/vg/low' >>/etc/zcachetab
              echo '/dev/mapper/top /srv ext4 defaults 0 2' >>/etc/fstab")?;
-        comes_back(system, "top", "top")
+        comes_back(system, "top", Some("top"))
     });
 }
 
 /// Mounts /srv as it is in fstab, fills it, reboots twice, and looks at it. `device` is what it is
-/// mounted from, `cached` the zcache device.
-fn comes_back(system: &System, device: &str, cached: &str) -> Result<()> {
+/// mounted from, `cached` the zcache device that has its pages.
+fn comes_back(system: &System, device: &str, cached: Option<&str>) -> Result<()> {
     system.sh("systemctl daemon-reload; mount /srv
          head -c 16M /dev/urandom >/srv/file; sha256sum /srv/file >/srv/sum")?;
     for round in 0..2 {
@@ -88,7 +90,9 @@ fn comes_back(system: &System, device: &str, cached: &str) -> Result<()> {
         let place = || format!("After reboot number {round}");
         system.sh("sha256sum --quiet -c /srv/sum").with_context(place)?;
         system.is_mounted_from("/srv", &format!("/dev/mapper/{device}")).with_context(place)?;
-        system.serves_hits(cached, "/srv/file").with_context(place)?;
+        if let Some(cached) = cached {
+            system.serves_hits(cached, "/srv/file").with_context(place)?;
+        }
     }
     Ok(())
 }
