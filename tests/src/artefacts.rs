@@ -23,6 +23,7 @@ enum Runner {
 pub struct Artefacts {
     runner: Runner,
     kernel_image: PathBuf,
+    packed_image: PathBuf,
     initrd: Option<PathBuf>,
     modules_disk: Option<PathBuf>,
     rootfs: PathBuf,
@@ -55,6 +56,7 @@ impl Artefacts {
                 Vmm::Uml => Runner::Uml,
             },
             kernel_image: images.unpacked(&built)?,
+            packed_image: built.image(),
             initrd: built.initrd(),
             modules_disk: built.modules_disk(),
             rootfs: images.rootfs()?,
@@ -94,6 +96,11 @@ impl Artefacts {
 
     pub(crate) fn kernel_image(&self) -> &Path {
         &self.kernel_image
+    }
+
+    /// As it is shipped: it unpacks itself, and can wake up from suspend to memory.
+    pub(crate) fn packed_image(&self) -> &Path {
+        &self.packed_image
     }
 
     pub(crate) fn initrd(&self) -> Option<&Path> {

@@ -231,7 +231,8 @@ impl<'a> Boot<'a> {
         if options.console == Console::Terminal {
             words.push("zcache.shell=1".to_owned());
         }
-        line.option("-kernel", &artefacts.kernel_image().to_string_lossy(), &[]);
+        let image = if options.suspends { artefacts.packed_image() } else { artefacts.kernel_image() };
+        line.option("-kernel", &image.to_string_lossy(), &[]);
         if let Some(initrd) = artefacts.initrd() {
             line.option("-initrd", &initrd.to_string_lossy(), &[]);
         }

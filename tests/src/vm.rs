@@ -91,6 +91,9 @@ pub struct VmOptions {
     pub presence: Presence,
     /// Whether the driver is loaded at boot.
     pub modules: Modules,
+    /// Whether it is to be suspended to memory, from which a kernel that QEMU has entered past its
+    /// 16-bit code does not wake up.
+    pub suspends: bool,
     /// Where the console goes.
     pub console: Console,
 }
@@ -110,6 +113,7 @@ impl VmOptions {
             daemon: None,
             presence: Presence::Later,
             modules: Modules::Loaded,
+            suspends: false,
             console: Console::Log,
         }
     }

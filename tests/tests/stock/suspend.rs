@@ -44,6 +44,7 @@ fn guest(s: &Scenario, kernel: Kernel, swap_loss: &str) -> Result<Arc<Vm>> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
     let mut options = crate::guest(kernel).daemon(&daemon, 0).disk_mib(192).disk_mib(512);
     options.modules = Modules::NotLoaded;
+    options.suspends = true;
     let vm = s.vm(options)?;
     vm.guest().sh(&format!("modprobe dm-mod || true; insmod /payload/modules/zcache.ko swap_loss={swap_loss}"))?;
     vm.load_modules()?;

@@ -11,9 +11,16 @@ use crate::swapping::{HOLD, await_counter, await_stored, caged_hog, guest, swap_
 /// Reads the whole disk from outside, whatever errors there are.
 const LOOK: &str = "dd if=/dev/zcswap0 of=/dev/null bs=4k iflag=direct conv=noerror >/dev/null 2>&1 || true";
 
+/// A backing device of 128 MiB, which is soon read page by page.
+const SMALL_DISK: &str = "\
+DM_DISABLE_UDEV=1 dmsetup create small --noudevsync --table '0 262144 linear /dev/vdb 0'";
+
 crate::on_each_release! {
     /// What nobody took is still the kernel's, and not lost.
     fn what_the_kernel_keeps_is_not_lost;
+}
+
+crate::on_each_kernel! {
     /// With `swap_loss=panic` the guest ends when somebody needs a lost page, not when the disk is
     /// looked at.
     fn a_look_at_the_disk_does_no_harm;
@@ -28,7 +35,7 @@ fn what_the_kernel_keeps_is_not_lost(kernel: Kernel) {
         let (vm, _daemon) = guest(s, kernel, "panic", None)?;
         let guest = vm.guest();
         vm.attach()?;
-        swap_on(&vm, "--size 512M")?;
+        swap_on(&vm, "--size 128M")?;
         vm.detach()?;
         // Its group has less memory than it wants.
         let hog = caged_hog(&vm, 96, 40, 10)?;
@@ -49,7 +56,8 @@ fn a_look_at_the_disk_does_no_harm(kernel: Kernel) {
         let (vm, daemon) = guest(s, kernel, "panic", None)?;
         let guest = vm.guest();
         vm.attach()?;
-        swap_on(&vm, "--backing /dev/vdb")?;
+        guest.sh(SMALL_DISK)?;
+        swap_on(&vm, "--backing /dev/mapper/small")?;
         let _hog = caged_hog(&vm, 96, 40, 60)?;
         await_stored(&vm)?;
         guest.sh(HOLD)?;
