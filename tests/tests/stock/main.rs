@@ -64,38 +64,43 @@ fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&S
     }
 }
 
-/// One test of a name for each stock kernel, all with the same body: for what depends on how the
-/// kernel was configured, or on huge pages and large folios.
-macro_rules! on_each_kernel {
-    ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
+/// One test of a name for each of these kernels, all with the same body. `extra_` ones are those of
+/// long runs.
+macro_rules! on_kernels {
+    ($($(#[$doc:meta])* fn $body:ident: $($name:ident = $kernel:ident),*;)*) => {$(
         $(#[$doc])*
         mod $body {
-            #[test]
-            fn on_debian_12() { super::$body(zcache_tests::Kernel::Debian12) }
-            #[test]
-            fn on_debian_13() { super::$body(zcache_tests::Kernel::Debian13) }
-            #[test]
-            fn on_debian_13_backports() { super::$body(zcache_tests::Kernel::Debian13Backports) }
+            $(
+                #[test]
+                fn $name() { super::$body(zcache_tests::Kernel::$kernel) }
+            )*
         }
     )*};
 }
-use on_each_kernel;
 
-/// One test of a name for the oldest and the newest kernel of Debian's, and the one between: the
-/// newest as user-mode Linux, which is not emulated.
-macro_rules! on_each_release {
-    ($($(#[$doc:meta])* fn $body:ident;)*) => {$(
-        $(#[$doc])*
-        mod $body {
-            #[test]
-            fn on_debian_12() { super::$body(zcache_tests::Kernel::Debian12) }
-            #[test]
-            fn on_debian_13() { super::$body(zcache_tests::Kernel::Debian13) }
-            #[test]
-            fn on_uml() { super::$body(zcache_tests::Kernel::Uml) }
-            #[test]
-            fn extra_on_debian_13_backports() { super::$body(zcache_tests::Kernel::Debian13Backports) }
-        }
-    )*};
+/// On each kernel of Debian's: for what depends on how the kernel was configured, on huge pages and
+/// large folios, or on the death of the daemon.
+macro_rules! on_each_kernel {
+    ($($(#[$doc:meta])* fn $body:ident;)*) => {
+        crate::on_kernels! {$(
+            $(#[$doc])*
+            fn $body: on_debian_12 = Debian12, on_debian_13 = Debian13, on_debian_13_backports = Debian13Backports;
+        )*}
+    };
 }
-use on_each_release;
+
+/// On the oldest and the newest release of Linux that Debian has, and on one between: the newest as
+/// user-mode Linux, which is not emulated.
+macro_rules! on_each_release {
+    ($($(#[$doc:meta])* fn $body:ident;)*) => {
+        crate::on_kernels! {$(
+            $(#[$doc])*
+            fn $body:
+                on_debian_12 = Debian12,
+                on_debian_13 = Debian13,
+                on_uml = Uml,
+                extra_on_debian_13_backports = Debian13Backports;
+        )*}
+    };
+}
+use {on_each_kernel, on_each_release, on_kernels};
