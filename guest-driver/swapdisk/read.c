@@ -73,7 +73,7 @@ static void zcs_drop_rescued(struct zcs_disk *disk, struct page *page,
 		return;
 	folio_mark_dirty(page_folio(page));
 	zcache_swapmap_drop_rescued(map, slot);
-	zcs_settle(disk, slot, ZC_PAGE_KEPT);
+	zcs_settle(disk, slot, ZC_PAGE_BAD);
 }
 
 /*
