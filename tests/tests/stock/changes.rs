@@ -67,7 +67,9 @@ fn who_must_not_wait_is_served() {
         let fio = "fio --name=n --filename=/dev/mapper/t --size=8M --bs=64k --direct=1 --ioengine=pvsync2 --nowait=1 \
                    --ignore_error=EAGAIN,EAGAIN --minimal";
         for (rw, field) in [("read", 6), ("write", 47)] {
-            let kib = vm.guest().sh(&format!("{fio} --rw={rw} | tail -1 | cut -d';' -f{field}"))
+            let kib = vm
+                .guest()
+                .sh(&format!("{fio} --rw={rw} | tail -1 | cut -d';' -f{field}"))
                 .with_context(|| format!("A {rw} that must not wait is refused"))?;
             ensure!(kib.trim().parse::<u32>()? > 4096, "Only {} of 8192 KiB: {rw}", kib.trim());
         }

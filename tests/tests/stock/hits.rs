@@ -70,10 +70,12 @@ fn pages_in_memory_that_comes_later_are_cached() {
         // For what can be moved, as pages of files: these go there first.
         guest.sh("echo online_movable > /sys/devices/system/memory/auto_online_blocks")?;
         vm.plug_memory()?;
-        let movable = "awk '/^Node/ { m = $4 == \"Movable\" } m && $1 == \"present\" { n += $2 } END { print n }' /proc/zoneinfo";
+        let movable =
+            "awk '/^Node/ { m = $4 == \"Movable\" } m && $1 == \"present\" { n += $2 } END { print n }' /proc/zoneinfo";
         guest.sh(&format!("until [ $({movable}) -ge {} ]; do sleep 0.1; done", pages(LATER_MIB << 20)))?;
         vm.attach()?;
-        guest.sh(&format!("sha256sum {file} >/tmp/sum; {DROP_CACHES}; sha256sum -c --quiet /tmp/sum; {DROP_CACHES}"))?;
+        guest
+            .sh(&format!("sha256sum {file} >/tmp/sum; {DROP_CACHES}; sha256sum -c --quiet /tmp/sum; {DROP_CACHES}"))?;
         let hits = volume.count("hits")?;
         ensure!(hits + ELSEWHERE > pages(64 << 20), "{hits} pages of {} came from the device", pages(64 << 20));
         Ok(())

@@ -115,9 +115,8 @@ fn a_page_that_cannot_be_read_spoils_no_other() {
              done | dmsetup load bad
              DM_DISABLE_UDEV=1 dmsetup suspend --noudevsync --noflush bad
              DM_DISABLE_UDEV=1 dmsetup resume --noudevsync bad")?;
-        let unread = guest.sh(
-            "dd if=/tmp/t/f of=/dev/null bs=4k conv=noerror 2>&1 | grep -c 'Input/output error' || true",
-        )?;
+        let unread =
+            guest.sh("dd if=/tmp/t/f of=/dev/null bs=4k conv=noerror 2>&1 | grep -c 'Input/output error' || true")?;
         let unread: u64 = unread.trim().parse()?;
         println!("{unread} of {swapped} pages could not be read");
         ensure!(unread > swapped / 128, "Only {unread} of {swapped} pages could not be read: this tests nothing");
