@@ -237,7 +237,7 @@ EXPORT_SYMBOL_GPL(zcache_swapmap_change);
  * @offset:	the slot
  *
  * A slot that waits for the collector goes on doing so, the owner of a busy one
- * learns of it, and what may be left of a bad one is for the collector.
+ * learns of it, and what may be left of a bad or rescued one is for the collector.
  *
  * Context: Any, interrupts may be off.
  * Return: The state it was in.
@@ -262,6 +262,7 @@ enum zcache_page_state zcache_swapmap_release(struct zcache_swapmap *map,
 		zcache_slot_set(map, slot, ZC_PAGE_FREED);
 		break;
 	case ZC_PAGE_BAD:
+	case ZC_PAGE_RESCUED:
 		zcache_slot_set(map, slot, ZC_PAGE_STALE);
 		break;
 	default:

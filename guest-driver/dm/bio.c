@@ -6,9 +6,10 @@
  * passed to the origin, and whatever changes a block invalidates it, here as it
  * is submitted and again as it completes (docs/ordering.md says why both).
  *
- * dmz_map() runs in the submitter's context and may sleep: bios that must not
- * wait do not get here, for the target does not offer REQ_NOWAIT. dmz_end_io()
- * may run in an interrupt.
+ * dmz_map() runs in the submitter's context and may sleep. A bio that must not
+ * wait (REQ_NOWAIT) is told to come again if it would have to: for the zcache
+ * device, or while many blocks are followed up. dmz_end_io() may run in an
+ * interrupt.
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
@@ -89,12 +90,24 @@ static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 	}
 }
 
+/* The submitter sends it once more, from where it may wait. */
+static int dmz_would_wait(struct bio *bio)
+{
+	bio_wouldblock_error(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
 static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 			struct dmz_io *io)
 {
-	if (dmz_read_from_pool(t, bio)) {
+	switch (dmz_read_from_pool(t, bio)) {
+	case DMZ_SERVED:
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
+	case DMZ_WOULD_WAIT:
+		return dmz_would_wait(bio);
+	case DMZ_NOT_SERVED:
+		break;
 	}
 	dmz_count(t, DMZ_MISSES, dmz_pages(bio));
 	dmz_record(t, bio, false);
@@ -115,6 +128,9 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 		return dmz_to_origin(t, bio);
 	if (bio_op(bio) == REQ_OP_READ)
 		return dmz_map_read(t, bio, io);
+
+	if (bio->bi_opf & REQ_NOWAIT && dmz_blocks(t, &io->iter) > MAX_INLINE)
+		return dmz_would_wait(bio);
 
 	dmz_count(t, DMZ_INVALIDATES, 1);
 	dmz_changed(t, &io->iter);

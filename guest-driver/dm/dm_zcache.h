@@ -124,8 +124,20 @@ unsigned int dmz_io_size(void);
 int dmz_bio_init(void);
 void dmz_bio_exit(void);
 
+/**
+ * enum dmz_served - what has become of a read
+ * @DMZ_NOT_SERVED:	it is to be sent to the origin
+ * @DMZ_SERVED:		all its pages are filled
+ * @DMZ_WOULD_WAIT:	nothing was done, for it must not wait
+ */
+enum dmz_served {
+	DMZ_NOT_SERVED,
+	DMZ_SERVED,
+	DMZ_WOULD_WAIT,
+};
+
 /* read.c */
-bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
+enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
 
 /* change.c */
 void dmz_change(struct dmz_target *t, u64 block, u64 count, unsigned long keep);

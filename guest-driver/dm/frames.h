@@ -13,9 +13,15 @@
 
 #define DMZ_NR_LOCKS	256
 
-/* Entries are allocated in chunks of whole pages. */
+/*
+ * Entries are allocated in chunks of whole pages. A table has the chunks of 8 GiB,
+ * and there is room for the tables of all frames that have a number in 32 bits.
+ */
 #define DMZ_CHUNK_SHIFT		10
 #define DMZ_CHUNK_FRAMES	BIT(DMZ_CHUNK_SHIFT)
+#define DMZ_TABLE_SHIFT		11
+#define DMZ_TABLE_CHUNKS	BIT(DMZ_TABLE_SHIFT)
+#define DMZ_NR_TABLES		BIT(32 - DMZ_CHUNK_SHIFT - DMZ_TABLE_SHIFT)
 
 /**
  * struct dmz_frame - what is known of a page frame
@@ -49,21 +55,35 @@ struct dmz_lock {
 } ____cacheline_aligned_in_smp;
 
 extern struct dmz_lock dmz_locks[DMZ_NR_LOCKS];
-extern struct dmz_frame **dmz_chunks;
-extern unsigned long dmz_nr_chunks;
+extern struct dmz_frame **dmz_tables[DMZ_NR_TABLES];
 extern u32 *dmz_heads;
 extern unsigned int dmz_head_bits;
 
+/*
+ * Where a frame's entry is, or NULL. Chunks come while others look, but stay as
+ * long as anybody does.
+ */
+static inline struct dmz_frame *dmz_chunk(unsigned long pfn)
+{
+	struct dmz_frame **table;
+
+	if (pfn >= DMZ_NO_FRAME)
+		return NULL;
+	table = READ_ONCE(dmz_tables[pfn >> (DMZ_CHUNK_SHIFT +
+					     DMZ_TABLE_SHIFT)]);
+	return table ? READ_ONCE(table[pfn >> DMZ_CHUNK_SHIFT &
+				       (DMZ_TABLE_CHUNKS - 1)]) : NULL;
+}
+
 static inline bool dmz_has_entry(unsigned long pfn)
 {
-	return pfn >> DMZ_CHUNK_SHIFT < dmz_nr_chunks &&
-	       dmz_chunks[pfn >> DMZ_CHUNK_SHIFT];
+	return dmz_chunk(pfn);
 }
 
 /* The entry of a frame that has one. */
 static inline struct dmz_frame *dmz_frame(unsigned long pfn)
 {
-	return &dmz_chunks[pfn >> DMZ_CHUNK_SHIFT][pfn & (DMZ_CHUNK_FRAMES - 1)];
+	return dmz_chunk(pfn) + (pfn & (DMZ_CHUNK_FRAMES - 1));
 }
 
 static inline u64 dmz_frame_block(const struct dmz_frame *f)

@@ -216,20 +216,21 @@ static void dmz_accept(struct bio *bio, unsigned int pages)
  * @t:		the target
  * @bio:	the read, which may be cut short
  *
- * Context: Process context; sleeps. The bio is being mapped.
- * Return: true: all pages of the bio are filled; false: none is, and it is to
- *	   be sent to the origin.
+ * Context: Process context; sleeps, unless the bio must not. It is being mapped.
+ * Return: What has become of it.
  */
-bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
+enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
 {
 	unsigned int run, filled;
 	enum dmz_where where;
 
 	if (bio->bi_opf & REQ_PREFLUSH || !dmz_whole_pages(bio))
-		return false;
+		return DMZ_NOT_SERVED;
 	run = dmz_run(t, bio, &where);
 	switch (where) {
 	case DMZ_POOL:
+		if (bio->bi_opf & REQ_NOWAIT)
+			return DMZ_WOULD_WAIT;
 		filled = dmz_fill(t, bio, run, &run);
 		if (filled)
 			run = filled;
@@ -247,5 +248,5 @@ bool dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
 		break;
 	}
 	dmz_accept(bio, run);
-	return where != DMZ_ORIGIN;
+	return where == DMZ_ORIGIN ? DMZ_NOT_SERVED : DMZ_SERVED;
 }

@@ -239,6 +239,7 @@ static int dmz_iterate_devices(struct dm_target *ti,
 static struct target_type dmz_type = {
 	.name = "zcache",
 	.version = { 1, 0, 0 },
+	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = dmz_ctr,
 	.dtr = dmz_dtr,

@@ -176,6 +176,7 @@ static int zcache_load_pool(struct zcache_pool *pool, unsigned long offset,
 		copy_highpage(page, zcache_swapmap_rescued(pool->map, offset));
 		zcache_hand_over(page);
 		zcache_swapmap_release(pool->map, offset);
+		zcache_heal_schedule();
 		zcache_count(pool, ZC_LOAD_RESCUED);
 		return 0;
 	case ZC_PAGE_LOST:
@@ -276,8 +277,15 @@ static void zcache_frontswap_invalidate_page(unsigned int type, pgoff_t offset)
 	 * The kernel gives the slot to nobody else before we return. Until
 	 * then nobody stores to it, so it can become stale after the fact.
 	 */
-	if (zcache_swapmap_release(pool->map, offset) != ZC_PAGE_LIVE)
+	switch (zcache_swapmap_release(pool->map, offset)) {
+	case ZC_PAGE_LIVE:
+		break;
+	case ZC_PAGE_RESCUED:
+		zcache_heal_schedule();
 		goto out;
+	default:
+		goto out;
+	}
 	t = zcache_transport_of(pool, ZC_INVALIDATE_DEFERRED,
 				ZC_INVALIDATE_DEFERRED);
 	zcache_swap_key(&key, offset);

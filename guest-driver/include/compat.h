@@ -245,6 +245,15 @@ static inline struct gendisk *zcache_swap_gendisk(void)
 	return disk;
 }
 
+/* Defines a function that is called when somebody has closed a disk. */
+#ifdef ZCACHE_HAS_RELEASE_DISK
+#define ZCACHE_DEFINE_RELEASE(name, disk) \
+	static void name(struct gendisk *(disk))
+#else
+#define ZCACHE_DEFINE_RELEASE(name, disk) \
+	static void name(struct gendisk *(disk), fmode_t mode)
+#endif
+
 /*
  * The kernel tells the driver of a disk which swap slots it lets go of. Where it
  * does not, it discards them when there are many side by side (swapon

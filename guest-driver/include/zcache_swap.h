@@ -17,11 +17,12 @@
  * @ZC_PAGE_STALE:	the kernel let go of it, the device was not told yet
  * @ZC_PAGE_FLUSHING:	as STALE, and the collector is telling it just now
  * @ZC_PAGE_LOST:	it was accepted, but no device has it any more
- * @ZC_PAGE_RESCUED:	in guest memory, copied there when its device left
+ * @ZC_PAGE_RESCUED:	in guest memory, copied there when its device left, which
+ *			may have it still
  * @ZC_PAGE_BUSY:	swap disk: somebody moves it
  * @ZC_PAGE_FREED:	swap disk: as BUSY, and the kernel let go of it meanwhile
  * @ZC_PAGE_KEPT:	swap disk: nobody took it, so the kernel kept it
- * @ZC_PAGE_BAD:	swap disk: as KEPT, and the device may have an older copy
+ * @ZC_PAGE_BAD:	swap disk: as KEPT, and the device may have a copy
  *
  * A slot of a swap disk is stale, too, when its page is on the backing device
  * and an older one may be on the device.

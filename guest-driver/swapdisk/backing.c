@@ -9,6 +9,7 @@
  * reason the pool of bios has a rescuer.
  */
 #include <linux/bitops.h>
+#include <linux/workqueue.h>
 #include "swapdisk.h"
 
 /* Bios that can always be had. */
@@ -25,6 +26,7 @@
  * @count:	how many
  * @end:	state of the slots when they are written
  * @seq:	zcs_device_seq() when the device took them, for ZC_PAGE_LIVE
+ * @retry:	reads the pages one by one
  * @bio:	the transfer; last, for its vector follows
  */
 struct zcs_child {
@@ -34,6 +36,7 @@ struct zcs_child {
 	unsigned int count;
 	enum zcache_page_state end;
 	unsigned long seq;
+	struct work_struct retry;
 	struct bio bio;
 };
 
@@ -90,31 +93,81 @@ static void zcs_write_end(struct zcs_child *child, bool failed)
 		zcache_heal_schedule();
 }
 
-static void zcs_read_end(struct bio *bio)
+static void zcs_child_failed(struct zcs_child *child, blk_status_t status,
+			     unsigned int pages)
 {
-	struct bvec_iter_all all;
-	struct bio_vec *vec;
+	atomic_long_add(pages, &child->disk->backing_errors);
+	child->parent->bi_status = status;
+}
 
-	if (!bio->bi_status)
-		bio_for_each_segment_all(vec, bio, all)
-			zcs_page_read(vec->bv_page);
+static void zcs_child_put(struct zcs_child *child)
+{
+	struct bio *parent = child->parent;
+
+	bio_put(&child->bio);
+	bio_endio(parent);
+}
+
+static int zcs_read_one(struct zcs_child *child, unsigned int number,
+			struct page *page)
+{
+	struct bio_vec vec;
+	struct bio bio;
+	int err;
+
+	bio_init(&bio, child->disk->backing.bdev, &vec, 1, REQ_OP_READ |
+		 (child->parent->bi_opf & PASSED_ON & ~REQ_RAHEAD));
+	bio_clone_blkg_association(&bio, child->parent);
+	bio.bi_iter.bi_sector = (sector_t)(child->slot + number) *
+				ZCS_PAGE_SECTORS;
+	__bio_add_page(&bio, page, PAGE_SIZE, 0);
+	err = submit_bio_wait(&bio);
+	if (err)
+		zcs_child_failed(child, bio.bi_status, 1);
+	bio_uninit(&bio);
+	return err;
+}
+
+/* One page of several could not be read: that is no concern of the others. */
+static void zcs_read_again(struct work_struct *work)
+{
+	struct zcs_child *child = container_of(work, struct zcs_child, retry);
+	unsigned int i;
+
+	for (i = 0; i < child->count; i++) {
+		struct page *page = child->bio.bi_io_vec[i].bv_page;
+
+		if (!zcs_read_one(child, i, page))
+			zcs_page_read(page);
+	}
+	zcs_child_put(child);
+}
+
+static void zcs_read_end(struct zcs_child *child)
+{
+	unsigned int i;
+
+	for (i = 0; i < child->count; i++)
+		zcs_page_read(child->bio.bi_io_vec[i].bv_page);
 }
 
 static void zcs_child_end(struct bio *bio)
 {
 	struct zcs_child *child = container_of(bio, struct zcs_child, bio);
-	struct bio *parent = child->parent;
+	const bool write = op_is_write(bio_op(bio));
 
-	if (bio->bi_status) {
-		atomic_long_add(child->count, &child->disk->backing_errors);
-		parent->bi_status = bio->bi_status;
+	if (bio->bi_status && !write && child->count > 1) {
+		INIT_WORK(&child->retry, zcs_read_again);
+		queue_work(zcs_wq, &child->retry);
+		return;
 	}
-	if (op_is_write(bio_op(bio)))
+	if (bio->bi_status)
+		zcs_child_failed(child, bio->bi_status, child->count);
+	if (write)
 		zcs_write_end(child, bio->bi_status);
-	else
-		zcs_read_end(bio);
-	bio_put(bio);
-	bio_endio(parent);
+	else if (!bio->bi_status)
+		zcs_read_end(child);
+	zcs_child_put(child);
 }
 
 static struct zcs_child *zcs_child_alloc(struct zcs_disk *disk,

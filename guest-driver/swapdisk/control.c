@@ -20,9 +20,19 @@ static DEFINE_MUTEX(zcs_mutex);
 static DEFINE_IDR(zcs_disks);
 static int zcs_major;
 
+/* Under the disk's open_mutex. */
+ZCACHE_DEFINE_RELEASE(zcs_release, gendisk)
+{
+	struct zcs_disk *disk = gendisk->private_data;
+
+	if (disk && !disk_openers(gendisk))
+		zcs_room_reveal(disk);
+}
+
 static const struct block_device_operations zcs_fops = {
 	.owner = THIS_MODULE,
 	.submit_bio = zcs_submit_bio,
+	.release = zcs_release,
 #ifdef ZCACHE_SWAP_NOTIFY
 	.swap_slot_free_notify = zcs_slot_free_notify,
 #endif
@@ -83,6 +93,7 @@ free:
 
 static int zcs_remove(struct zcs_disk *disk)
 {
+	struct gendisk *gendisk = disk->gendisk;
 	int err;
 
 	lockdep_assert_held(&zcs_mutex);
@@ -93,8 +104,12 @@ static int zcs_remove(struct zcs_disk *disk)
 	if (err)
 		return err;
 	/* Waits for the attributes, which find it removed. */
-	del_gendisk(disk->gendisk);
-	put_disk(disk->gendisk);
+	del_gendisk(gendisk);
+	/* Somebody may have opened it just before, to close it later. */
+	mutex_lock(&gendisk->open_mutex);
+	gendisk->private_data = NULL;
+	mutex_unlock(&gendisk->open_mutex);
+	put_disk(gendisk);
 	idr_remove(&zcs_disks, disk->id);
 	zcs_io_exit(disk);
 	kfree(disk);

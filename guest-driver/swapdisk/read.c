@@ -8,6 +8,7 @@
  * makes sure of. And nobody waits for such a reader's pages, so it is told of an
  * error where a task that needs the page waits.
  */
+#include <linux/delay.h>
 #include <linux/highmem.h>
 #include "swapdisk.h"
 
@@ -73,7 +74,7 @@ static void zcs_drop_rescued(struct zcs_disk *disk, struct page *page,
 		return;
 	folio_mark_dirty(page_folio(page));
 	zcache_swapmap_drop_rescued(map, slot);
-	zcs_settle(disk, slot, ZC_PAGE_KEPT);
+	zcs_settle(disk, slot, ZC_PAGE_BAD);
 }
 
 /*
@@ -112,6 +113,18 @@ static int zcs_read_here(struct zcs_disk *disk, struct page *page,
 }
 
 /*
+ * Widens, for a test, the moments in which a slot can be freed and stored again
+ * while somebody looks at the disk.
+ */
+static void zcs_dawdle(struct page *page)
+{
+#ifdef ZCACHE_SABOTAGE_DAWDLE
+	if (!zcs_swapin(page))
+		msleep(20);
+#endif
+}
+
+/*
  * The device does not have a page that is live. It may have been freed, stored
  * again, or brought back since it was asked; not any more when the slot is ours,
  * and then the answer counts.
@@ -144,8 +157,10 @@ static int zcs_loaded(struct zcs_disk *disk, struct zcache_transport *t,
 {
 	int err = io->err;
 
-	if (err && err != -EIO)
+	if (err && err != -EIO) {
+		zcs_dawdle(io->page);
 		err = zcs_ask_again(disk, t, io);
+	}
 	switch (err) {
 	case 0:
 		zcache_count(disk->pool, ZC_LOADS);
@@ -181,9 +196,11 @@ static void zcs_read_chunk(struct zcs_disk *disk, struct zcs_chunk *chunk)
 			chunk->err[i] = disk->writethrough ? -ENOENT : -EAGAIN;
 		}
 	}
-	if (t)
+	if (t) {
+		zcs_dawdle(chunk->io[0].page);
 		t->ops->swap_many(t, disk->pool, ZCACHE_OP_GET, chunk->io,
 				  chunk->nr_io);
+	}
 	for (i = 0; i < chunk->nr_io; i++)
 		chunk->err[chunk->number[i]] = zcs_loaded(disk, t,
 							  &chunk->io[i]);

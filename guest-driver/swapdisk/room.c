@@ -130,8 +130,16 @@ void zcs_room_hide(struct zcs_disk *disk)
 					    HIDE_AWAY_MS));
 }
 
-/* Lets the kernel count on all free slots again. */
-static void zcs_room_reveal(struct zcs_disk *disk)
+/**
+ * zcs_room_reveal - lets the kernel count on all free slots again
+ * @disk:	the disk
+ *
+ * Also when it is closed: swapoff has taken all its slots from the count, hidden
+ * ones too.
+ *
+ * Context: Process context.
+ */
+void zcs_room_reveal(struct zcs_disk *disk)
 {
 	struct zcs_room *room = &disk->room;
 
@@ -165,7 +173,6 @@ void zcs_room_retry(struct zcs_disk *disk)
 			   msecs_to_jiffies(HIDE_FULL_MS));
 }
 
-/* While the disk is not swapped to, its slots are not counted. */
 static void zcs_reveal_work(struct work_struct *work)
 {
 	struct zcs_disk *disk = container_of(to_delayed_work(work),

@@ -56,19 +56,19 @@ static void zcs_settle_freed(struct zcs_disk *disk, unsigned long slot,
 	struct zcache_swapmap *map = disk->pool->map;
 
 	switch (to) {
+	case ZC_PAGE_RESCUED:
+		zcache_swapmap_drop_rescued(map, slot);
+		fallthrough;
 	case ZC_PAGE_LIVE:
 	case ZC_PAGE_STALE:
 	case ZC_PAGE_BAD:
 		zcache_swapmap_change(map, slot, ZC_PAGE_FREED, ZC_PAGE_STALE);
 		zcache_heal_schedule();
-		return;
-	case ZC_PAGE_RESCUED:
-		zcache_swapmap_drop_rescued(map, slot);
 		break;
 	default:
+		zcache_swapmap_change(map, slot, ZC_PAGE_FREED, ZC_PAGE_NONE);
 		break;
 	}
-	zcache_swapmap_change(map, slot, ZC_PAGE_FREED, ZC_PAGE_NONE);
 }
 
 /**
@@ -140,6 +140,7 @@ static void zcs_free_slot(struct zcs_disk *disk, unsigned long slot)
 		zcache_heal_schedule();
 		break;
 	case ZC_PAGE_BAD:
+	case ZC_PAGE_RESCUED:
 		zcache_heal_schedule();
 		break;
 	default:

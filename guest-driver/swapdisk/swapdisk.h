@@ -190,6 +190,7 @@ void zcs_room_freed(struct zcs_disk *disk);
 void zcs_room_hide(struct zcs_disk *disk);
 void zcs_room_attached(struct zcs_disk *disk);
 void zcs_room_retry(struct zcs_disk *disk);
+void zcs_room_reveal(struct zcs_disk *disk);
 
 /* read.c, write.c */
 enum zcs_outcome zcs_read(struct zcs_disk *disk, struct bio *bio);

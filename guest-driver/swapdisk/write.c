@@ -84,7 +84,7 @@ static enum zcache_page_state zcs_stored(enum zcache_page_state old, int err)
 		return ZC_PAGE_NONE;
 	case -ENODEV:
 		if (old == ZC_PAGE_LIVE || old == ZC_PAGE_STALE ||
-		    old == ZC_PAGE_BAD)
+		    old == ZC_PAGE_BAD || old == ZC_PAGE_RESCUED)
 			return ZC_PAGE_STALE;
 		return ZC_PAGE_NONE;
 	default:

@@ -28,7 +28,7 @@ pub enum Sabotage {
     Invalidate,
     /// Pages are put whether or not they are what their block holds.
     Content,
-    /// Nothing is wrong, but changes of blocks are followed up slowly.
+    /// Nothing is wrong, but changes of blocks are followed up slowly, as are looks at swap disks.
     Dawdle,
     /// Nothing is wrong, but swap disks do as on a kernel that does not tell of freed slots.
     Notify,

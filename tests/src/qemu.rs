@@ -285,7 +285,10 @@ impl Line {
     /// Adds the machine with its memory.
     fn memory(&mut self, options: &VmOptions) {
         let size = format!("{}M", options.memory_mib);
-        self.words(["-m", &size]);
+        match options.spare_mib {
+            0 => self.words(["-m", &size]),
+            spare => self.words(["-m", &format!("{size},slots=1,maxmem={}M", u64::from(options.memory_mib) + spare)]),
+        }
         // The daemon maps the guest's memory.
         let share = match options.memory {
             Memory::Shared => "on",

@@ -81,6 +81,8 @@ pub struct VmOptions {
     pub memory_mib: u32,
     /// What that memory is.
     pub memory: Memory,
+    /// MiB that can be plugged in later, with [`Vm::plug_memory`].
+    pub spare_mib: u64,
     /// Virtual CPUs.
     pub cpus: u8,
     /// Sizes of the test disks in bytes: `/dev/vdb`, `/dev/vdc`, ...
@@ -108,6 +110,7 @@ impl VmOptions {
             sabotage: None,
             memory_mib: 256,
             memory: Memory::Shared,
+            spare_mib: 0,
             cpus: 2,
             disks: Vec::new(),
             daemon: None,
@@ -280,6 +283,19 @@ impl Vm {
     /// Unplugs the device and waits until it is gone, whether or not its daemon lives.
     pub fn detach(&self) -> Result<()> {
         self.slot.detach(&*self.machine, &self.guest)
+    }
+
+    /// Plugs in the memory that the guest was not given at first. What becomes of it is the
+    /// guest's.
+    pub fn plug_memory(&self) -> Result<()> {
+        let size = self.options.spare_mib << 20;
+        let qmp = self.qmp()?;
+        qmp.execute(
+            "object-add",
+            json!({"qom-type": "memory-backend-memfd", "id": "spare", "size": size, "share": true}),
+        )?;
+        qmp.execute("device_add", json!({"driver": "pc-dimm", "id": "dimm", "memdev": "spare"}))?;
+        Ok(())
     }
 
     /// Whether the device is plugged in.

@@ -34,7 +34,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle] {
             Artefacts::with(Kernel::Debian13, Some(sabotage))?;
         }
-        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Notify] {
+        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify] {
             Artefacts::with(Kernel::Uml, Some(sabotage))?;
         }
         for debian in if arguments.all { Debian::ALL } else { &[] } {

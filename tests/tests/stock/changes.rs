@@ -58,6 +58,25 @@ fn a_resumed_target_serves_nothing_from_before() {
     });
 }
 
+/// Who must not wait, as a loop of io_uring, is served as by the disk below.
+#[test]
+fn who_must_not_wait_is_served() {
+    light_scenario("stock_nowait", Duration::from_secs(120), |s| {
+        let vm = target(s, Kernel::Uml)?;
+        vm.guest().sh(FILL)?;
+        let fio = "fio --name=n --filename=/dev/mapper/t --size=8M --bs=64k --direct=1 --ioengine=pvsync2 --nowait=1 \
+                   --ignore_error=EAGAIN,EAGAIN --minimal";
+        for (rw, field) in [("read", 6), ("write", 47)] {
+            let kib = vm
+                .guest()
+                .sh(&format!("{fio} --rw={rw} | tail -1 | cut -d';' -f{field}"))
+                .with_context(|| format!("A {rw} that must not wait is refused"))?;
+            ensure!(kib.trim().parse::<u32>()? > 4096, "Only {} of 8192 KiB: {rw}", kib.trim());
+        }
+        vm.guest().sh(COMPARE).context("The pool serves what was there before a write that must not wait").map(drop)
+    });
+}
+
 fn target(s: &Scenario, kernel: Kernel) -> Result<std::sync::Arc<Vm>> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
     let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(32))?;

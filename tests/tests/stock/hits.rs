@@ -51,6 +51,37 @@ fn btrfs_on_uml_is_read_from_the_device() {
     rereads_are_served(Kernel::Uml, "btrfs");
 }
 
+const LATER_MIB: u64 = 256;
+
+/// Of the file's pages, so many may be elsewhere than in the memory that came later.
+const ELSEWHERE: u64 = 2048;
+
+#[test]
+fn pages_in_memory_that_comes_later_are_cached() {
+    scenario("stock_hits_later", Duration::from_secs(300), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let mut options = crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(256);
+        options.spare_mib = LATER_MIB;
+        let vm = s.vm(options)?;
+        let guest = vm.guest();
+        let volume = Volume::mount(&vm, "ext4", 0)?;
+        let file = format!("{}/file", volume.folder());
+        guest.sh(&format!("dd if=/dev/urandom of={file} bs=1M count=64 conv=fsync status=none; {DROP_CACHES}"))?;
+        // For what can be moved, as pages of files: these go there first.
+        guest.sh("echo online_movable > /sys/devices/system/memory/auto_online_blocks")?;
+        vm.plug_memory()?;
+        let movable =
+            "awk '/^Node/ { m = $4 == \"Movable\" } m && $1 == \"present\" { n += $2 } END { print n }' /proc/zoneinfo";
+        guest.sh(&format!("until [ $({movable}) -ge {} ]; do sleep 0.1; done", pages(LATER_MIB << 20)))?;
+        vm.attach()?;
+        guest
+            .sh(&format!("sha256sum {file} >/tmp/sum; {DROP_CACHES}; sha256sum -c --quiet /tmp/sum; {DROP_CACHES}"))?;
+        let hits = volume.count("hits")?;
+        ensure!(hits + ELSEWHERE > pages(64 << 20), "{hits} pages of {} came from the device", pages(64 << 20));
+        Ok(())
+    });
+}
+
 fn rereads_are_served(kernel: Kernel, filesystem: &'static str) {
     lone_scenario(&format!("stock_hits_{filesystem}_{kernel}"), Duration::from_secs(720), |s| {
         let set_mib = set_mib(kernel);

@@ -11,6 +11,7 @@
 //! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `users` | an unprivileged user cannot change what others read |
+//! | `encrypted` | files that the filesystem encrypts are not cached |
 //! | `distrust` | what a filesystem does not believe is read from the disk |
 //! | `swap` | the same under swap |
 //! | `suspend` | the guest suspends, its device is reset, it is powered off |
@@ -24,6 +25,7 @@
 mod changes;
 mod coherence;
 mod distrust;
+mod encrypted;
 mod hits;
 mod pause;
 mod presence;

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use zcache_tests::load::swaphog;
 use zcache_tests::{Kernel, Vm};
 
-use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_given_up, await_stored, caged_hog, guest, swap_on};
+use crate::swapping::{
+    GO_ON, HOLD, OPEN_CAGE, await_given_up, await_number, await_stored, caged, caged_hog, guest, swap_on,
+};
 
 crate::on_each_kernel! {
     /// With its memory full the guest keeps what it can do without, and the rest stays away.
@@ -84,6 +86,40 @@ fn kept_pages_go_back(kernel: Kernel) {
         ensure!(left + loads <= kept, "{left} of {kept} pages are kept in memory though {loads} were read");
         guest.sh(GO_ON)?;
         hog.success(Duration::from_secs(120) * vm.options().patience()).context("A page changed on its way")?;
+        Ok(())
+    });
+}
+
+/// A drain that could only take a part has left its device copies of the pages that it took: when
+/// the kernel lets go of these, the copies go.
+#[test]
+fn what_a_drain_keeps_is_not_left_on_the_device() {
+    let kernel = Kernel::Uml;
+    crate::with_kernel("swap_copies", kernel, Duration::from_secs(240), |s| {
+        let (vm, daemon) = guest(s, kernel, "wait", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 512M")?;
+        guest.sh("mkdir /tmp/t; mount -t tmpfs -o size=400M none /tmp/t")?;
+        caged(&vm, "dd if=/dev/urandom of=/tmp/t/f bs=1M count=240 status=none", 48)?
+            .success(Duration::from_secs(60))?;
+        guest.sh("cd /sys/bus/virtio/drivers/zcache_virtio; ls -d virtio* > /tmp/v; cat /tmp/v > unbind")?;
+        let (away, kept) = (count(&vm, "swap_pages_away")?, count(&vm, "swap_pages_rescued")?);
+        ensure!(away > 1000 && kept > 1000, "{kept} pages are kept in memory, {away} are left: this tests nothing");
+
+        guest
+            .sh_within("dd if=/tmp/t/f of=/dev/null bs=64k count=32 status=none", Duration::from_secs(30))
+            .context("What is kept in memory cannot be read")?;
+        ensure!(count(&vm, "load_rescued")? > 100, "No page was read from memory");
+        guest.sh("rm /tmp/t/f; cat /tmp/v > /sys/bus/virtio/drivers/zcache_virtio/bind")?;
+        guest.await_driver_state("attached", Duration::from_secs(30))?;
+        let log = guest.sh("dmesg | grep 'attached:' | tail -1")?;
+        ensure!(log.contains("resumed"), "The device does not resume the session: {log}");
+        let told = "awk '/^swap_pages_(live|stale)/ { n += $2 } END { print (n == 0) }' /sys/kernel/debug/zcache/stats";
+        await_number(&vm, told, 0).context("The device is not told of pages that nobody needs")?;
+        guest.sh("swapoff /dev/zcswap0")?;
+        let left: u64 = daemon.guest_stats(0)?.pools.iter().map(|pool| pool.pages).sum();
+        ensure!(left == 0, "{left} pages are left on the device, of {kept} that were kept in memory");
         Ok(())
     });
 }

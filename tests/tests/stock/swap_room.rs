@@ -54,6 +54,33 @@ fn extra_a_full_device_ends_a_hog_at_once(kernel: Kernel) {
     });
 }
 
+/// Slots that are hidden from the kernel's count of free ones are not missing from it once the disk
+/// is closed.
+#[test]
+fn swapoff_leaves_the_count_of_free_swap_right() {
+    let kernel = Kernel::Uml;
+    crate::with_kernel("swap_count", kernel, Duration::from_secs(120), |s| {
+        let (vm, _daemon) = guest(s, kernel, "wait", Some("16M"))?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 64M")?;
+        guest.sh("mkdir /tmp/t; mount -t tmpfs -o size=200M none /tmp/t")?;
+        let _filled = caged(&vm, "dd if=/dev/urandom of=/tmp/t/f bs=64k count=3000 status=none", CAGE_MIB)?;
+        await_number(&vm, "awk '/^slots_hidden/ { print $2 }' /sys/block/zcswap0/zc_stat", 1000)
+            .context("The kernel counts on a disk that takes no more pages")?;
+        let counts = guest.sh("pkill -KILL -x dd || true; while pgrep -x dd >/dev/null; do sleep 0.05; done
+             rm /tmp/t/f; swapoff /dev/zcswap0; grep -E '^Swap(Total|Free)' /proc/meminfo
+             swapon /dev/zcswap0; grep -E '^Swap(Total|Free)' /proc/meminfo")?;
+        let counts: Vec<&str> = counts.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        let &[total_off, free_off, total_on, free_on] = counts.as_slice() else {
+            anyhow::bail!("Not four numbers: {counts:?}");
+        };
+        ensure!((total_off, free_off) == ("0", "0"), "After swapoff {free_off} kB of {total_off} are free");
+        ensure!(total_on != "0" && free_on == total_on, "After swapon {free_on} kB of {total_on} are free");
+        guest.sh("dmesg --clear").map(drop)
+    });
+}
+
 /// Runs a command that takes more memory than there is. It is killed, and soon.
 fn ends_soon(vm: &Vm, command: &str, what: &str) -> Result<()> {
     let started = Instant::now();

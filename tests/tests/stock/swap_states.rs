@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zcache_tests::{Kernel, Vm};
+use zcache_tests::{Kernel, Sabotage, Vm};
 
-use crate::swapping::{HOLD, await_counter, await_stored, caged_hog, guest, swap_on};
+use crate::swapping::{
+    HOLD, OPEN_CAGE, await_counter, await_stored, caged, caged_hog, guest, swap_on, swap_stat, with_driver,
+};
 
 /// Reads the whole disk from outside, whatever errors there are.
 const LOOK: &str = "dd if=/dev/zcswap0 of=/dev/null bs=4k iflag=direct conv=noerror >/dev/null 2>&1 || true";
@@ -71,5 +73,62 @@ fn a_look_at_the_disk_does_no_harm(kernel: Kernel) {
         ensure!(lost(&vm)? > 0, "No page is lost though the daemon died: this tests nothing");
         guest.sh_within(LOOK, Duration::from_secs(120)).context("A look at lost pages ends the guest")?;
         guest.sh("dmesg --clear").map(drop)
+    });
+}
+
+/// Who looks at the disk is told that the device does not have a page of a slot that was freed just
+/// then. By the time he judges that, the slot may be stored to again, with a page that nobody has
+/// lost.
+#[test]
+fn a_slow_look_at_the_disk_loses_no_page() {
+    let kernel = Kernel::Uml;
+    crate::with_kernel("swap_slow_look", kernel, Duration::from_secs(240), |s| {
+        let (vm, daemon) = with_driver(s, kernel, Some(Sabotage::Dawdle), "wait", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--size 96M")?;
+        let hog = caged_hog(&vm, 80, 32, 12)?;
+        await_stored(&vm)?;
+        guest.sh("for i in 1 2 3 4; do
+                 ( while pgrep -x swaphog >/dev/null; do
+                       dd if=/dev/zcswap0 of=/dev/null bs=128k iflag=direct conv=noerror
+                   done >/dev/null 2>&1 & )
+             done")?;
+        hog.success(Duration::from_secs(120)).context("The hog has lost a page that its device had")?;
+        ensure!(lost(&vm)? == 0, "{} pages count as lost though the device had every page", lost(&vm)?);
+        let missed = daemon.guest_stats(0)?.answers("get", "miss");
+        ensure!(missed > 0, "No page was freed while somebody looked: this tests nothing");
+        guest.sh("dmesg --clear").map(drop)
+    });
+}
+
+/// Pages that are read with one that cannot be read are none the worse: of each 64 blocks of the
+/// backing device one gets bad after pages were written to it.
+#[test]
+fn a_page_that_cannot_be_read_spoils_no_other() {
+    let kernel = Kernel::Uml;
+    crate::with_kernel("swap_readahead", kernel, Duration::from_secs(240), |s| {
+        let (vm, _daemon) = guest(s, kernel, "wait", None)?;
+        let guest = vm.guest();
+        guest.sh("echo 0 262144 linear /dev/vdb 0 | DM_DISABLE_UDEV=1 dmsetup create --noudevsync bad")?;
+        swap_on(&vm, "--backing /dev/mapper/bad")?;
+        guest.sh("mkdir /tmp/t; mount -t tmpfs -o size=200M none /tmp/t")?;
+        caged(&vm, "dd if=/dev/urandom of=/tmp/t/f bs=64k count=1536 status=none", 40)?
+            .success(Duration::from_secs(60))?;
+        let swapped = swap_stat(&vm, "backing_writes")?;
+        guest.sh(OPEN_CAGE)?;
+        guest.sh("for i in $(seq 0 511); do
+                 echo $((i * 512)) 256 linear /dev/vdb $((i * 512)); echo $((i * 512 + 256)) 8 error
+                 echo $((i * 512 + 264)) 248 linear /dev/vdb $((i * 512 + 264))
+             done | dmsetup load bad
+             DM_DISABLE_UDEV=1 dmsetup suspend --noudevsync --noflush bad
+             DM_DISABLE_UDEV=1 dmsetup resume --noudevsync bad")?;
+        let unread =
+            guest.sh("dd if=/tmp/t/f of=/dev/null bs=4k conv=noerror 2>&1 | grep -c 'Input/output error' || true")?;
+        let unread: u64 = unread.trim().parse()?;
+        println!("{unread} of {swapped} pages could not be read");
+        ensure!(unread > swapped / 128, "Only {unread} of {swapped} pages could not be read: this tests nothing");
+        ensure!(unread < swapped / 32, "{unread} of {swapped} pages could not be read, though of 64 one was bad");
+        guest.sh("rm /tmp/t/f; dmesg --clear").map(drop)
     });
 }
