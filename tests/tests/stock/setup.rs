@@ -124,6 +124,28 @@ fn a_target_grows_with_its_origin() {
     });
 }
 
+/// Who is at work on one line holds up that line, and no other: neither a disk that is slow nor one
+/// that is absent.
+#[test]
+fn a_slow_line_holds_up_no_other() {
+    light_scenario("stock_setup_slow", Duration::from_secs(180), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64).disk_mib(64))?;
+        vm.guest()
+            .sh("printf '%s\n' 'slow /dev/vdb' 'late /dev/late' 'quick /dev/vdc' >/etc/zcachetab
+             mkdir -p -m 700 /run/zcache/lock; slow=$(cat /sys/block/vdb/dev)
+             exec 9>/run/zcache/lock/origin-$slow; flock 9
+             zcachesetup start --wait 100 9>&- & started=$!
+             until [ -e /dev/mapper/quick ]; do sleep 0.1; done
+             [ ! -e /dev/mapper/slow ]; kill -0 $started
+             zcachesetup status | grep 'zcachetab:1: not open: zcachesetup start slow'
+             exec 9>&-; until [ -e /dev/mapper/slow ]; do sleep 0.1; done; kill -0 $started
+             ln -s vdd /dev/late; wait $started
+             [ -e /dev/mapper/late ]; ! zcachesetup status | grep 'not open'
+             zcachesetup stop; ! zcachesetup status | grep /dev/vd")
+            .map(drop)
+    });
+}
+
 /// What was opened without the module is cached later, with the filesystem mounted.
 #[test]
 fn a_device_that_passes_through_becomes_cached() {
