@@ -87,7 +87,9 @@ fn the_table_is_set_up_and_taken_down() {
         guest.sh(
             "mkfs.ext4 -q -L files /dev/vdb
              printf '%s\\n' '# name device options' 'data LABEL=files put=evict' 'swap /dev/vdc swap,priority=7' >/etc/zcachetab
-             zcachesetup start --all; mount /dev/mapper/data /mnt; echo hello >/mnt/file",
+             zcachesetup start --all; mount /dev/mapper/data /mnt; echo hello >/mnt/file
+             # No user holds up who has to open something.
+             [ $(stat -c %a /run/zcache/lock) = 700 ]",
         )?;
         vm.attach()?;
         let status = guest.sh("zcachesetup status; zcachesetup swap status; cat /proc/swaps")?;
