@@ -5,13 +5,13 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result, Voice, failed, print, reason};
+use crate::error::{Error, Result, Voice, print};
 use crate::lock::Lock;
 use crate::mapped::{self, device::Mapped};
 use crate::privilege::as_root;
 use crate::spec::Spec;
-use crate::state;
 use crate::swapdisk::SwapDisk;
+use crate::swapnotes;
 use crate::table::line::{Line, What};
 use crate::table::{self, Entry};
 
@@ -151,7 +151,7 @@ fn is_started(line: &Line) -> bool {
     match &line.what {
         What::Mapped { .. } => Mapped::find(line.name.as_str()).is_some_and(|mapped| mapped.is_ours()),
         // A disk that was not turned off by us is not ours any more.
-        What::Swap(_) => state::swap_of_line(&line.name).is_some_and(|disk| disk.is_swapped_to()),
+        What::Swap(_) => swapnotes::disk_of(&line.name).is_some_and(|disk| disk.is_swapped_to()),
     }
 }
 
@@ -162,8 +162,7 @@ fn start_line(job: &Job, root: Option<&Spec>) -> Result<()> {
             let _lock = Lock::of_name(&line.name)?;
             if !is_started(line) {
                 let disk = SwapDisk::on(options)?;
-                state::note_swap(&line.name, &disk)
-                    .map_err(|error| failed(format!("{}: cannot be noted: {}", line.name, reason(&error))))?;
+                swapnotes::note(&line.name, &disk)?;
             }
             Ok(())
         }
@@ -185,7 +184,7 @@ fn stop_line(line: &Line) -> Result<()> {
     match &line.what {
         What::Swap(_) => {
             let _lock = Lock::of_name(&line.name)?;
-            state::swap_of_line(&line.name).map_or(Ok(()), |disk| disk.off())
+            swapnotes::disk_of(&line.name).map_or(Ok(()), |disk| swapnotes::turn_off(&disk))
         }
         What::Mapped { .. } if Mapped::find(line.name.as_str()).is_some() => mapped::close(&line.name),
         What::Mapped { .. } => Ok(()),

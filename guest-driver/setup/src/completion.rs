@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What may follow in a command line. Shells ask the program itself, so they know as much as it does.
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::{CompleteEnv, CompletionCandidate};
 
-use crate::arguments::Arguments;
 use crate::mapped::details::Details;
 use crate::swapdisk::SwapDisk;
 use crate::table;
@@ -13,8 +12,8 @@ use crate::table;
 const VARIABLE: &str = "ZCACHESETUP_COMPLETE";
 
 /// Answers a shell and ends the process, if it is a shell that asks.
-pub(crate) fn answer() {
-    CompleteEnv::with_factory(Arguments::command).var(VARIABLE).bin("zcachesetup").completer("zcachesetup").complete();
+pub(crate) fn answer(command: fn() -> Command) {
+    CompleteEnv::with_factory(command).var(VARIABLE).bin("zcachesetup").completer("zcachesetup").complete();
 }
 
 fn candidates(words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {

@@ -10,9 +10,9 @@
 //! | `generator` | units for systemd, by the names of `unit_name` |
 //! | `boot`, `removal`, `status` | the lines of the table; whether all can go; what there is |
 //! | `table` | `/etc/zcachetab` |
+//! | `swapnotes` | which swap disk a line has got |
 //! | `mapped`, `swapdisk` | devices below `/dev/mapper`; swap disks |
-//! | `state` | what is known until the next boot |
-//! | `origin` | the device below: whether it is free |
+//! | `hiding`, `origin` | the device below: who finds it, whether it is free |
 //! | `privilege`, `lock`, `kernel`, `program` | who may do something, and when; modules; other programs |
 //! | `spec`, `block`, `values`, `units` | how devices are named, and what the kernel says of them; values |
 //! | `error` | what is said of a failure |
@@ -23,6 +23,7 @@ mod boot;
 mod completion;
 mod error;
 mod generator;
+mod hiding;
 mod kernel;
 mod lock;
 mod mapped;
@@ -31,9 +32,9 @@ mod privilege;
 mod program;
 mod removal;
 mod spec;
-mod state;
 mod status;
 mod swapdisk;
+mod swapnotes;
 mod table;
 mod unit_name;
 mod units;
@@ -43,6 +44,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+
+use clap::CommandFactory as _;
 
 use arguments::{Command, Parsed, Swap};
 use boot::Selection;
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
     let result = if words.first().is_some_and(|name| Path::new(name).ends_with(generator::NAME)) {
         generator::run(words.get(1).map(Path::new))
     } else {
-        completion::answer();
+        completion::answer(arguments::Arguments::command);
         match arguments::parse(&words) {
             Ok(Parsed::Command(command)) => execute(command, &Voice::default()),
             Ok(Parsed::Text(text)) => print(&text),
@@ -102,7 +105,7 @@ fn execute_swap(swap: Swap) -> Result<()> {
             as_root()?;
             let no_disk =
                 || failed(format!("{device}: no such swap disk; those that are there: zcachesetup swap status"));
-            SwapDisk::find(&device).ok_or_else(no_disk)?.off()
+            swapnotes::turn_off(&SwapDisk::find(&device).ok_or_else(no_disk)?)
         }
         Swap::Status { json } => as_root().and_then(|()| status::swap(json)),
     }

@@ -5,11 +5,11 @@ pub(crate) mod details;
 pub(crate) mod device;
 
 use crate::error::{Error, Result, Voice, failed};
+use crate::hiding;
 use crate::kernel;
 use crate::lock::Lock;
 use crate::origin::{Origin, check_free};
 use crate::spec::Spec;
-use crate::state;
 use crate::values::{Name, Put};
 
 use device::{Kind, Mapped};
@@ -35,7 +35,7 @@ pub(crate) fn open_or_pass(spec: &Spec, name: &Name, put: Put, voice: &Voice) ->
     let Err(why) = kernel::load(MODULE) else { return make_cached(&origin, name, put, voice) };
     kernel::load("dm_mod")?;
     Mapped::create(name, &origin, &Kind::Linear)?;
-    state::hide_origin(name, origin.number);
+    hiding::hide(name, origin.number);
     voice.say(&why);
     voice.say(format!("{name}: not cached, /dev/mapper/{name} passes everything to {}", origin.spec));
     Ok(())
@@ -52,7 +52,7 @@ fn claim(spec: &Spec, name: &Name) -> Result<Origin> {
 fn make_cached(origin: &Origin, name: &Name, put: Put, voice: &Voice) -> Result<()> {
     kernel::load_transport();
     Mapped::create(name, origin, &Kind::Zcache(put))?;
-    state::hide_origin(name, origin.number);
+    hiding::hide(name, origin.number);
     if origin.number.is_encrypted() {
         warn_of_plaintext(name, &origin.spec, voice);
     }
@@ -72,7 +72,7 @@ pub(crate) fn close(name: &Name) -> Result<()> {
     let _origin_lock = origin.map(Lock::of_origin).transpose()?;
     mapped.remove()?;
     if let Some(origin) = origin {
-        state::show_origin(origin);
+        hiding::show(origin);
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub(crate) fn reload(name: &Name, put: Put, voice: &Voice) -> Result<()> {
     kernel::load(MODULE)?;
     kernel::load_transport();
     mapped.replace(&wanted)?;
-    state::hide_origin(name, wanted.origin);
+    hiding::hide(name, wanted.origin);
     if wanted.origin.is_encrypted() {
         warn_of_plaintext(name, &wanted.origin.path(), voice);
     }

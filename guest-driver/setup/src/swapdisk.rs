@@ -13,7 +13,6 @@ use crate::lock::Lock;
 use crate::origin::{Origin, swapped_to};
 use crate::program;
 use crate::spec::Spec;
-use crate::state;
 use crate::values::{Priority, Size};
 
 const CONTROL: &str = "/sys/class/zcswap-control";
@@ -156,10 +155,7 @@ impl SwapDisk {
         if self.is_swapped_to() {
             program::run("swapoff", &[self.path()])?.or_complain()?;
         }
-        let identity = self.identity();
-        self.remove()?;
-        state::forget_swap(&identity);
-        Ok(())
+        self.remove()
     }
 
     /// Tries again for a while, for udev looks into a disk that is new or has changed.

@@ -2,7 +2,7 @@
 //! What is wrong, and what to do about it: a line each.
 
 use crate::mapped::device::Mapped;
-use crate::state;
+use crate::swapnotes;
 use crate::table::Entry;
 use crate::table::line::{Line, What};
 
@@ -71,7 +71,7 @@ fn of_entry(entry: &Entry) -> Option<String> {
 fn is_open(line: &Line) -> bool {
     match line.what {
         What::Mapped { .. } => Mapped::find(line.name.as_str()).is_some(),
-        What::Swap(_) => state::swap_of_line(&line.name).is_some(),
+        What::Swap(_) => swapnotes::disk_of(&line.name).is_some(),
     }
 }
 
