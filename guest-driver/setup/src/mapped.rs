@@ -19,7 +19,10 @@ const MODULE: &str = "dm_zcache";
 /// Makes `/dev/mapper/NAME` over a device.
 pub(crate) fn open(spec: &Spec, name: &Name, put: Put, voice: &Voice) -> Result<()> {
     let _lock = Lock::of_name(name)?;
-    let origin = claim(spec, name)?;
+    if let Some(there) = Mapped::find(name.as_str()) {
+        return Err(taken(name, &there));
+    }
+    let origin = Origin::claim(spec)?;
     kernel::load(MODULE)?;
     make_cached(&origin, name, put, voice)
 }
@@ -28,10 +31,12 @@ pub(crate) fn open(spec: &Spec, name: &Name, put: Put, voice: &Voice) -> Result<
 /// kernel that lacks the module gets the device itself.
 pub(crate) fn open_or_pass(spec: &Spec, name: &Name, put: Put, voice: &Voice) -> Result<()> {
     let _lock = Lock::of_name(name)?;
-    if Mapped::find(name.as_str()).is_some_and(|mapped| mapped.is_ours()) {
-        return Ok(());
+    match Mapped::find(name.as_str()) {
+        Some(there) if there.is_ours() => return Ok(()),
+        Some(there) => return Err(taken(name, &there)),
+        None => {}
     }
-    let origin = claim(spec, name)?;
+    let origin = Origin::claim(spec)?;
     let Err(why) = kernel::load(MODULE) else { return make_cached(&origin, name, put, voice) };
     kernel::load("dm_mod")?;
     Mapped::create(name, &origin, &Kind::Linear)?;
@@ -41,12 +46,9 @@ pub(crate) fn open_or_pass(spec: &Spec, name: &Name, put: Put, voice: &Voice) ->
     Ok(())
 }
 
-fn claim(spec: &Spec, name: &Name) -> Result<Origin> {
-    if let Some(there) = Mapped::find(name.as_str()) {
-        let undo = if there.is_ours() { format!("zcachesetup close {name}") } else { format!("dmsetup info {name}") };
-        return Err(failed(format!("{name}: a device of that name exists; choose another name, or see {undo}")));
-    }
-    Origin::claim(spec)
+fn taken(name: &Name, by: &Mapped) -> Error {
+    let undo = if by.is_ours() { format!("zcachesetup close {name}") } else { format!("dmsetup info {name}") };
+    failed(format!("{name}: a device of that name exists; choose another name, or see {undo}"))
 }
 
 fn make_cached(origin: &Origin, name: &Name, put: Put, voice: &Voice) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::block::{self, Number};
 use crate::error::Result;
 use crate::program;
 
-use super::device::{Mapped, folders, has_our_target};
+use super::device::{Mapped, folders, has_our_target, name_in};
 
 /// A device with its table and counters.
 #[derive(Debug, Clone)]
@@ -20,10 +20,7 @@ impl Details {
     pub(crate) fn of_all() -> Result<Vec<Self>> {
         let mut devices: Vec<_> = folders()
             .iter()
-            .filter_map(|folder| {
-                let number = block::number_in(folder)?;
-                Some(Mapped { name: number.attribute("dm/name")?, number })
-            })
+            .filter_map(|folder| Some(Mapped { name: name_in(folder)?, number: block::number_in(folder)? }))
             .collect();
         if devices.is_empty() {
             return Ok(Vec::new());

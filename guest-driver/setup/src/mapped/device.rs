@@ -2,6 +2,7 @@
 //! A device of device-mapper, and its table. `dmsetup` does what is done to it, for it knows how to
 //! agree with udev.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::block::{self, Number};
@@ -39,9 +40,12 @@ impl Mapped {
     pub(crate) fn find(name: &str) -> Option<Self> {
         let has_name = |number: &Number| number.attribute("dm/name").as_deref() == Some(name);
         // Where no udev makes nodes, or it is late, the kernel is asked for each.
-        let number = Number::of_file(&Path::new("/dev/mapper").join(name))
-            .filter(has_name)
-            .or_else(|| folders().iter().filter_map(|folder| block::number_in(folder)).find(has_name))?;
+        let number = Number::of_file(&Path::new("/dev/mapper").join(name)).filter(has_name).or_else(|| {
+            folders()
+                .iter()
+                .find(|folder| name_in(folder).as_deref() == Some(name))
+                .and_then(|folder| block::number_in(folder))
+        })?;
         Some(Self { name: name.to_owned(), number })
     }
 
@@ -125,11 +129,16 @@ impl Mapped {
     }
 }
 
-/// The folders of all devices of device-mapper.
+/// The folders of all devices of device-mapper. There may be hundreds, and each look costs.
 pub(super) fn folders() -> Vec<PathBuf> {
     let mut folders = block::entries(Path::new("/sys/block"));
-    folders.retain(|folder| folder.join("dm").exists());
+    folders.retain(|folder| folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"dm-")));
     folders
+}
+
+/// The name of the device that such a folder is about.
+pub(super) fn name_in(folder: &Path) -> Option<String> {
+    Some(fs::read_to_string(folder.join("dm/name")).ok()?.trim_end().to_owned())
 }
 
 pub(super) fn has_our_target(line: &str) -> bool {

@@ -13,6 +13,7 @@ pub(super) fn find(host: Option<&str>, devices: &[Facts], disks: &[Facts], entri
     if !(devices.is_empty() && disks.is_empty()) {
         problems.extend(host.and_then(of_host).map(str::to_owned));
     }
+    problems.extend(of_unattached(devices));
     devices.iter().for_each(|facts| of_device(facts, &mut problems));
     disks.iter().for_each(|facts| of_disk(facts, &mut problems));
     problems.extend(entries.iter().filter_map(of_entry));
@@ -30,15 +31,23 @@ fn of_host(state: &str) -> Option<&'static str> {
     }
 }
 
+/// One line for all of them: they have one reason.
+fn of_unattached(devices: &[Facts]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let all: Vec<_> =
+        devices.iter().filter(|facts| facts.get("state") == Some("unattached")).map(Facts::name).collect();
+    let names = match all.len() {
+        0 => return None,
+        1..=SHOWN => all.join(", "),
+        number => format!("{} and {} others", all[..SHOWN].join(", "), number - SHOWN),
+    };
+    Some(format!("{names}: nothing is cached: the host's device is not there (lspci, dmesg | grep zcache)"))
+}
+
 fn of_device(facts: &Facts, problems: &mut Vec<String>) {
     let name = facts.name();
-    match facts.get("state") {
-        Some("uncached") => {
-            problems.push(format!("{name}: not cached, opened without the module: zcachesetup reload {name}"));
-        }
-        Some("unattached") => problems
-            .push(format!("{name}: nothing is cached: the host's device is not there (lspci, dmesg | grep zcache)")),
-        _ => {}
+    if facts.get("state") == Some("uncached") {
+        problems.push(format!("{name}: not cached, opened without the module: zcachesetup reload {name}"));
     }
     if facts.count("origin_size") > facts.count("size") {
         problems.push(format!("{name}: the device below has grown: zcachesetup resize {name}"));
@@ -101,6 +110,14 @@ mod tests {
             let text = of(host, &devices, &disks);
             assert!(text.contains(said) && text.lines().count() == 1, "{devices:?} {disks:?}: {text}");
         }
+    }
+
+    #[test]
+    fn many_devices_without_a_host_are_one_line() {
+        let devices: Vec<_> = "abcde".chars().map(|name| format!("name={name} state=unattached")).collect();
+        let devices: Vec<_> = devices.iter().map(String::as_str).collect();
+        let text = of("unattached", &devices, &[]);
+        assert!(text.starts_with("a, b, c and 2 others: nothing is cached") && text.lines().count() == 1, "{text}");
     }
 
     #[test]
