@@ -25,11 +25,10 @@ fn summary(status: &Status) -> String {
     let (hits, misses) = (sum(&status.dm, "hits"), sum(&status.dm, "misses"));
     let share = percentage(hits, misses).map(|share| format!(" ({share})")).unwrap_or_default();
     format!(
-        "host {}; saved {}{share} of reads from disks; {} of swap are on the host; {} of memory for this",
+        "host {}; saved {}{share} of reads from disks; {} of swap are on the host",
         status.host.as_deref().unwrap_or("not known"),
         human(hits.saturating_mul(PAGE)),
         human(sum(&status.swap, "pages_live").saturating_mul(PAGE)),
-        human(sum(&status.dm, "memory").saturating_add(sum(&status.swap, "pages"))),
     )
 }
 
@@ -139,10 +138,7 @@ mod tests {
         );
         assert!(lines[2].starts_with("raw             uncached   -         1K         -"), "{text}");
         assert!(lines[5].starts_with("zcswap0         on       64M none            -                  256"), "{text}");
-        assert_eq!(
-            lines[7],
-            "host attached; saved 4M (50.0%) of reads from disks; 1M of swap are on the host; 3K of memory for this"
-        );
+        assert_eq!(lines[7], "host attached; saved 4M (50.0%) of reads from disks; 1M of swap are on the host");
         assert_eq!(lines[8], "nothing is wrong");
     }
 
