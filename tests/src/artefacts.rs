@@ -46,7 +46,7 @@ impl Artefacts {
         for module in files_with_extension(&modules, "ko")? {
             files.push(payload_file("modules", module)?);
         }
-        files.push(payload_file("bin", workspace.join("guest-driver/setup/zcachesetup"))?);
+        files.push(payload_file("bin", tool_binary()?)?);
         for source in files_with_extension(&workspace.join("tests/guest"), "c")? {
             files.push(payload_file("bin", images.guest_program(&source)?)?);
         }
@@ -122,12 +122,21 @@ impl Artefacts {
 
 /// The daemon's program: `ZCACHE_DAEMON`, or where `cargo build --release` has put it.
 pub fn daemon_binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("ZCACHE_DAEMON") {
+    program("ZCACHE_DAEMON", "release/vhost-zcache", "cargo build --release --package vhost-zcache")
+}
+
+/// The guest's tool: `ZCACHESETUP`, or where `cargo zcachesetup` has put it.
+pub fn tool_binary() -> Result<PathBuf> {
+    program("ZCACHESETUP", "guest-tool/zcachesetup", "cargo zcachesetup")
+}
+
+fn program(variable: &str, place: &str, build: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
-    let path = target_folder().join("release/vhost-zcache");
+    let path = target_folder().join(place);
     if !path.exists() {
-        bail!("{} is missing: cargo build --release --package vhost-zcache", path.display());
+        bail!("{} is missing: {build}", path.display());
     }
     Ok(path)
 }

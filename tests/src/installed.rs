@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use zcache_images::{Accel, Debian, Images, PayloadFile, Qemu};
 
+use crate::artefacts::tool_binary;
+
 /// A system on a disk with the package, which its guests find in `/payload`. A disk with the serial
 /// number `zcache-kernel` has the packages of a newer kernel.
 #[derive(Debug, Clone)]
@@ -70,6 +72,7 @@ fn build_package() -> Result<(tempfile::TempDir, PathBuf)> {
         .arg(driver)
         .arg("deb")
         .arg(format!("BUILD={}", folder.path().display()))
+        .arg(format!("ZCACHESETUP={}", tool_binary()?.display()))
         .env("SOURCE_DATE_EPOCH", "1")
         .env_remove("MAKEFLAGS")
         .output()

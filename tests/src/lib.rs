@@ -47,7 +47,7 @@ mod window;
 pub mod witness;
 mod zhost;
 
-pub use artefacts::{Artefacts, daemon_binary};
+pub use artefacts::{Artefacts, daemon_binary, tool_binary};
 pub use console::SerialConsole;
 pub use continuity::Continuity;
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};

@@ -25,6 +25,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Builds the tool that guests have, unless `ZCACHESETUP` names one. Whatever boots a guest needs it.
+pub(crate) fn tool() -> Result<()> {
+    if env::var_os("ZCACHESETUP").is_none() {
+        run(cargo().arg("zcachesetup"))?;
+    }
+    zcache_tests::tool_binary().map(drop)
+}
+
 /// Builds the daemon, unless `ZCACHE_DAEMON` names one, and returns its path.
 pub(crate) fn daemon() -> Result<PathBuf> {
     if env::var_os("ZCACHE_DAEMON").is_some() {

@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let dir = fresh_folder("demo")?;
     let started = Instant::now();
     let kernel = vmm::kernel(arguments.vmm, arguments.kernel, Kernel::Debian13)?;
+    build::tool()?;
     let artefacts = Artefacts::get(kernel)?;
     let binary = build::daemon()?;
     eprintln!("Everything is built ({:.0} s).", started.elapsed().as_secs_f32());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest driver in the eyes of the kernel's style checker, and what its tool says of mistakes.
-//! The compiler's and sparse's warnings end the driver's build, wherever it is built.
+//! The guest driver in the eyes of the kernel's style checker. The compiler's and sparse's warnings end
+//! the driver's build, wherever it is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use zcache_images::{Images, Kernel};
-
-use crate::build::run;
 
 /// Fails when checkpatch.pl has anything to say.
 pub(crate) fn check() -> Result<()> {
@@ -34,11 +32,6 @@ pub(crate) fn check() -> Result<()> {
         bail!("checkpatch.pl failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-/// Fails when zcachesetup is not what dash takes, or misjudges arguments or a table.
-pub(crate) fn check_tool() -> Result<()> {
-    run(Command::new("make").args(["--silent", "-C", concat!(env!("CARGO_MANIFEST_DIR"), "/../guest-driver"), "check"]))
 }
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

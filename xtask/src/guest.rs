@@ -134,6 +134,7 @@ fn read_script(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn boot_and_run(arguments: &Arguments, script: Option<&[u8]>, dir: &Path) -> Result<u8> {
+    build::tool()?;
     // Before the daemon, for it may take a while.
     let mut options = match arguments.image {
         Some(debian) => VmOptions::installed("guest", Installed::with_driver(debian)?),

@@ -26,6 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
+    step("guest's tool", build::tool)?;
     step("guest kernels, root disk, QEMU", || {
         for kernel in kernels(arguments) {
             Artefacts::get(kernel)?;
@@ -54,7 +55,6 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         run(cargo().args(["test", "--quiet", "--package", "zcache-store", "--lib", "--features", "loom", "accounting"]))
     })?;
     step("guest driver's style", driver::check)?;
-    step("guest's tool", driver::check_tool)?;
     if arguments.all {
         step("guest driver for other kernels", kernels::check)?;
     }

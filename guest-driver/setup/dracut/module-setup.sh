@@ -18,7 +18,7 @@ installkernel() {
 install() {
 	inst_simple /etc/zcachetab
 	inst /usr/sbin/zcachesetup
-	inst_multiple stat blkid cat ln mkdir rm modprobe flock
+	inst_multiple blkid modprobe
 	inst_rules 61-zcache.rules
 	inst_hook initqueue/settled 30 "${moddir:?}/zcache.sh"
 	inst_hook pre-mount 01 "${moddir:?}/zcache.sh"

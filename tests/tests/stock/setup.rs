@@ -87,7 +87,9 @@ fn the_table_is_set_up_and_taken_down() {
         guest.sh(
             "mkfs.ext4 -q -L files /dev/vdb
              printf '%s\\n' '# name device options' 'data LABEL=files put=evict' 'swap /dev/vdc swap,priority=7' >/etc/zcachetab
-             zcachesetup start --all; mount /dev/mapper/data /mnt; echo hello >/mnt/file",
+             zcachesetup start --all; mount /dev/mapper/data /mnt; echo hello >/mnt/file
+             # No user holds up who has to open something.
+             [ $(stat -c %a /run/zcache/lock) = 700 ]",
         )?;
         vm.attach()?;
         let status = guest.sh("zcachesetup status; zcachesetup swap status; cat /proc/swaps")?;
@@ -121,6 +123,28 @@ fn a_target_grows_with_its_origin() {
              dmsetup reload below --table '0 65536 linear /dev/vdb 0'; dmsetup resume below")
             .map(drop)?;
         refuses(&vm, "resize files", "smaller than it was")
+    });
+}
+
+/// Who is at work on one line holds up that line, and no other: neither a disk that is slow nor one
+/// that is absent.
+#[test]
+fn a_slow_line_holds_up_no_other() {
+    light_scenario("stock_setup_slow", Duration::from_secs(180), |s| {
+        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64).disk_mib(64))?;
+        vm.guest()
+            .sh("printf '%s\n' 'slow /dev/vdb' 'late /dev/late' 'quick /dev/vdc' >/etc/zcachetab
+             mkdir -p -m 700 /run/zcache/lock; slow=$(cat /sys/block/vdb/dev)
+             exec 9>/run/zcache/lock/origin-$slow; flock 9
+             zcachesetup start --wait 100 9>&- & started=$!
+             until [ -e /dev/mapper/quick ]; do sleep 0.1; done
+             [ ! -e /dev/mapper/slow ]; kill -0 $started
+             zcachesetup status | grep 'zcachetab:1: not open: zcachesetup start slow'
+             exec 9>&-; until [ -e /dev/mapper/slow ]; do sleep 0.1; done; kill -0 $started
+             ln -s vdd /dev/late; wait $started
+             [ -e /dev/mapper/late ]; ! zcachesetup status | grep 'not open'
+             zcachesetup stop; ! zcachesetup status | grep /dev/vd")
+            .map(drop)
     });
 }
 

@@ -108,6 +108,7 @@ impl Pair {
 /// Measures, and prints the tables.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.turns > 0, "--turns 0 measures nothing");
+    build::tool()?;
     let artefacts = Artefacts::get(arguments.kernel)?;
     let bench = Bench {
         kernel: arguments.kernel,
