@@ -25,7 +25,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Builds the tool that guests have, unless `ZCACHESETUP` names one. Whatever boots a guest needs it.
+/// Builds the tool that guests have, unless `ZCACHESETUP` names one. Whatever boots a guest needs
+/// it.
 pub(crate) fn tool() -> Result<()> {
     if env::var_os("ZCACHESETUP").is_none() {
         run(cargo().arg("zcachesetup"))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest driver in the eyes of the kernel's style checker. The compiler's and sparse's warnings end
-//! the driver's build, wherever it is built.
+//! The guest driver in the eyes of the kernel's style checker. The compiler's and sparse's warnings
+//! end the driver's build, wherever it is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -96,7 +96,8 @@ fn ended(all_well: bool) -> Result<()> {
     if all_well { Ok(()) } else { Err(Error::Said) }
 }
 
-/// The lines that were chosen, and whether all of them are good. Says what is wrong with the others.
+/// The lines that were chosen, and whether all of them are good. Says what is wrong with the
+/// others.
 fn jobs(selection: &Selection) -> Result<(Vec<Job>, bool)> {
     let path = table::path();
     let entries = table::read(&path)?;

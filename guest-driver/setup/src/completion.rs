@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What may follow in a command line. Shells ask the program itself, so they know as much as it does.
+//! What may follow in a command line. Shells ask the program itself, so they know as much as it
+//! does.
 
 use clap::Command;
 use clap_complete::{CompleteEnv, CompletionCandidate};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::block::Number;
 use crate::values::Name;
 
-/// A link for each device below one of ours, by its number, to the holder that the kernel shows: the
-/// udev rule hides the device while the link leads anywhere.
+/// A link for each device below one of ours, by its number, to the holder that the kernel shows:
+/// the udev rule hides the device while the link leads anywhere.
 const FOLDER: &str = "/run/zcache/origins";
 
 /// Has udev look at a device again, which is below one of ours now: what is on it is to be found on

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! zcachesetup: filesystems and swap whose pages the host keeps.
 //!
-//! A static program, which needs `dmsetup`, `modprobe`, `blkid` and, for swap, `mkswap`, `swapon` and
-//! `swapoff`; udev if it is there. Each file calls only those below it:
+//! A static program, which needs `dmsetup`, `modprobe`, `blkid` and, for swap, `mkswap`, `swapon`
+//! and `swapoff`; udev if it is there. Each file calls only those below it:
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -13,8 +13,10 @@
 //! | `swapnotes` | which swap disk a line has got |
 //! | `mapped`, `swapdisk` | devices below `/dev/mapper`; swap disks |
 //! | `hiding`, `origin` | the device below: who finds it, whether it is free |
-//! | `privilege`, `lock`, `kernel`, `program` | who may do something, and when; modules; other programs |
-//! | `spec`, `block`, `values`, `units` | how devices are named, and what the kernel says of them; values |
+//! | `privilege`, `lock` | who may do something, and when |
+//! | `kernel`, `program` | modules; other programs |
+//! | `spec`, `block` | how devices are named, and what the kernel says of them |
+//! | `values`, `units` | values that are read, and numbers that are written |
 //! | `error` | what is said of a failure |
 
 mod arguments;

@@ -88,7 +88,8 @@ pub(crate) fn flush(name: &Name) -> Result<()> {
     mapped.message("flush")
 }
 
-/// Makes it as large as the device below. The filesystem is made larger by its own tool, after this.
+/// Makes it as large as the device below. The filesystem is made larger by its own tool, after
+/// this.
 pub(crate) fn resize(name: &Name) -> Result<()> {
     let _lock = Lock::of_name(name)?;
     let mapped = ours(name)?;

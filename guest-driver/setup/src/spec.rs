@@ -50,8 +50,8 @@ pub(crate) struct Found {
 }
 
 impl Spec {
-    /// The device, if it is there. While one of ours is open, its origin's tags are its own too, and
-    /// it is the origin that is wanted here.
+    /// The device, if it is there. While one of ours is open, its origin's tags are its own too,
+    /// and it is the origin that is wanted here.
     pub(crate) fn resolve(&self) -> Option<Found> {
         let (tag, value) = match self {
             Self::Path(path) => return found(path.into()),

@@ -148,8 +148,8 @@ impl SwapDisk {
         })
     }
 
-    /// Turns swap off and removes the disk. Every page is brought back from the host, which takes as
-    /// long as it takes.
+    /// Turns swap off and removes the disk. Every page is brought back from the host, which takes
+    /// as long as it takes.
     pub(crate) fn off(&self) -> Result<()> {
         let _lock = Lock::of_swap_disk(&self.name)?;
         if self.is_swapped_to() {

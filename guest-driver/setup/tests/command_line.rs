@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is said of arguments and tables that are wrong. None of it gets as far as the kernel, so this
-//! needs no root, no modules and no guest.
+//! What is said of arguments and tables that are wrong. None of it gets as far as the kernel, so
+//! this needs no root, no modules and no guest.
 
 mod tool;
 

@@ -91,8 +91,8 @@ impl Units {
         unit
     }
 
-    /// A line of fstab by the tags of an origin is mounted when the zcache device is there, to which
-    /// the tags lead then.
+    /// A line of fstab by the tags of an origin is mounted when the zcache device is there, to
+    /// which the tags lead then.
     pub(super) fn order_mounts(&mut self, fstab: &str) {
         for line in fstab.lines() {
             let mut fields = line.split_whitespace();
@@ -117,7 +117,8 @@ impl Units {
         self.links.insert(format!("{folder}/{service}"), format!("../{service}"));
     }
 
-    /// Writes all of them, and returns whether that went well. Who cannot have one unit gets the others.
+    /// Writes all of them, and returns whether that went well. Who cannot have one unit gets the
+    /// others.
     pub(super) fn write(&self, folder: &Path) -> bool {
         let mut complaints = String::new();
         let mut note = |path: &str, result: io::Result<()>| {
@@ -154,8 +155,8 @@ fn target(boot: &Boot, is_swap: bool) -> &'static str {
     }
 }
 
-/// The unit of what a line waits for, if systemd has one for it. Tags of a filesystem are its zcache
-/// device's too, hence links that are the origin's alone.
+/// The unit of what a line waits for, if systemd has one for it. Tags of a filesystem are its
+/// zcache device's too, hence links that are the origin's alone.
 fn device_unit(spec: &Spec) -> Option<String> {
     let own = |kind: &str, value: &str| format!("/dev/disk/zcache/{kind}/{value}");
     let path = match spec {

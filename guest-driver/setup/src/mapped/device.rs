@@ -94,8 +94,8 @@ impl Mapped {
         }))
     }
 
-    /// Exchanges the table of a device that may be in use. One call of the kernel suspends, exchanges
-    /// and resumes, for nothing could be read in between if this is the root filesystem.
+    /// Exchanges the table of a device that may be in use. One call of the kernel suspends,
+    /// exchanges and resumes, for nothing could be read in between if this is the root filesystem.
     pub(crate) fn replace(&self, table: &Table) -> Result<()> {
         let table_text = table.to_string();
         let mut arguments = vec!["reload", &self.name, "--table", &table_text];
