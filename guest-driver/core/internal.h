@@ -59,12 +59,21 @@ void zcache_pools_exit(void);
 int zcache_dead_pools_destroy(struct zcache_transport *t);
 int zcache_pool_destroy_on(struct zcache_transport *t, u32 id);
 
-/* session.c */
-extern struct workqueue_struct *zcache_wq;
-
+/* path.c */
 struct zcache_transport *zcache_current_locked(void);
 enum zcache_state zcache_get_state(void);
 bool zcache_comes_back(void);
+void zcache_set_state(enum zcache_state state);
+void zcache_publish(struct zcache_transport *t);
+void zcache_unpublish(void);
+
+/* hibernate.c */
+int zcache_hibernate_init(void);
+void zcache_hibernate_exit(void);
+
+/* session.c */
+extern struct workqueue_struct *zcache_wq;
+
 void zcache_session_show(struct seq_file *m);
 int zcache_session_init(void);
 void zcache_session_exit(void);

@@ -8,35 +8,21 @@
  *	     ^                     |  attach
  *	     +---------detach------ SUSPENDED
  *
- * One device is attached at a time. The data path sees it through
- * zcache_transport under SRCU, and what the pointer says is the truth; the
- * state is for those who need to know why.
+ * One device is attached at a time; path.c is what others see of it.
  *
  * A device that is lost or suspended still has the swap pages, and gets its
  * turn before any other as long as its driver is bound.
- *
- * Ephemeral pages never survive a change of this pointer: HELLO makes the
- * device destroy them. So a put or an invalidation that found no device needs
- * no record. See docs/ordering.md.
  */
 #include <linux/random.h>
-#include <linux/suspend.h>
-#include <linux/wait.h>
 #include "internal.h"
 
 /* Runs while memory is being reclaimed, and behind it. */
 struct workqueue_struct *zcache_wq;
 
-static struct zcache_transport __rcu *zcache_transport;
-static enum zcache_state zcache_state;
-
 /* Whose session it is, attached or not, until it is detached. */
 static struct zcache_transport *zcache_owner;
 
-/* Counts attaches, so that a waiter can tell a new device from the old. */
-static atomic_long_t zcache_attaches = ATOMIC_LONG_INIT(0);
 static unsigned long zcache_detaches, zcache_losses;
-static DECLARE_WAIT_QUEUE_HEAD(zcache_attach_wait);
 
 /*
  * Tells a device that still has our pools from one that has another's or
@@ -49,138 +35,6 @@ static u64 zcache_epoch;
 
 static void zcache_lost_work(struct work_struct *work);
 static DECLARE_WORK(zcache_lost_job, zcache_lost_work);
-
-/**
- * zcache_current_locked - the attached device
- *
- * Context: zcache_mutex held, which keeps it attached.
- * Return: The transport or NULL. It may be lost already.
- */
-struct zcache_transport *zcache_current_locked(void)
-{
-	return rcu_dereference_protected(zcache_transport,
-					 lockdep_is_held(&zcache_mutex));
-}
-
-/**
- * zcache_transport_of - the way to the device for a pool
- * @pool:	the pool
- * @unattached:	what to count if there is no device
- * @inactive:	what to count if the device does not have the pool
- *
- * Context: Within zcache_srcu, which protects the result. Any.
- * Return: The transport or NULL.
- */
-struct zcache_transport *zcache_transport_of(struct zcache_pool *pool,
-					     enum zcache_counter unattached,
-					     enum zcache_counter inactive)
-{
-	struct zcache_transport *t;
-
-	t = srcu_dereference(zcache_transport, &zcache_srcu);
-	if (!t || READ_ONCE(t->lost)) {
-		zcache_count(pool, unattached);
-		return NULL;
-	}
-	if (!READ_ONCE(pool->active)) {
-		zcache_count(pool, inactive);
-		return NULL;
-	}
-	return t;
-}
-EXPORT_SYMBOL_GPL(zcache_transport_of);
-
-enum zcache_state zcache_get_state(void)
-{
-	return READ_ONCE(zcache_state);
-}
-
-/**
- * zcache_stores_wanted - whether the device is there to take pages
- *
- * Context: Any. Within zcache_srcu a drain waits for the store of a swap page.
- * Return: false if there is no device, or it is about to leave.
- */
-bool zcache_stores_wanted(void)
-{
-	return zcache_get_state() == ZCACHE_ATTACHED;
-}
-EXPORT_SYMBOL_GPL(zcache_stores_wanted);
-
-/**
- * zcache_comes_back - whether an operation that found no device was too early
- *
- * Context: Any.
- * Return: true if the device is suspended, or there again by now.
- */
-bool zcache_comes_back(void)
-{
-	struct zcache_transport *t;
-	bool there;
-	int srcu;
-
-	if (zcache_get_state() == ZCACHE_SUSPENDED)
-		return true;
-	srcu = srcu_read_lock(&zcache_srcu);
-	t = srcu_dereference(zcache_transport, &zcache_srcu);
-	there = t && !READ_ONCE(t->lost);
-	srcu_read_unlock(&zcache_srcu, srcu);
-	return there;
-}
-
-/**
- * zcache_attached - whether there is a device, be it about to leave
- *
- * Context: Any.
- */
-bool zcache_attached(void)
-{
-	enum zcache_state state = zcache_get_state();
-
-	return state == ZCACHE_ATTACHED || state == ZCACHE_DRAINING;
-}
-EXPORT_SYMBOL_GPL(zcache_attached);
-
-/**
- * zcache_waits_for_lost - what a swap disk does about a page that is away
- *
- * What is no loss is waited for, whatever the policy says.
- *
- * Context: Any. Does not return if the policy is to panic.
- * Return: true: wait for its device; false: the page can't be read.
- */
-bool zcache_waits_for_lost(void)
-{
-	if (zcache_comes_back())
-		return true;
-	if (zcache_swap_loss == ZCACHE_LOSS_PANIC)
-		panic("zcache: swap page lost");
-	return zcache_swap_loss == ZCACHE_LOSS_WAIT;
-}
-EXPORT_SYMBOL_GPL(zcache_waits_for_lost);
-
-unsigned long zcache_attach_seq(void)
-{
-	return atomic_long_read(&zcache_attaches);
-}
-EXPORT_SYMBOL_GPL(zcache_attach_seq);
-
-/**
- * zcache_wait_attach - waits for another device than the one that failed
- * @seq:	zcache_attach_seq() from before the failed attempt
- * @seconds:	how long
- *
- * Context: Process context. Sleeps in TASK_IDLE, so that neither the load
- *	    average nor the hung-task detector takes it for a bug.
- * Return: true if there was an attach since @seq was read.
- */
-bool zcache_wait_attach(unsigned long seq, unsigned int seconds)
-{
-	return wait_event_idle_timeout(zcache_attach_wait,
-				       zcache_attach_seq() != seq,
-				       seconds * HZ);
-}
-EXPORT_SYMBOL_GPL(zcache_wait_attach);
 
 static void zcache_tell_away(void)
 {
@@ -202,22 +56,21 @@ static void zcache_unpublish_locked(struct zcache_transport *t,
 	lockdep_assert_held(&zcache_mutex);
 	if (state == ZCACHE_SUSPENDED && !READ_ONCE(t->lost))
 		/* Before: who does not find it must know why. */
-		WRITE_ONCE(zcache_state, state);
-	rcu_assign_pointer(zcache_transport, NULL);
-	synchronize_srcu_expedited(&zcache_srcu);
+		zcache_set_state(state);
+	zcache_unpublish();
 
 	if (READ_ONCE(t->lost)) {
-		WRITE_ONCE(zcache_state, ZCACHE_LOST);
+		zcache_set_state(ZCACHE_LOST);
 		zcache_losses++;
 		pr_err("device lost; file cache falls back to misses\n");
 	} else {
-		WRITE_ONCE(zcache_state, state);
+		zcache_set_state(state);
 		zcache_detaches += state == ZCACHE_UNATTACHED;
 		pr_info("%s\n", state == ZCACHE_UNATTACHED ? "detached" :
 			"suspended");
 	}
 	zcache_pools_deactivate();
-	if (zcache_state != ZCACHE_SUSPENDED)
+	if (zcache_get_state() != ZCACHE_SUSPENDED)
 		zcache_tell_away();
 }
 
@@ -227,7 +80,7 @@ static void zcache_stay_away_locked(void)
 	lockdep_assert_held(&zcache_mutex);
 	if (zcache_get_state() != ZCACHE_SUSPENDED)
 		return;
-	WRITE_ONCE(zcache_state, ZCACHE_LOST);
+	zcache_set_state(ZCACHE_LOST);
 	zcache_losses++;
 	zcache_tell_away();
 }
@@ -349,10 +202,7 @@ int zcache_attach(struct zcache_transport *t)
 	}
 
 	zcache_owner = t;
-	rcu_assign_pointer(zcache_transport, t);
-	WRITE_ONCE(zcache_state, ZCACHE_ATTACHED);
-	atomic_long_inc(&zcache_attaches);
-	wake_up_all(&zcache_attach_wait);
+	zcache_publish(t);
 	pr_info("attached: %s session %llu, %u of %u pools replayed\n",
 		resumed ? "resumed" : "new", zcache_epoch, created, total);
 	zcache_heal_schedule();
@@ -385,7 +235,7 @@ void zcache_detach(struct zcache_transport *t)
 	mutex_lock(&zcache_mutex);
 	drain = zcache_current_locked() == t && !READ_ONCE(t->lost);
 	if (drain)
-		WRITE_ONCE(zcache_state, ZCACHE_DRAINING);
+		zcache_set_state(ZCACHE_DRAINING);
 	mutex_unlock(&zcache_mutex);
 
 	if (drain) {
@@ -487,23 +337,6 @@ void zcache_session_show(struct seq_file *m)
 	seq_printf(m, "losses %lu\n", zcache_losses);
 }
 
-/*
- * A guest that hibernates ends, and the swap pages of its device with it; and
- * no disk of ours can take its image.
- */
-static int zcache_pm_event(struct notifier_block *nb, unsigned long event,
-			   void *data)
-{
-	if (event != PM_HIBERNATION_PREPARE || !zcache_swap_pools_exist())
-		return NOTIFY_DONE;
-	pr_err("no hibernation while swap may be on the device: swapoff first, and remove swap disks\n");
-	return notifier_from_errno(-EBUSY);
-}
-
-static struct notifier_block zcache_pm_notifier = {
-	.notifier_call = zcache_pm_event,
-};
-
 int __init zcache_session_init(void)
 {
 	int err = init_srcu_struct(&zcache_srcu);
@@ -515,7 +348,7 @@ int __init zcache_session_init(void)
 		err = -ENOMEM;
 		goto exit_srcu;
 	}
-	err = register_pm_notifier(&zcache_pm_notifier);
+	err = zcache_hibernate_init();
 	if (err)
 		goto exit_wq;
 	get_random_bytes(zcache_instance, sizeof(zcache_instance));
@@ -530,7 +363,7 @@ exit_srcu:
 /* The jobs that wait in the queue are carried out first. */
 void zcache_session_exit(void)
 {
-	unregister_pm_notifier(&zcache_pm_notifier);
+	zcache_hibernate_exit();
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);
 }

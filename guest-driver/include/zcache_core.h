@@ -245,7 +245,7 @@ bool zcache_is_needed(struct zcache_transport *t);
 void zcache_transport_lost(struct zcache_transport *t);
 void zcache_pool_poison(struct zcache_pool *pool);
 
-/* For front-ends: pools.c and session.c */
+/* For front-ends: pools.c and path.c */
 extern struct srcu_struct zcache_srcu;
 
 struct zcache_pool *zcache_pool_add(u16 flags, const u8 *uuid, int swap_type);

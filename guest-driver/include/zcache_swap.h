@@ -107,7 +107,7 @@ struct zcache_pool *zcache_swap_pool_add(unsigned long slots,
 					 const struct zcache_swap_front *front,
 					 void *owner);
 
-/* session.c */
+/* path.c */
 bool zcache_attached(void);
 bool zcache_waits_for_lost(void);
 unsigned long zcache_attach_seq(void);

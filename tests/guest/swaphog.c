@@ -7,6 +7,10 @@
  * random order, giving some a new version, until the time is up; then it checks
  * all of them once more. With --huge it asks for huge pages.
  *
+ * What it has besides, as its stack, is not swapped. The kernel looks at some of that
+ * when a process ends, so one that was killed would not end while a page of it is on a
+ * device that is away.
+ *
  * The last line it prints is "swaphog: pages=N verified=N wrong=N filling=S
  * in_time=N": pages of memory, pages checked, pages found different, seconds until
  * all memory was written, pages checked until the time was up. Exit status: 0 if none was
@@ -147,6 +151,14 @@ static void run(struct hog *hog, double seconds)
 		check_page(hog, i);
 }
 
+static void stay_in_memory(void)
+{
+	if (mlockall(MCL_CURRENT)) {
+		perror("swaphog: mlockall");
+		exit(2);
+	}
+}
+
 #define USAGE "[--mib ALL-TOGETHER] [--seconds N] [--procs N] [--seed N] [--huge]"
 
 int main(int argc, char **argv)
@@ -190,6 +202,7 @@ int main(int argc, char **argv)
 		usage(0, USAGE);
 
 	totals = map(MAX_PROCS * sizeof(*totals), MAP_SHARED);
+	stay_in_memory();
 	for (int i = 0; i < (int)procs; i++) {
 		pid_t child = fork();
 
@@ -205,6 +218,8 @@ int main(int argc, char **argv)
 				.totals = &totals[i],
 			};
 
+			/* The lock is not inherited. */
+			stay_in_memory();
 			run(&hog, seconds);
 			_exit(0);
 		}

@@ -55,8 +55,7 @@ pub(crate) fn await_stored(vm: &Vm) -> Result<()> {
         .context("No page was swapped to the device")
 }
 
-/// Waits until those who were killed have given up their pages. One may be there still: a task
-/// that needs a page of its own to end waits for it as everybody does.
+/// Waits until hogs that were killed have given up their pages.
 pub(crate) fn await_given_up(vm: &Vm) -> Result<()> {
     await_number(vm, "awk '/^swap_pages_live/ { print ($2 < 500) }' /sys/kernel/debug/zcache/stats", 0)
 }
