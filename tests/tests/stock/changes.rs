@@ -60,7 +60,7 @@ fn a_resumed_target_serves_nothing_from_before() {
 
 /// Who must not wait, as a loop of io_uring, is served as by the disk below.
 #[test]
-fn who_must_not_wait_is_served() {
+fn who_must_not_wait_is_served_on_uml() {
     light_scenario("stock_nowait", Duration::from_secs(120), |s| {
         let vm = target(s, Kernel::Uml)?;
         vm.guest().sh(FILL)?;

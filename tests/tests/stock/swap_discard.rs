@@ -14,7 +14,7 @@ use crate::swapping::{await_number, caged_hog, swap_on, swap_stat, with_driver};
 const CLUSTERS_IN_USE: u64 = 4 * 512;
 
 #[test]
-fn slots_are_freed_by_discards_where_the_kernel_does_not_tell() {
+fn freed_slots_are_discarded_where_the_kernel_does_not_tell_on_uml() {
     lone_scenario("stock_swap_discard", Duration::from_secs(300), |s| {
         let (vm, daemon) = with_driver(s, Kernel::Uml, Some(Sabotage::Notify), "wait", None)?;
         vm.attach()?;

@@ -98,7 +98,7 @@ fn a_full_guest_outlives_its_device_on_uml() {
 /// A drain that could only take a part has left its device copies of the pages that it took: when
 /// the kernel lets go of these, the copies go.
 #[test]
-fn what_a_drain_keeps_is_not_left_on_the_device() {
+fn what_a_drain_keeps_is_not_left_on_the_device_on_uml() {
     let kernel = Kernel::Uml;
     crate::with_kernel("swap_copies", kernel, Duration::from_secs(240), |s| {
         let (vm, daemon) = guest(s, kernel, "wait", None)?;

@@ -57,7 +57,7 @@ fn extra_a_full_device_ends_a_hog_at_once(kernel: Kernel) {
 /// Slots that are hidden from the kernel's count of free ones are not missing from it once the disk
 /// is closed.
 #[test]
-fn swapoff_leaves_the_count_of_free_swap_right() {
+fn swapoff_leaves_the_count_of_free_swap_right_on_uml() {
     let kernel = Kernel::Uml;
     crate::with_kernel("swap_count", kernel, Duration::from_secs(120), |s| {
         let (vm, _daemon) = guest(s, kernel, "wait", Some("16M"))?;

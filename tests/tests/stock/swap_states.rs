@@ -80,7 +80,7 @@ fn a_look_at_the_disk_does_no_harm(kernel: Kernel) {
 /// then. By the time he judges that, the slot may be stored to again, with a page that nobody has
 /// lost.
 #[test]
-fn a_slow_look_at_the_disk_loses_no_page() {
+fn a_slow_look_at_the_disk_loses_no_page_on_uml() {
     let kernel = Kernel::Uml;
     crate::with_kernel("swap_slow_look", kernel, Duration::from_secs(240), |s| {
         let (vm, daemon) = with_driver(s, kernel, Some(Sabotage::Dawdle), "wait", None)?;
@@ -105,7 +105,7 @@ fn a_slow_look_at_the_disk_loses_no_page() {
 /// Pages that are read with one that cannot be read are none the worse: of each 64 blocks of the
 /// backing device one gets bad after pages were written to it.
 #[test]
-fn a_page_that_cannot_be_read_spoils_no_other() {
+fn a_page_that_cannot_be_read_spoils_no_other_on_uml() {
     let kernel = Kernel::Uml;
     crate::with_kernel("swap_readahead", kernel, Duration::from_secs(240), |s| {
         let (vm, _daemon) = guest(s, kernel, "wait", None)?;
