@@ -58,7 +58,7 @@ const ELSEWHERE: u64 = 2048;
 
 #[test]
 fn pages_in_memory_that_comes_later_are_cached() {
-    scenario("stock_hits_later", Duration::from_secs(300), |s| {
+    lone_scenario("stock_hits_later", Duration::from_secs(300), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(256);
         options.spare_mib = LATER_MIB;

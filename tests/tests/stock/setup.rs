@@ -130,7 +130,7 @@ fn a_target_grows_with_its_origin() {
 /// that is absent.
 #[test]
 fn a_slow_line_holds_up_no_other() {
-    light_scenario("stock_setup_slow", Duration::from_secs(180), |s| {
+    scenario("stock_setup_slow", Duration::from_secs(180), |s| {
         let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64).disk_mib(64))?;
         vm.guest()
             .sh("printf '%s\n' 'slow /dev/vdb' 'late /dev/late' 'quick /dev/vdc' >/etc/zcachetab

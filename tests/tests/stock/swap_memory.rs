@@ -90,11 +90,6 @@ fn kept_pages_go_back(kernel: Kernel) {
     });
 }
 
-#[test]
-fn a_full_guest_outlives_its_device_on_uml() {
-    a_full_guest_outlives_its_device(Kernel::Uml);
-}
-
 /// A drain that could only take a part has left its device copies of the pages that it took: when
 /// the kernel lets go of these, the copies go.
 #[test]
