@@ -49,6 +49,11 @@ fn extra_files_stay_coherent_under_kasan_and_lockdep() {
     files_stay_coherent(Kernel::Debian13Debug);
 }
 
+#[test]
+fn extra_files_stay_coherent_on_uml_under_kasan_and_lockdep() {
+    files_stay_coherent(Kernel::UmlDebug);
+}
+
 fn files_stay_coherent(kernel: Kernel) {
     crate::with_kernel("coherence", kernel, Duration::from_secs(600), |s| {
         let vm = boot(s, kernel, None)?;
