@@ -18,6 +18,12 @@ pub type QueueIndex = usize;
 #[derive(Debug, Default)]
 pub struct StoppedRings(BTreeMap<QueueIndex, RingPosition>);
 
+impl FromIterator<(QueueIndex, RingPosition)> for StoppedRings {
+    fn from_iter<T: IntoIterator<Item = (QueueIndex, RingPosition)>>(rings: T) -> Self {
+        Self(rings.into_iter().collect())
+    }
+}
+
 /// What a ring that starts is to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {

@@ -141,9 +141,25 @@ impl Daemon {
         self.stats()["guests"][number].take()
     }
 
-    /// Processor time used so far.
+    /// The daemon's processes: the keeper, and the worker if there is one.
+    fn processes(&self) -> Vec<u32> {
+        [self.child.id()].into_iter().chain(self.worker()).collect()
+    }
+
+    /// The process of the worker, if there is one.
+    pub fn worker(&self) -> Option<u32> {
+        let keeper = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
+        children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+    }
+
+    /// Processor time used so far, as long as no worker ends.
     pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon's process");
+        self.processes().into_iter().map(Self::processor_time_of).sum()
+    }
+
+    fn processor_time_of(process: u32) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the daemon's process");
         // After the command's name in parentheses: state is field 3, utime 14 and stime 15, in
         // ticks of 10 ms on every Linux there is.
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -162,7 +178,8 @@ impl Daemon {
     }
 
     fn count(&self, what: &str) -> usize {
-        fs::read_dir(format!("/proc/{}/{what}", self.child.id())).expect("the daemon's process").count()
+        let count = |process| fs::read_dir(format!("/proc/{process}/{what}")).expect("the daemon's process").count();
+        self.processes().into_iter().map(count).sum()
     }
 
     /// Whether the daemon is alive.
