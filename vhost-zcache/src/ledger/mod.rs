@@ -164,7 +164,7 @@ mod tests {
     fn what_one_process_writes_another_reads() {
         let (mine, file) = Ledger::create(3, 2).unwrap();
         let theirs = Ledger::open(&file).unwrap();
-        let state = SessionState { life: 7, ..SessionState::default() };
+        let state = SessionState::new(7, 1);
         mine.session(2).write(&state);
         assert_eq!(theirs.session(2).read().map(|state| state.life), Some(7));
         assert_eq!(theirs.session(1).read(), None, "a record that was never written");

@@ -31,6 +31,8 @@ pub struct Start<'a> {
     pub files: Option<(u32, u32)>,
     /// Further arguments.
     pub arguments: &'a [&'a str],
+    /// Where workers die: [`vhost_zcache::crash`].
+    pub die_at: Option<&'a str>,
 }
 
 impl Daemon {
@@ -69,6 +71,9 @@ impl Daemon {
         }
         command.arg("--stats-socket").arg(directory.path().join("stats"));
         command.args(["--log-level", "info"]).args(start.arguments);
+        if let Some(place) = start.die_at {
+            command.env(vhost_zcache::crash::VARIABLE, place);
+        }
         let child = command.spawn().expect("the daemon starts");
         let mut daemon = Self { child, directory, log, guests: guests.len() };
         let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
@@ -151,6 +156,19 @@ impl Daemon {
         let keeper = self.child.id();
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
         children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+    }
+
+    /// Kills the worker there is as `kill -9` does, or sends it another signal.
+    pub fn signal_worker(&self, signal: Signal) {
+        eventually("there is a worker", || self.worker().is_some());
+        let pid = self.worker().and_then(|pid| Pid::from_raw(pid as i32)).expect("a worker");
+        // It may have died meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+
+    /// Workers that died.
+    pub fn deaths(&self) -> u64 {
+        self.stats()["worker_restarts"].as_u64().expect("a number")
     }
 
     /// Processor time used so far, as long as no worker ends.

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A chain that kills workers.
+
+use crate::client::daemon::{Daemon, Start};
+use crate::client::wire::{PERSISTENT, Req, status};
+use crate::client::{Client, SILENCE, Setup, Shape, eventually, page};
+
+#[test]
+fn a_chain_that_was_in_service_at_two_deaths_is_not_served_a_third_time() {
+    let start = Start { die_at: Some("chain-taken:1:2"), ..Start::default() };
+    let daemon = Daemon::start_as(&["", ""], start);
+    let mut victim = Client::connect(&daemon.socket(0), Setup::default());
+    let _ = victim.post(0, &[Req::hello(1)], Shape::Whole);
+    eventually("two workers have died", || daemon.deaths() == 2);
+    eventually("the queue is left alone", || daemon.guest_stats(0)["queues"][0]["stopped"] == true);
+    victim.expect_silence(0);
+    assert_eq!(daemon.lines("was in service when"), 1, "one line says why");
+
+    // The guest's other queue, and another guest, go on.
+    assert_eq!(victim.submit(1, &[Req::get(1, 1, 1, 0)])[0].status, status::NO_SESSION);
+    let mut other = Client::attach(&daemon.socket(1));
+    other.create(1, PERSISTENT);
+    assert_eq!(other.put(1, 1, 1, &page(1)), status::OK);
+    std::thread::sleep(SILENCE);
+    daemon.signal_worker(rustix::process::Signal::KILL);
+    assert_eq!(other.get(1, 1, 1), Ok(page(1)));
+    victim.expect_silence(0);
+
+    // A reset mends it.
+    victim.reset();
+    victim.hello(1);
+    victim.create(1, 0);
+}
