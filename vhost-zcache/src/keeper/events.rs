@@ -95,8 +95,9 @@ impl Keeper {
         let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
         events.add_subscriber(Rc::clone(&keeper));
         loop {
-            if let Some(end) = keeper.borrow_mut().end.take() {
-                // A keeper that is killed takes the worker along, too, but later.
+            let end = keeper.borrow_mut().end.take();
+            if let Some(end) = end {
+                // It would end with the keeper, but a moment later.
                 keeper.borrow_mut().worker.kill();
                 return end;
             }

@@ -74,8 +74,8 @@ fn members_of_a_shared_pool_are_members_after_a_death() {
     let daemon = Daemon::with(&[ALLOW, ALLOW], &[]);
     let mut one = Client::attach(&daemon.socket(0));
     let mut two = Client::attach(&daemon.socket(1));
-    assert_eq!(one.status(Req::create(1, SHARED, [0xab; 16])), status::OK);
-    assert_eq!(two.status(Req::create(2, SHARED, [0xab; 16])), status::OK);
+    assert_eq!(one.status(Req::create(1, SHARED, [0xaa; 16])), status::OK);
+    assert_eq!(two.status(Req::create(2, SHARED, [0xaa; 16])), status::OK);
     daemon.signal_worker(Signal::KILL);
     assert_eq!(one.put(1, 7, 7, &page(1)), status::OK);
     assert_eq!(two.get(2, 7, 7), Ok(page(1)), "the pools are not one any more");

@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::client::wire::{Answer, EXCLUSIVE, PERSISTENT, Req, SHARED, decode, opcode, status};
 use crate::client::{Client, Posted, Setup, Shape, page};
 
-/// UUID of the shared pool, and the socket option that allows it.
-const UUID: [u8; 16] = [0xab; 16];
-pub(crate) const ALLOW: &str = "allow-shared=abababab-abab-abab-abab-abababababab";
+/// UUIDs of shared pools, one for each guest, and the socket options that allow them.
+const UUIDS: [[u8; 16]; 2] = [[0xaa; 16], [0xbb; 16]];
+pub(crate) const ALLOW: &str = "allow-shared=aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa,\
+                                allow-shared=bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb";
 
 const KEPT: u32 = 1;
 const CACHED: u32 = 2;
@@ -40,6 +41,7 @@ impl Random {
 /// The guest.
 pub(crate) struct Model {
     guest: Client,
+    uuid: [u8; 16],
     instance: u8,
     epoch: u64,
     /// What was put last and is not known to be gone.
@@ -52,8 +54,15 @@ impl Model {
     /// A guest that connects, says HELLO and makes its pools.
     pub(crate) fn attach(socket: &Path, seed: u64) -> Self {
         let guest = Client::connect(socket, Setup { queue_size: 64, ram: 4 << 20, ..Setup::default() });
-        let mut model =
-            Self { guest, instance: 0, epoch: 0, stored: HashMap::new(), random: Random::new(seed), puts: seed << 32 };
+        let mut model = Self {
+            guest,
+            uuid: UUIDS[seed as usize % 2],
+            instance: 0,
+            epoch: 0,
+            stored: HashMap::new(),
+            random: Random::new(seed),
+            puts: seed << 32,
+        };
         model.hello_as_another();
         model
     }
@@ -78,7 +87,7 @@ impl Model {
 
     fn create_ephemeral(&mut self) {
         self.expect(Req::create(CACHED, 0, [0; 16]), status::OK, "POOL_CREATE of an ephemeral pool");
-        self.expect(Req::create(COMMON, SHARED, UUID), status::OK, "POOL_CREATE of a shared pool");
+        self.expect(Req::create(COMMON, SHARED, self.uuid), status::OK, "POOL_CREATE of a shared pool");
         self.stored.retain(|(pool, ..), _| [KEPT, EMPTY].contains(pool));
     }
 
