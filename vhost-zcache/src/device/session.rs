@@ -285,7 +285,8 @@ impl Access<'_> {
         let guest = self.guest();
         let planned = ticket.planned().map(|[_, pages]| pages);
         if planned.is_none() && guest.has_pool(pool) {
-            let pages = guest.stats().pools.iter().find(|stats| stats.id == pool).map_or(0, |stats| stats.contents.pages);
+            let pages =
+                guest.stats().pools.iter().find(|stats| stats.id == pool).map_or(0, |stats| stats.contents.pages);
             ticket.plan([0, pages]);
         }
         let journal = &self.session.journal;

@@ -70,9 +70,7 @@ impl Occasion {
     fn level(self) -> Level {
         match self {
             Self::Connected | Self::Ended => Level::Info,
-            Self::Refused | Self::AcceptFailed | Self::Message | Self::Placement | Self::Event => {
-                Level::Warn
-            },
+            Self::Refused | Self::AcceptFailed | Self::Message | Self::Placement | Self::Event => Level::Warn,
         }
     }
 }

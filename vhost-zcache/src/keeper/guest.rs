@@ -62,7 +62,10 @@ enum State {
     Vacant,
     Connected(Box<Connection>),
     /// The worker drops what the guest had.
-    Leaving { ticket: u64, _admission: Admission },
+    Leaving {
+        ticket: u64,
+        _admission: Admission,
+    },
 }
 
 struct Connection {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::rc::Rc;
 
+use rustix::fs::{fcntl_getfl, fstat};
 use thiserror::Error;
 use vhost::vhost_user::Result;
 
@@ -117,8 +118,17 @@ impl Mirror {
         match change {
             Change::Connect(_) | Change::Disconnect => {}
             Change::Features(features) => self.features = Some(features),
-            Change::Table(regions) => self.regions = regions.into_iter().zip(files).collect(),
-            Change::AddRegion(region) => self.regions.extend(files.next().map(|file| (region, file))),
+            Change::Table(regions) => {
+                self.regions.clear();
+                for (region, file) in regions.into_iter().zip(files) {
+                    self.add(region, file);
+                }
+            }
+            Change::AddRegion(region) => {
+                if let Some(file) = files.next() {
+                    self.add(region, file);
+                }
+            }
             Change::RemoveRegion(region) => self.regions.retain(|(there, _)| there.start != region.start),
             Change::Ring(index, change) => {
                 let Some(ring) = self.rings.get_mut(index) else { return };
@@ -133,6 +143,14 @@ impl Mirror {
                 }
             }
         }
+    }
+
+    /// Adds a region. VMMs pass a file once for each region that is in it, and one descriptor is
+    /// enough.
+    fn add(&mut self, region: Region, file: Rc<File>) {
+        let known = self.regions.iter().find(|(_, known)| is_same(known, &file));
+        let file = known.map_or(file, |(_, known)| Rc::clone(known));
+        self.regions.push((region, file));
     }
 
     /// The changes by which a device that knows nothing becomes what was set up. A ring's kick
@@ -163,6 +181,15 @@ impl Mirror {
         }
         changes
     }
+}
+
+/// Whether two descriptors are of one file, opened in the same way.
+fn is_same(one: &File, other: &File) -> bool {
+    let identity = |file: &File| {
+        let status = fstat(file).ok()?;
+        Some((status.st_dev, status.st_ino, fcntl_getfl(file).ok()?))
+    };
+    identity(one).is_some_and(|identity_of_one| Some(identity_of_one) == identity(other))
 }
 
 /// Checks the number and the sizes of the regions there would be.

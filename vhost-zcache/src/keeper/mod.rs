@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use ::log::info;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -73,13 +74,14 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     let mut stats = None;
     if let Some(StatsPath { path, access }) = &args.stats_socket {
         let socket = BoundSocket::bind(path, *access)?;
-        stats = Some(OwnedFd::from(socket.listener().map_err(Error::Descriptors)?));
+        let listener = OwnedFd::from(socket.listener().map_err(Error::Descriptors)?);
+        stats = Some(Rc::new(listener.into()));
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", memory_limit(args));
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
-    let recipe = Recipe { arguments, ledger: ledger_file, stats };
+    let recipe = Recipe { arguments, ledger: Rc::new(ledger_file), stats };
     let worker = Worker::new(recipe, ledger);
     // All that stays open is open now.
     let descriptors = DescriptorBudget::plan(endpoints.len(), args.queues).map_err(Error::Descriptors)?;

@@ -50,9 +50,9 @@ pub struct Recipe {
     /// The arguments of the command line, without the program.
     pub arguments: Vec<OsString>,
     /// The ledger's file.
-    pub ledger: File,
+    pub ledger: Rc<File>,
     /// The socket of the statistics, if there is one.
-    pub stats: Option<OwnedFd>,
+    pub stats: Option<Rc<File>>,
 }
 
 /// The worker there is, if there is one.
@@ -146,11 +146,8 @@ impl Worker {
             }
         }
         let (stats, arena) = (self.recipe.stats.is_some(), self.arena.is_some());
-        let mut files = vec![Rc::new(self.recipe.ledger.try_clone()?)];
-        if let Some(stats) = &self.recipe.stats {
-            files.push(Rc::new(File::from(stats.try_clone()?)));
-        }
-        files.extend(self.arena.clone());
+        let files = [Some(self.recipe.ledger.clone()), self.recipe.stats.clone(), self.arena.clone()];
+        let files = files.into_iter().flatten().collect();
         self.send(ToWorker::Start { worker: self.number, lives, stats, arena }, files);
         Ok(())
     }

@@ -108,11 +108,13 @@ impl Ledger {
         if header.magic != MAGIC {
             return Err(wrong());
         }
+        let sessions_at = start.wrapping_byte_add(size_of::<Header>());
+        let queues_at = start.wrapping_byte_add(layout.queues_at);
         // SAFETY: the file is sealed, so the mapping is and stays as large as the layout says. All
         // that both types consist of are atomic integers, of which any bytes are valid ones.
-        let sessions = unsafe { std::slice::from_raw_parts(start.byte_add(size_of::<Header>()).cast(), guests) };
+        let sessions = unsafe { std::slice::from_raw_parts(sessions_at.cast(), guests) };
         // SAFETY: as above.
-        let queues = unsafe { std::slice::from_raw_parts(start.byte_add(layout.queues_at).cast(), guests * queues) };
+        let queues = unsafe { std::slice::from_raw_parts(queues_at.cast(), guests * queues) };
         Ok(Self { header, sessions, queues })
     }
 

@@ -51,11 +51,7 @@ impl Policies<'_> {
             let policy = |options: &GuestOptions| {
                 let memory_limit = options.memory_limit.or(self.args.guest_memory_limit).map(|size| size.0);
                 let reserved = memory_limit.unwrap_or(u64::MAX).min(self.share);
-                GuestPolicy {
-                    memory_limit,
-                    reservation: reserve(reserved),
-                    allow_shared: options.allow_shared.clone(),
-                }
+                GuestPolicy { memory_limit, reservation: reserve(reserved), allow_shared: options.allow_shared.clone() }
             };
             self.named.iter().map(|(_, options)| policy(options)).collect()
         })

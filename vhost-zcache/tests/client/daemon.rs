@@ -135,9 +135,13 @@ impl Daemon {
     /// The statistics.
     pub fn stats(&self) -> serde_json::Value {
         let mut text = String::new();
-        let mut socket = UnixStream::connect(self.directory.path().join("stats")).expect("the statistics socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.read_to_string(&mut text).expect("statistics");
+        // A worker that dies as it answers says nothing.
+        eventually("there are statistics", || {
+            let mut socket = UnixStream::connect(self.directory.path().join("stats")).expect("the statistics socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            text.clear();
+            socket.read_to_string(&mut text).is_ok_and(|length| length > 0)
+        });
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("statistics are no JSON document: {e}\n{text}"))
     }
 

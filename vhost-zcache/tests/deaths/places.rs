@@ -72,7 +72,7 @@ fn a_death_later_on_is_a_pause() {
     for (place, pass) in [
         (Place::ChainTaken, 40),
         (Place::Executed, 61),
-        (Place::PageWritten, 13),
+        (Place::PageWritten, 4),
         (Place::ResultNoted, 57),
         (Place::RequestDone, 58),
         (Place::ResultsWritten, 33),
