@@ -165,7 +165,7 @@ impl Daemon {
     /// Kills the worker there is as `kill -9` does, or sends it another signal.
     pub fn signal_worker(&self, signal: Signal) {
         eventually("there is a worker", || self.worker().is_some());
-        let pid = self.worker().and_then(|pid| Pid::from_raw(pid as i32)).expect("a worker");
+        let pid = self.worker().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a worker");
         // It may have died meanwhile.
         let _ = kill_process(pid, signal);
     }
