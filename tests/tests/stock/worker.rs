@@ -30,9 +30,9 @@ fn a_worker_that_dies_again_and_again_loses_nothing_on_uml() {
             let loads = count(&vm, "loads")?;
             // By the guest's own command, and from here.
             if kill % 2 == 0 {
-                guest.sh("zhost kill-worker").map(drop)?
+                guest.sh("zhost kill-worker")?;
             } else {
-                daemon.kill_worker()?
+                daemon.kill_worker()?;
             }
             await_number(&vm, &stat("loads"), loads).with_context(|| format!("No page is loaded after kill {kill}"))?;
         }

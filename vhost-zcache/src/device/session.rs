@@ -261,12 +261,16 @@ impl Access<'_> {
     ///
     /// See [`PoolError`].
     pub fn create_pool(&self, pool: PoolId, kind: PoolKind) -> Result<Creation, PoolError> {
-        // Private pools are noted by the store.
-        let PoolKind::SharedEphemeral(uuid) = kind else {
-            return self.guest().create_pool(pool, kind);
-        };
         let journal = &self.session.journal;
         let mut noted = journal.noted();
+        let PoolKind::SharedEphemeral(uuid) = kind else {
+            // Private pools are noted by the store, if it is there.
+            let created = self.guest().create_pool(pool, kind)?;
+            if noted.is_known == 0 {
+                journal.note_in(&mut noted, |noted| noted.is_known = 1);
+            }
+            return Ok(created);
+        };
         let created = self.guest().create_pool(pool, kind)?;
         crash::point(Place::PoolMade);
         if created == Creation::Created {

@@ -41,7 +41,7 @@ pub struct Keeper {
     connected: Vec<(usize, UnixStream)>,
     worker: Worker,
     /// Link and end of the worker that is being waited on, and whether for room on the link.
-    worker_watched: Option<(RawFd, RawFd, bool)>,
+    worker_watched: Option<(Option<RawFd>, RawFd, bool)>,
     descriptors: DescriptorBudget,
     facts: Facts,
     signals: UnixStream,
@@ -176,10 +176,7 @@ impl Keeper {
         }
         // What it has said before it died is as true as ever.
         self.heed_worker(ops);
-        if let Some((link, exit, _)) = self.worker_watched.take() {
-            unwatch(link, ops);
-            unwatch(exit, ops);
-        }
+        self.leave_worker(ops);
         let never_lived = !self.is_open;
         let status = self.worker.ended();
         if never_lived && status.is_some_and(|status| status.code().is_some()) {
@@ -236,20 +233,29 @@ impl Keeper {
     /// Waits for the worker there is.
     fn watch_worker(&mut self, ops: &mut EventOps<'_>) {
         let choked = self.worker.is_choked();
-        let wanted = self.worker.watched().map(|(link, exit)| (link.as_raw_fd(), exit.as_raw_fd(), choked));
+        let watched = self.worker.watched();
+        let wanted = watched.map(|(link, exit)| (link.map(|link| link.as_raw_fd()), exit.as_raw_fd(), choked));
         if wanted == self.worker_watched {
             return;
         }
-        if let Some((link, exit, _)) = self.worker_watched.take() {
-            unwatch(link, ops);
-            unwatch(exit, ops);
-        }
+        self.leave_worker(ops);
         if let Some((link, exit, choked)) = wanted {
             let set = if choked { EventSet::IN | EventSet::OUT } else { EventSet::IN };
-            watch(Events::with_data_raw(link, LINK, set), ops);
+            if let Some(link) = link {
+                watch(Events::with_data_raw(link, LINK, set), ops);
+            }
             watch(Events::with_data_raw(exit, EXIT, EventSet::IN), ops);
         }
         self.worker_watched = wanted;
+    }
+
+    fn leave_worker(&mut self, ops: &mut EventOps<'_>) {
+        if let Some((link, exit, _)) = self.worker_watched.take() {
+            if let Some(link) = link {
+                unwatch(link, ops);
+            }
+            unwatch(exit, ops);
+        }
     }
 
     /// Sets the timer to what is due next.

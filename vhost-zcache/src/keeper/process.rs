@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::mirror::Carried;
 use crate::ledger::Ledger;
+use crate::ledger::service::QueueLedger;
 use crate::link::message::{FromWorker, ToWorker};
 use crate::link::socket::Socket;
 
@@ -77,6 +78,10 @@ struct Running {
     child: Child,
     exit: OwnedFd,
     link: Socket,
+    /// It will say nothing any more, and its process ends.
+    hung_up: bool,
+    /// It was killed because it did not answer, which says nothing about the chains in service.
+    was_silent: bool,
     outgoing: VecDeque<(ToWorker, Vec<Rc<File>>)>,
     ready: Option<Instant>,
     /// Beats since it has answered.
@@ -115,12 +120,13 @@ impl Worker {
         matches!(self.state, State::Up(_))
     }
 
-    /// What to wait on: the link, and the end of the process.
+    /// What to wait on: the link, as long as there is somebody at the other end, and the end of the
+    /// process.
     #[must_use]
-    pub fn watched(&self) -> Option<(BorrowedFd<'_>, BorrowedFd<'_>)> {
+    pub fn watched(&self) -> Option<(Option<BorrowedFd<'_>>, BorrowedFd<'_>)> {
         match &self.state {
             State::Down { .. } => None,
-            State::Up(running) => Some((running.link.as_fd(), running.exit.as_fd())),
+            State::Up(running) => Some(((!running.hung_up).then(|| running.link.as_fd()), running.exit.as_fd())),
         }
     }
 
@@ -173,6 +179,8 @@ impl Worker {
             child,
             exit,
             link,
+            hung_up: false,
+            was_silent: false,
             outgoing: VecDeque::new(),
             ready: None,
             unanswered: 0,
@@ -205,7 +213,12 @@ impl Worker {
     pub fn receive(&mut self) -> Option<FromWorker> {
         let State::Up(running) = &mut self.state else { return None };
         let (message, files) = match running.link.receive::<FromWorker>(RecvFlags::DONTWAIT) {
-            Ok(received) => received?,
+            Ok(Some(received)) => received,
+            Ok(None) => {
+                running.hung_up = true;
+                running.kill();
+                return None;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(error) => {
                 error!("The worker does not make sense, and is replaced: {error}");
@@ -246,6 +259,9 @@ impl Worker {
         let lived = running.ready.is_some_and(|ready| ready.elapsed() >= SHORT_LIFE);
         self.short_lives = if lived { 0 } else { self.short_lives.saturating_add(1) };
         let in_service = self.ledger.all_queues().iter().filter(|queue| queue.progress().is_some()).count();
+        if running.was_silent {
+            self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
+        }
         let pause = self.pause();
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with {code}"),
@@ -276,6 +292,7 @@ impl Worker {
         running.unanswered += 1;
         if running.unanswered > patience {
             error!("Worker {} does not answer, and is replaced", self.number);
+            running.was_silent = true;
             running.kill();
             return;
         }
@@ -312,8 +329,11 @@ impl Running {
             match self.link.send(message, &files, SendFlags::DONTWAIT) {
                 Ok(()) => drop(self.outgoing.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It is dead, as will be seen.
-                Err(_) => self.outgoing.clear(),
+                // It is dead, as will be seen, or has to be.
+                Err(_) => {
+                    self.outgoing.clear();
+                    self.kill();
+                }
             }
         }
     }

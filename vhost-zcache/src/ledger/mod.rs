@@ -8,7 +8,7 @@
 //! is a [`record`].
 //!
 //! The memory is a file of a fixed size, which the keeper makes and hands to each worker. The
-//! keeper reads nothing in it but whether a chain takes too long.
+//! keeper looks in it only for chains that take too long.
 
 pub mod record;
 pub mod service;

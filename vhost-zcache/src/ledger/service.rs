@@ -141,6 +141,16 @@ impl QueueLedger {
         self.quarantined.load(Ordering::Acquire) != 0
     }
 
+    /// The chain in service has not caused the death of its worker, which must be dead.
+    pub fn forgive(&self) {
+        if let Some(chain) = Chain::of(self.chain.load(Ordering::Acquire)) {
+            let attempts = chain.attempts.saturating_sub(1);
+            // 0 would say that there is no chain.
+            let chain = Chain { attempts: attempts.max(1), ..chain };
+            self.chain.store(chain.word(), Ordering::Release);
+        }
+    }
+
     /// The queue was stopped: what is known of its chains concerns nobody any more.
     pub fn forget(&self) {
         self.chain.store(0, Ordering::Release);
@@ -183,6 +193,18 @@ mod tests {
         queue.complete();
         assert_eq!(queue.take(0), Attempt::From(0), "the next chain");
         assert_eq!(queue.planned(1), None, "the plan was another chain's");
+    }
+
+    #[test]
+    fn a_chain_that_is_forgiven_is_served_again() {
+        let queue = queue();
+        for _ in 0..5 {
+            assert_eq!(queue.take(7), Attempt::From(0));
+            queue.forgive();
+        }
+        queue.complete();
+        queue.forgive();
+        assert_eq!(queue.progress(), None, "there is no chain");
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub struct SessionState {
     /// Whether the store holds pools of that instance.
     pub holds: u32,
     /// Whether a session is open.
-    pub open: u64,
+    pub open: u32,
+    /// Whether the guest has had a private pool, so that the store's memory knows the guest.
+    pub is_known: u32,
     stopped: [StoppedRing; MAX_QUEUES as usize],
     shared: [SharedPool; MAX_POOLS_PER_GUEST],
 }
@@ -58,6 +60,7 @@ impl Default for SessionState {
             number: 0,
             holds: 0,
             open: 0,
+            is_known: 0,
             stopped: [StoppedRing::default(); MAX_QUEUES as usize],
             shared: [SharedPool::default(); MAX_POOLS_PER_GUEST],
         }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use log::error;
 use vm_memory::GuestMemoryAtomic;
 use zcache_protocol::ID_SIZE;
 use zcache_store::{Guest, GuestConfig, Reservation, Store};
@@ -111,8 +112,13 @@ impl GuestPlace {
 
     /// Takes over the connection of which an earlier worker has noted the session, with the guest
     /// that the store has found, if it had any private pool.
-    pub fn restore(&self, found: Option<Guest>, noted: SessionState) {
+    pub fn restore(&self, found: Option<Guest>, mut noted: SessionState) {
         let life = noted.life;
+        if found.is_none() && noted.is_known != 0 {
+            // Its memory is damaged. Nobody is to believe that the pages are there.
+            error!("{}: all that the guest has stored is lost", self.name);
+            noted = SessionState::new(life, 0);
+        }
         let guest = found.unwrap_or_else(|| self.register());
         let record = self.ledger.session(self.number);
         let session = Session::restore(guest, self.policy.allow_shared.clone(), record, noted);

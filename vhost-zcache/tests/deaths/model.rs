@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest that knows what it has stored.
+#![allow(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 
 use std::collections::HashMap;
 use std::path::Path;
