@@ -155,6 +155,11 @@ impl Daemon {
         [self.child.id()].into_iter().chain(self.worker()).collect()
     }
 
+    /// The process of the keeper.
+    pub fn keeper(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The process of the worker, if there is one.
     pub fn worker(&self) -> Option<u32> {
         let keeper = self.child.id();

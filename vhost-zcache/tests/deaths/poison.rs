@@ -2,6 +2,7 @@
 //! A chain that kills workers.
 
 use crate::client::daemon::{Daemon, Start};
+use crate::client::vmm::{Vmm, request};
 use crate::client::wire::{PERSISTENT, Req, status};
 use crate::client::{Client, SILENCE, Setup, Shape, eventually, page};
 
@@ -30,4 +31,18 @@ fn a_chain_that_was_in_service_at_two_deaths_is_not_served_a_third_time() {
     victim.reset();
     victim.hello(1);
     victim.create(1, 0);
+}
+
+#[test]
+fn a_message_that_kills_workers_is_answered_with_an_error() {
+    // The first change is that the VMM has connected.
+    let daemon = Daemon::start_as(&["", ""], Start { die_at: Some("changed:2:4"), ..Start::default() });
+    let vmm = Vmm::connect(&daemon.socket(0));
+    let features = Setup::default().features().to_ne_bytes();
+    assert_eq!(vmm.ask(request::SET_FEATURES, &features, &[]), 1);
+    assert_eq!(daemon.deaths(), 4);
+    assert_eq!(daemon.lines("again and again"), 1, "one line says why");
+    vmm.expect_alive("a message that was given up");
+    assert_eq!(vmm.ask(request::SET_FEATURES, &features, &[]), 0, "it was not the message's fault");
+    Client::attach(&daemon.socket(1)).create(0, 0);
 }
