@@ -129,7 +129,8 @@ impl Daemon {
         }
     }
 
-    /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of memory.
+    /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of
+    /// memory.
     pub fn stand_still(&self, length: Duration) -> Result<()> {
         let process = self.process().clone().context("The daemon is dead")?;
         process.signal(Signal::STOP)?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One guest's device while its VMM is connected: memory and rings, which change as the keeper says.
+//! One guest's device while its VMM is connected: memory and rings, which change as the keeper
+//! says.
 
 use std::fs::File;
 use std::io;
