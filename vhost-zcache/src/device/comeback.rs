@@ -41,6 +41,12 @@ impl StoppedRings {
         self.0.insert(queue, position);
     }
 
+    /// Where a queue has stopped, if it has not started since.
+    #[must_use]
+    pub fn position(&self, queue: QueueIndex) -> Option<RingPosition> {
+        self.0.get(&queue).copied()
+    }
+
     /// A queue starts at a position; where it stopped is forgotten.
     pub fn start(&mut self, queue: QueueIndex, position: RingPosition) -> Comeback {
         match self.0.remove(&queue) {

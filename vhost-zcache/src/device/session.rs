@@ -181,6 +181,14 @@ impl Session {
         }
     }
 
+    /// Where a ring has stopped in this session, if it has not started since.
+    pub fn stopped_at(&self, queue: QueueIndex) -> Option<RingPosition> {
+        match &self.state().phase {
+            Phase::Open(stopped) => stopped.position(queue),
+            Phase::Closed => None,
+        }
+    }
+
     /// A ring is about to be served from a position. When it is not the ring that stopped, the
     /// driver that opened the session is gone: the session ends, and the ephemeral pools go at
     /// once, as no HELLO would keep them. Persistent ones stay for the next HELLO: ZC-DEV-40.

@@ -99,7 +99,12 @@ impl Vring {
                     self.session.ring_stops(self.queue, position);
                     crash::point(Place::StopNoted);
                 }
-                if quarantined { State::Quarantined } else { State::Idle(Some(server)) }
+                if quarantined {
+                    self.ledger.quarantine();
+                    State::Quarantined
+                } else {
+                    State::Idle(Some(server))
+                }
             }
             other => other,
         };
@@ -110,9 +115,13 @@ impl Vring {
     /// first chain that is not completed.
     pub fn stop(&mut self) -> u16 {
         let settings = self.pause();
-        settings.kick = None;
+        let was_started = settings.kick.take().is_some();
         settings.call = None;
-        let base = settings.base;
+        let mut base = settings.base;
+        if was_started && let Some(position) = self.session.stopped_at(self.queue) {
+            // Maybe it was another worker that has paused it, and it could not go on since.
+            base = position.index;
+        }
         self.state = State::Idle(None);
         self.ledger.forget();
         base
@@ -124,10 +133,6 @@ impl Vring {
     ///
     /// When the process cannot have another thread or file descriptor.
     pub fn resume(&mut self, features: Option<Acknowledged>, memory: &GuestMemoryAtomic<Memory>) -> io::Result<()> {
-        if self.ledger.is_quarantined() {
-            // By an earlier worker, if not by this one.
-            self.state = State::Quarantined;
-        }
         let State::Idle(idle) = &mut self.state else { return Ok(()) };
         let Some((features, place, kick)) = self.settings.wanted(features) else { return Ok(()) };
         if !features.version_1() {
@@ -143,6 +148,14 @@ impl Vring {
                 return Ok(());
             }
         };
+        if self.ledger.is_quarantined() {
+            // By the worker before, which cannot say any more where it has left the ring.
+            let position = ring.position();
+            self.settings.base = position.index;
+            self.session.ring_stops(self.queue, position);
+            self.state = State::Quarantined;
+            return Ok(());
+        }
         let server = match idle.take() {
             Some(server) => server,
             None => IdleServer::start(ServiceContext {
