@@ -227,9 +227,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Shown for tests that fail.
         println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
+        let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The worker ends with it, a moment later. Nobody is to count its files or threads then.
+        let end = Instant::now() + PATIENCE;
+        while worker.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
