@@ -4,8 +4,8 @@
 //! It has one thread, which never waits for a VMM nor for the worker. It listens ([`door`]), speaks
 //! vhost-user with each VMM ([`guest`], [`dispatch`]), answers the configuration space from memory,
 //! and keeps all that a VMM has set up ([`mirror`]) with the files that came along. It maps no
-//! guest memory and has no store. What changes is carried out by the worker ([`process`]), which gets
-//! everything by descriptor; when it dies the next one is told all of it again.
+//! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
+//! gets everything by descriptor; when it dies the next one is told all of it again.
 //! [`events`] is what the thread waits for.
 
 pub mod dispatch;
