@@ -23,7 +23,7 @@ fn a_worker_that_dies_again_and_again_loses_nothing_on_uml() {
         let volume = Volume::mount(&vm, "ext4", 0)?;
         swap_on(&vm, "--backing /dev/vdc")?;
         vm.attach()?;
-        let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 96))?;
+        let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 16))?;
         let files = guest.spawn(&coherence_until_told(&volume.folder()))?;
         await_stored(&vm)?;
         for kill in 1..=KILLS {
