@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -104,14 +104,33 @@ impl Daemon {
         self.wait_until_served(&process)
     }
 
-    /// Kills the daemon as `kill -9` does.
+    /// Kills the daemon, keeper and worker, as `kill -9` does.
     pub fn kill(&self) -> Result<()> {
         let process = self.process().take().context("The daemon is dead already")?;
         process.kill()?;
         Ok(())
     }
 
-    /// Stops the daemon for so long, as a debugger does, or a host short of memory.
+    /// Kills the daemon's worker as `kill -9` does; the keeper starts another.
+    pub fn kill_worker(&self) -> Result<()> {
+        let keeper = self.pid().context("The daemon is dead")?;
+        let children = format!("/proc/{keeper}/task/{keeper}/children");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let worker = std::fs::read_to_string(&children).context("The keeper has ended")?;
+            match worker.split_whitespace().next() {
+                Some(worker) => {
+                    let pid = worker.parse().ok().and_then(Pid::from_raw).context("No process id")?;
+                    return Ok(kill_process(pid, Signal::KILL)?);
+                }
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                None => bail!("The daemon has no worker"),
+            }
+        }
+    }
+
+    /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of
+    /// memory.
     pub fn stand_still(&self, length: Duration) -> Result<()> {
         let process = self.process().clone().context("The daemon is dead")?;
         process.signal(Signal::STOP)?;
@@ -126,7 +145,12 @@ impl Daemon {
 
     /// The daemon's statistics document.
     pub fn stats(&self) -> Result<Value> {
-        let document = self.read_stats().context("Cannot read the daemon's statistics")?;
+        let mut document = self.read_stats();
+        // A worker that dies as it answers says nothing, and the next one does.
+        while document.as_ref().is_ok_and(String::is_empty) {
+            document = self.read_stats();
+        }
+        let document = document.context("Cannot read the daemon's statistics")?;
         serde_json::from_str(&document).context("The daemon's statistics are not JSON")
     }
 

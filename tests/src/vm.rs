@@ -432,6 +432,10 @@ impl Vm {
                 self.daemon()?.0.kill()?;
                 Ok("killed".to_owned())
             }
+            ["kill-worker"] => {
+                self.daemon()?.0.kill_worker()?;
+                Ok("killed".to_owned())
+            }
             ["restart-daemon"] => {
                 self.spare_qemu()?;
                 self.daemon()?.0.restart()?;

@@ -76,6 +76,10 @@ pub struct Args {
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
+
+    /// Be the worker of the keeper at the other end of this inherited socket
+    #[arg(long, value_name = "N", hide = true)]
+    pub worker_link: Option<i32>,
 }
 
 /// Why an argument is not understood.

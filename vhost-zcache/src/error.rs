@@ -29,6 +29,15 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("Cannot receive signals: {0}")]
     Signals(io::Error),
+    /// The worker cannot be started.
+    #[error("Cannot start the worker process: {0}")]
+    Worker(io::Error),
+    /// The worker ended before it was ready, and has said why.
+    #[error("The worker process ended at its start")]
+    NoStart,
+    /// Keeper and worker do not understand each other.
+    #[error("Keeper and worker cannot talk: {0}")]
+    Link(io::Error),
     /// The process has no file descriptor left.
     #[error("Cannot have another file descriptor: {0}")]
     Descriptors(io::Error),

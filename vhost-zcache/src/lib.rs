@@ -6,18 +6,27 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`access`] | who may connect to a socket |
-//! | [`daemon`] | start, control plane, end |
-//! | [`frontend`] | sockets, connections and rings; knows vhost-user |
+//! | [`keeper`] | the process that stays: sockets, connections, what VMMs have said |
+//! | [`frontend`] | sockets and messages; knows vhost-user |
+//! | [`link`] | what keeper and worker say to each other |
+//! | [`ledger`] | what one worker leaves to the next |
+//! | [`worker`] | the process that may die: rings, threads, the store |
 //! | [`device`] | chains and requests; knows virtio |
 //! | [`admin`] | statistics |
+//! | [`crash`] | where tests have a worker die |
 //! | `zcache-store` (a crate) | pools and pages; knows neither |
 //!
-//! A request's way is told in [`device`]; a connection's in [`frontend`].
+//! A request's way is told in [`device`], a connection's in [`keeper`]; `docs/keeper.md` says why a
+//! worker may die at any moment.
 
 pub mod access;
 pub mod admin;
 pub mod args;
-pub mod daemon;
+pub mod crash;
 pub mod device;
 pub mod error;
 pub mod frontend;
+pub mod keeper;
+pub mod ledger;
+pub mod link;
+pub mod worker;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The vhost-zcache daemon.
 
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -8,7 +9,8 @@ use clap::Parser;
 use log::LevelFilter;
 use serde_json::json;
 use vhost_zcache::args::Args;
-use vhost_zcache::daemon::Daemon;
+use vhost_zcache::error::Error;
+use vhost_zcache::{keeper, worker};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -31,8 +33,14 @@ fn main() -> ExitCode {
         // What a guest does to its rings is reported by us, once in a while.
         .filter_module("virtio_queue", LevelFilter::Off)
         .init();
-    match Daemon::new(&args).and_then(Daemon::run) {
+    let done = match args.worker_link {
+        None => keeper::run(&args, env::args_os().skip(1).collect()),
+        Some(link) => worker::control::run(&args, link),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
+        // The worker has said it.
+        Err(Error::NoStart) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),
     }
 }

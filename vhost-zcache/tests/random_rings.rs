@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use vhost_zcache::device::batch::Batch;
 use vhost_zcache::device::chain::Chain;
-use vhost_zcache::device::counters::QueueCounters;
 use vhost_zcache::device::execute::Executor;
 use vhost_zcache::device::guest_memory::Memory;
 use vhost_zcache::device::guest_region::GuestRegion;
 use vhost_zcache::device::ring::{Ring, RingFeatures, RingPlace};
 use vhost_zcache::device::session::Session;
+use vhost_zcache::ledger::Ledger;
+use vhost_zcache::ledger::service::Attempt;
 use vm_memory::{Bytes, GuestAddress};
 use zcache_protocol::{Opcode, Status};
 use zcache_store::{GuestConfig, Store, StoreConfig};
@@ -95,9 +96,11 @@ fn chain_of_requests(memory: &Memory, first: u64, random: &mut Random) {
 #[test]
 fn nothing_in_guest_memory_harms_the_device() {
     let store = Store::new(StoreConfig::new(4 << 20)).unwrap();
-    let session = Arc::new(Session::new(store.register_guest(GuestConfig::new("random")), Vec::new()));
-    let counters = Arc::new(QueueCounters::default());
-    let mut executor = Executor::new(session, Arc::clone(&counters));
+    let (ledger, _) = Ledger::create(1, 1).unwrap();
+    let guest = store.register_guest(GuestConfig::new("random"));
+    let session = Arc::new(Session::new(guest, Vec::new(), ledger.session(0), 1));
+    let queue = &ledger.queues(0)[0];
+    let mut executor = Executor::new(session, queue);
     let file = tempfile::tempfile().unwrap();
     file.set_len(SIZE as u64).unwrap();
     let region = GuestRegion::map(&file, 0, GuestAddress(BASE), SIZE as u64).unwrap();
@@ -132,11 +135,13 @@ fn nothing_in_guest_memory_harms_the_device() {
                 Ok(None) => break,
                 Ok(Some(head)) => {
                     assert!(taken < 8, "round {round}: more chains were taken than the ring has entries");
-                    let done = device.serve(&memory, &chain, &mut executor).unwrap();
+                    assert_eq!(queue.take(head.index), Attempt::From(0));
+                    let done = device.serve(&memory, &chain, &mut executor, 0).unwrap();
                     assert!(done.written <= 32 * (16 + 4096), "round {round}: {done:?}");
                     served += u64::from(done.well_formed);
                     malformed += u64::from(!done.well_formed);
                     ring.complete(&memory, head, done.written).unwrap();
+                    queue.complete();
                     ring.needs_notification(&memory).unwrap();
                 }
                 Err(_) => {
@@ -147,7 +152,7 @@ fn nothing_in_guest_memory_harms_the_device() {
         }
     }
     println!("{served} batches served, {malformed} malformed chains, {refused} refused rings");
-    let hits = counters.requests(Some(Opcode::Get), Status::Ok);
+    let hits = queue.counters.requests(Some(Opcode::Get), Status::Ok);
     for (what, count) in [("batches", served), ("malformed chains", malformed), ("refused rings", refused)] {
         assert!(count > ROUNDS / 20, "only {count} {what}: the test does not reach what it is for");
     }

@@ -91,7 +91,8 @@ fn sixty_four_guests_are_served_with_the_usual_limits() {
 #[test]
 fn guests_for_whom_there_are_no_descriptors_are_turned_away_and_others_served_to_the_full() {
     let guests = vec![""; 12];
-    let daemon = Daemon::start_as(&guests, Start { files: Some((400, 400)), arguments: &["--queues=8"] });
+    let daemon =
+        Daemon::start_as(&guests, Start { files: Some((400, 400)), arguments: &["--queues=8"], ..Start::default() });
     assert_eq!(daemon.lines("guests can be served at the same time"), 1, "said at the start: {}", daemon.log());
 
     // Who is served is answered, and the others find them connected.
@@ -108,7 +109,8 @@ fn guests_for_whom_there_are_no_descriptors_are_turned_away_and_others_served_to
     let places = served.len();
     drop((served, daemon));
 
-    let daemon = Daemon::start_as(&guests, Start { files: Some((400, 400)), arguments: &["--queues=8"] });
+    let daemon =
+        Daemon::start_as(&guests, Start { files: Some((400, 400)), arguments: &["--queues=8"], ..Start::default() });
     let setup = Setup { queues: 8, queue_size: 64, ram: 2 << 20, ..Setup::default() };
     let connect_to = |number: usize| {
         let stream = UnixStream::connect(daemon.socket(number)).expect("a connection");

@@ -87,6 +87,7 @@ In the guest:
   zhost attach          plug the device in; when this returns, a loaded driver uses it
   zhost detach          pull the device out, also when its daemon is dead
   zhost kill-daemon     kill -9 of the daemon
+  zhost kill-worker     kill -9 of the daemon's worker, which the daemon replaces
   zhost restart-daemon  start the daemon anew, empty; the device of the dead one has to be
                         replaced by 'zhost detach' and 'zhost attach', or by 'zhost attach' alone
                         Guests of user-mode Linux notice a dead daemon when it does not answer for 10 s

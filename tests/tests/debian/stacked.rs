@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! LUKS and LVM, under and over a zcache device, each with a filesystem that is mounted at boot. Pages
-//! of a filesystem on something over a device are not that device's, so nothing of them is cached:
-//! there it is shown that they come back.
+//! LUKS and LVM, under and over a zcache device, each with a filesystem that is mounted at boot.
+//! Pages of a filesystem on something over a device are not that device's, so nothing of them is
+//! cached: there it is shown that they come back.
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::Debian;

@@ -20,6 +20,7 @@
 //! | `swap_memory` | what a drain keeps in the guest's memory |
 //! | `swap_room` | no device, or a full one, and no backing device |
 //! | `swap_states` | what counts as lost; looks at the disk from outside |
+//! | `worker` | the daemon's worker dies, and nobody notices |
 //! | `setup` | `zcachesetup` |
 
 mod changes;
@@ -40,6 +41,7 @@ mod swap_states;
 mod swapping;
 mod users;
 mod volume;
+mod worker;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use zcache_tests::{Daemon, Kernel, Vm};
 
 use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_counter, await_stored, caged_hog, guest, swap_on, swap_stat};
@@ -71,7 +71,7 @@ fn killed_waiters_cost_nobody_a_page(kernel: Kernel) {
 
 fn signal(daemon: &Daemon, signal: Signal) -> Result<()> {
     let pid = daemon.pid().and_then(Pid::from_raw).context("The daemon is dead")?;
-    Ok(kill_process(pid, signal)?)
+    Ok(kill_process_group(pid, signal)?)
 }
 
 /// Takes the device into use again, if the driver does not by itself.

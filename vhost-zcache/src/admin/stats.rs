@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -11,13 +11,17 @@ use zcache_protocol::{Opcode, Status};
 use zcache_store::{Contents, Counters, EvictionPolicy, PoolKind, PoolStats, Store, StoreStats};
 
 use crate::device::counters::QueueCounters;
-use crate::frontend::guest::GuestSocket;
+use crate::ledger::Ledger;
+use crate::ledger::service::QueueLedger;
+use crate::worker::guest::GuestPlace;
 
 /// Collects statistics.
 pub struct Reporter {
-    started: Instant,
+    ledger: Ledger,
+    /// Number of this worker.
+    worker: u64,
     store: Store,
-    guests: Vec<Arc<GuestSocket>>,
+    guests: Vec<Arc<GuestPlace>>,
 }
 
 /// The document.
@@ -25,6 +29,7 @@ pub struct Reporter {
 pub struct Report {
     version: &'static str,
     uptime_seconds: u64,
+    worker_restarts: u64,
     store: StoreStats,
     guests: Vec<GuestReport>,
 }
@@ -67,11 +72,10 @@ struct PoolReport {
 }
 
 impl Reporter {
-    /// A reporter on a store and its guests. Uptime counts from now.
+    /// A reporter on a store and its guests, in the worker of that number.
     #[must_use]
-    pub fn new(store: Store, guests: Vec<Arc<GuestSocket>>) -> Self {
-        let started = Instant::now();
-        Self { started, store, guests }
+    pub fn new(ledger: Ledger, worker: u64, store: Store, guests: Vec<Arc<GuestPlace>>) -> Self {
+        Self { ledger, worker, store, guests }
     }
 
     /// Everything as it is now.
@@ -79,14 +83,15 @@ impl Reporter {
     pub fn report(&self) -> Report {
         Report {
             version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: Duration::from_nanos(self.ledger.uptime_ns()).as_secs(),
+            worker_restarts: self.worker.saturating_sub(1),
             store: self.store.stats(),
             guests: self.guests.iter().map(|guest| guest_report(guest)).collect(),
         }
     }
 }
 
-fn guest_report(guest: &GuestSocket) -> GuestReport {
+fn guest_report(guest: &GuestPlace) -> GuestReport {
     let session = guest.session();
     let stats = session.as_ref().map(|session| session.guest().stats());
     GuestReport {
@@ -99,7 +104,7 @@ fn guest_report(guest: &GuestSocket) -> GuestReport {
         reserved_bytes: guest.reserved_bytes(),
         eviction: stats.as_ref().map_or_else(EvictionPolicy::default, |stats| stats.eviction),
         contents: stats.as_ref().map_or_else(Contents::default, |stats| stats.contents),
-        queues: guest.queues().iter().map(|queue| queue_report(queue)).collect(),
+        queues: guest.queues().iter().map(|queue| queue_report(&queue.counters)).collect(),
         requests: requests(guest.queues()),
         pools: stats.map_or_else(Vec::new, |stats| stats.pools.into_iter().map(pool_report).collect()),
     }
@@ -122,12 +127,12 @@ fn queue_report(queue: &QueueCounters) -> QueueReport {
 }
 
 /// Answers by operation and status, of all queues, without those that never happened.
-fn requests(queues: &[Arc<QueueCounters>]) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
+fn requests(queues: &[QueueLedger]) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
     let mut table = BTreeMap::new();
     for opcode in opcodes() {
         let mut row = BTreeMap::new();
         for status in Status::ALL {
-            let answers: u64 = queues.iter().map(|queue| queue.requests(opcode, status)).sum();
+            let answers: u64 = queues.iter().map(|queue| queue.counters.requests(opcode, status)).sum();
             if answers > 0 {
                 row.insert(status_name(status), answers);
             }

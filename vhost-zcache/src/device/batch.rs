@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One chain as a batch: reads requests and pages once, checks the lengths, writes results.
 
+use std::ops::Range;
+
 use zcache_protocol as wire;
 use zcache_protocol::{Opcode, PAGE_SIZE, RequestResult, Status};
 use zcache_store::Page;
@@ -9,6 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::chain::{Chain, stream_length};
 use super::execute::Executor;
 use super::guest_memory::{Memory, MemoryError, Reader, Writer};
+use crate::crash::{self, Place};
 
 /// Most requests in one chain. Enough to make the cost of a kick small, and small enough that a
 /// queue can be stopped, and a HELLO let in, within a fraction of a millisecond.
@@ -47,16 +50,23 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Executes the chain and writes its results.
+    /// Executes the chain from the `first` request on and writes its results. Those before were
+    /// carried out, and their pages written, by a process that died; their results are noted.
     ///
     /// # Errors
     ///
     /// [`MemoryError`] when the chain's memory has gone since the chain was collected.
-    pub fn serve(&mut self, memory: &Memory, chain: &Chain, executor: &mut Executor) -> Result<Served, MemoryError> {
+    pub fn serve(
+        &mut self,
+        memory: &Memory,
+        chain: &Chain,
+        executor: &mut Executor,
+        first: usize,
+    ) -> Result<Served, MemoryError> {
         let mut input = Reader::new(memory, chain.readable());
         match self.read_requests(&mut input, chain)? {
             Some(count) => {
-                let written = self.execute(count, input, memory, chain, executor)?;
+                let written = self.execute(first..count, input, memory, chain, executor)?;
                 let well_formed = true;
                 Ok(Served { written, well_formed })
             }
@@ -93,7 +103,7 @@ impl Batch {
 
     fn execute(
         &mut self,
-        count: usize,
+        Range { start: first, end: count }: Range<usize>,
         mut input: Reader<'_>,
         memory: &Memory,
         chain: &Chain,
@@ -107,26 +117,40 @@ impl Batch {
         let mut gap = 0;
 
         let results = &mut self.results[..count];
-        for (request, result) in self.requests.iter().zip(results.iter_mut()) {
+        for (number, (request, result)) in self.requests.iter().zip(results.iter_mut()).enumerate() {
+            let was_done = number < first;
             let opcode = Opcode::from_wire(request.header.opcode.get());
             if opcode == Some(Opcode::Put) {
                 input.read(self.page.as_mut_slice())?;
             }
-            *result = executor.execute(request, &mut self.page);
+            *result = if was_done {
+                executor.queue().result(number)
+            } else {
+                executor.execute(number, request, &mut self.page)
+            };
             if opcode == Some(Opcode::Get) {
                 if result.status == Status::Ok as u16 {
-                    for _ in 0..gap {
-                        pages.write(&ZEROS)?;
+                    if was_done {
+                        pages.skip((gap + 1) * PAGE_SIZE)?;
+                    } else {
+                        for _ in 0..gap {
+                            pages.write(&ZEROS)?;
+                        }
+                        pages.write(self.page.as_slice())?;
+                        crash::point(Place::PageWritten);
                     }
-                    pages.write(self.page.as_slice())?;
                     written += (gap + 1) * PAGE_SIZE;
                     gap = 0;
                 } else {
                     gap += 1;
                 }
             }
+            if !was_done {
+                executor.queue().done(number, result);
+            }
         }
         Writer::new(memory, chain.writable()).write(results.as_bytes())?;
+        crash::point(Place::ResultsWritten);
         // At most MAX_BATCH results and pages, far below 2^32.
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }

@@ -18,6 +18,12 @@ pub type QueueIndex = usize;
 #[derive(Debug, Default)]
 pub struct StoppedRings(BTreeMap<QueueIndex, RingPosition>);
 
+impl FromIterator<(QueueIndex, RingPosition)> for StoppedRings {
+    fn from_iter<T: IntoIterator<Item = (QueueIndex, RingPosition)>>(rings: T) -> Self {
+        Self(rings.into_iter().collect())
+    }
+}
+
 /// What a ring that starts is to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
@@ -33,6 +39,12 @@ impl StoppedRings {
     /// A queue has stopped at a position.
     pub fn stop(&mut self, queue: QueueIndex, position: RingPosition) {
         self.0.insert(queue, position);
+    }
+
+    /// Where a queue has stopped, if it has not started since.
+    #[must_use]
+    pub fn position(&self, queue: QueueIndex) -> Option<RingPosition> {
+        self.0.get(&queue).copied()
     }
 
     /// A queue starts at a position; where it stopped is forgotten.

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What happened on one queue.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zcache_protocol::{Opcode, Status};
 
 /// Rows of the table of statuses: one for each opcode, and one for unknown opcodes.
 const ROWS: usize = Opcode::ALL.len() + 1;
 
-/// Counters of one queue. They live as long as the socket, and are written by the one thread
-/// that serves the queue; readers see each value at some recent moment.
+/// Counters of one queue. They live as long as the daemon, in the ledger, and are written by the
+/// one thread that serves the queue; readers see each value at some recent moment.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct QueueCounters {
     chains: AtomicU64,
     malformed_chains: AtomicU64,
     ring_errors: AtomicU64,
-    stopped: AtomicBool,
+    stopped: AtomicU64,
     statuses: [[AtomicU64; Status::ALL.len()]; ROWS],
 }
 
@@ -40,12 +41,12 @@ impl QueueCounters {
     /// The ring makes no sense and is served no longer.
     pub fn count_ring_error(&self) {
         self.ring_errors.fetch_add(1, Ordering::Relaxed);
-        self.stopped.store(true, Ordering::Relaxed);
+        self.stopped.store(1, Ordering::Relaxed);
     }
 
     /// The ring was started (again).
     pub fn ring_started(&self) {
-        self.stopped.store(false, Ordering::Relaxed);
+        self.stopped.store(0, Ordering::Relaxed);
     }
 
     /// Chains put on the used ring.
@@ -69,7 +70,7 @@ impl QueueCounters {
     /// Whether the ring is not served because of such an error.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+        self.stopped.load(Ordering::Relaxed) != 0
     }
 
     /// Requests of an opcode (`None`: of all unknown ones) that were answered with a status.

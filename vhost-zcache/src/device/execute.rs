@@ -7,30 +7,40 @@ use zcache_protocol as wire;
 use zcache_protocol::{HELLO_RESUMED, RequestResult, Status};
 use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch};
 
-use super::counters::QueueCounters;
 use super::request::{self, Operation, Request};
 use super::session::{Access, NoSession, Session};
+use super::ticket::Ticket;
+use crate::crash::{self, Place};
+use crate::ledger::service::QueueLedger;
 
 /// Executes the requests of one queue.
 pub struct Executor {
     session: Arc<Session>,
-    counters: Arc<QueueCounters>,
+    queue: &'static QueueLedger,
     scratch: Scratch,
 }
 
 impl Executor {
     /// An executor of requests in `session`.
     #[must_use]
-    pub fn new(session: Arc<Session>, counters: Arc<QueueCounters>) -> Self {
-        Self { session, counters, scratch: Scratch::new() }
+    pub fn new(session: Arc<Session>, queue: &'static QueueLedger) -> Self {
+        Self { session, queue, scratch: Scratch::new() }
     }
 
-    /// Executes one request. `page` holds the page of a PUT, and receives the page of a GET that
-    /// is answered OK.
-    pub fn execute(&mut self, request: &wire::Request, page: &mut Page) -> RequestResult {
-        let done = request::decode(request).and_then(|request| self.carry_out(request, page));
+    /// What is known of the queue.
+    #[must_use]
+    pub fn queue(&self) -> &'static QueueLedger {
+        self.queue
+    }
+
+    /// Executes the request of that number of the chain in service. `page` holds the page of a PUT,
+    /// and receives the page of a GET that is answered OK.
+    pub fn execute(&mut self, number: usize, request: &wire::Request, page: &mut Page) -> RequestResult {
+        let ticket = Ticket::new(self.queue, number);
+        let done = request::decode(request).and_then(|request| self.carry_out(request, page, ticket));
+        crash::point(Place::Executed);
         let status = done.err().unwrap_or(Status::Ok);
-        self.counters.count_request(request.header.opcode.get(), status);
+        self.queue.counters.count_request(request.header.opcode.get(), status);
         let done = done.unwrap_or_default();
         RequestResult {
             status: (status as u16).into(),
@@ -40,25 +50,31 @@ impl Executor {
         }
     }
 
-    fn carry_out(&mut self, request: Request, page: &mut Page) -> Result<Done, Status> {
+    fn carry_out(&mut self, request: Request, page: &mut Page, ticket: Ticket<'_>) -> Result<Done, Status> {
         match request {
             Request::Hello { instance } => {
-                let welcome = self.session.hello(instance);
+                let welcome = self.session.hello(instance, ticket);
                 Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch })
             }
             Request::Operation(operation) => {
                 let access = self.session.access().map_err(|NoSession| Status::NoSession)?;
-                operate(&access, &mut self.scratch, operation, page)
+                operate(&access, &mut self.scratch, operation, page, ticket)
             }
         }
     }
 }
 
-fn operate(access: &Access<'_>, scratch: &mut Scratch, operation: Operation, page: &mut Page) -> Result<Done, Status> {
+fn operate(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    operation: Operation,
+    page: &mut Page,
+    ticket: Ticket<'_>,
+) -> Result<Done, Status> {
     let guest = access.guest();
     match operation {
         Operation::PoolCreate(pool, kind) => create_pool(access, pool, kind),
-        Operation::PoolDestroy(pool) => removed(guest.destroy_pool(pool)),
+        Operation::PoolDestroy(pool) => removed(access.destroy_pool(pool, ticket)),
         Operation::Put(key) => match guest.put(scratch, &key, page) {
             Ok(()) => Ok(Done::default()),
             Err(PutError::NoPool(NoPool)) => Err(Status::NoPool),
@@ -100,7 +116,7 @@ fn create_pool(access: &Access<'_>, pool: PoolId, kind: PoolKind) -> Result<Done
         // What the guest already has under this id is no secret to it, and comes first.
         return Err(if guest.has_pool(pool) { Status::Exists } else { Status::Denied });
     }
-    match guest.create_pool(pool, kind) {
+    match access.create_pool(pool, kind) {
         Ok(Creation::Created | Creation::AlreadySame) => Ok(Done::default()),
         Err(PoolError::Exists) => Err(Status::Exists),
         Err(PoolError::TooMany | PoolError::NoMemory) => Err(Status::Limit),

@@ -14,6 +14,10 @@
 //! given to another between two chains. [`comeback`] tells whether one that starts again is the one
 //! that stopped, on which the session depends.
 //!
+//! A process may die at any moment, and another goes on: [`batch`] leaves out the requests of a
+//! chain that were carried out, and a [`ticket`] says of one that was begun how it will be
+//! answered.
+//!
 //! [`guest_memory`] is the only module that touches guest memory: everything past it works on
 //! owned copies that the guest can no longer change. [`guest_region`] maps it, and
 //! [`memory_fault`] survives that it goes away.
@@ -30,3 +34,4 @@ pub mod memory_fault;
 pub mod request;
 pub mod ring;
 pub mod session;
+pub mod ticket;

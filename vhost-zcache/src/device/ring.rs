@@ -37,6 +37,9 @@ pub enum RingError {
     /// A chain that cannot be followed.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// A chain that was in service when a process died, and when another one died.
+    #[error("the chain of index {0} was in service when the daemon's worker died, and when the next one did")]
+    Deadly(u16),
 }
 
 impl From<MemoryError> for RingError {
@@ -89,6 +92,8 @@ pub struct RingFeatures {
 #[must_use]
 pub struct Taken {
     head: u16,
+    /// Where in the ring it was.
+    pub index: u16,
 }
 
 /// A ring that can be served, by whichever thread has it.
@@ -156,7 +161,7 @@ impl Ring {
         let indirect = if self.features.indirect { Indirect::Negotiated } else { Indirect::Declined };
         chain.collect(memory, table, head, size, indirect)?;
         self.queue.set_next_avail(next.wrapping_add(1));
-        Ok(Some(Taken { head }))
+        Ok(Some(Taken { head, index: next }))
     }
 
     /// Puts a chain on the used ring, `written` bytes of it written.

@@ -5,9 +5,10 @@
 //! it could would take it from the others. Each guest's share is known before it is admitted, and
 //! a guest whose share is not there is not admitted.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::rc::Rc;
 
 use log::warn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,9 +20,12 @@ pub const MAX_MESSAGE_FILES: usize = 32;
 /// and what its thread needs to wait for them and to be woken.
 const QUEUE_DESCRIPTORS: u64 = 6;
 
-/// Descriptors of a connection besides those of its queues: the socket, and a message's files
-/// until it is answered.
-const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64;
+/// Files of memory that each guest may share. Where there are descriptors left it may share more.
+const MEMORY_FILES: u64 = 32;
+
+/// Descriptors of a connection besides those of its queues: the socket, a message's files until it
+/// is answered, and the files of its memory, which the keeper holds for the next worker.
+const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES;
 
 /// Readers of the statistics that may be slow at the same time.
 pub const MAX_STATS_READERS: usize = 8;
@@ -53,20 +57,21 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// A fair share for each of so many guests.
+    /// A fair share for each of so many guests, in a process that has descriptors for so many
+    /// regions of each.
     #[must_use]
-    pub fn share(guests: usize) -> Self {
+    pub fn share(guests: usize, descriptors: u64) -> Self {
         let mappings = fs::read_to_string("/proc/sys/vm/max_map_count")
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(DEFAULT_MAX_MAPPINGS);
-        Self::share_of(mappings, guests)
+        Self::share_of(mappings, guests, descriptors)
     }
 
-    fn share_of(max_mappings: u64, guests: usize) -> Self {
+    fn share_of(max_mappings: u64, guests: usize, descriptors: u64) -> Self {
         let guests = (guests as u64).max(1);
         // The other half is for the store, threads and libraries.
-        let regions = (max_mappings / 2 / guests).clamp(MIN_REGIONS, MAX_REGIONS);
+        let regions = (max_mappings / 2 / guests).min(descriptors).clamp(MIN_REGIONS, MAX_REGIONS);
         Self { regions, bytes: ADDRESS_SPACE / guests }
     }
 }
@@ -75,7 +80,9 @@ impl MemoryBudget {
 #[derive(Debug)]
 pub struct DescriptorBudget {
     places: u64,
-    taken: AtomicU64,
+    /// Descriptors of a guest for files of memory.
+    memory_files: u64,
+    taken: Rc<Cell<u64>>,
 }
 
 impl DescriptorBudget {
@@ -92,33 +99,42 @@ impl DescriptorBudget {
         let each = CONNECTION_DESCRIPTORS + QUEUE_DESCRIPTORS * u64::from(queues);
         let fixed = open + guests + SPARE_DESCRIPTORS;
         let places = limit.saturating_sub(fixed) / each;
+        let needed = fixed + guests * each;
         if places < guests {
-            let needed = fixed + guests * each;
             warn!(
                 "Only {places} of {guests} guests can be served at the same time: the limit of open files \
                  (RLIMIT_NOFILE, systemd's LimitNOFILE) is {limit} and should be {needed}"
             );
         }
-        Ok(Self { places, taken: AtomicU64::new(0) })
+        let spare = limit.saturating_sub(needed) / guests.max(1);
+        Ok(Self { places, memory_files: MEMORY_FILES.saturating_add(spare), taken: Rc::default() })
+    }
+
+    /// Files of memory that each guest may share.
+    #[must_use]
+    pub fn memory_files(&self) -> u64 {
+        self.memory_files
     }
 
     /// Takes the descriptors of one connection, for as long as the admission exists. `None` when
     /// there are not enough.
-    pub fn admit(&self) -> Option<Admission<'_>> {
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.places).then_some(taken + 1))
-            .ok()
-            .map(|_| Admission(self))
+    #[must_use]
+    pub fn admit(&self) -> Option<Admission> {
+        let taken = self.taken.get();
+        (taken < self.places).then(|| {
+            self.taken.set(taken + 1);
+            Admission(Rc::clone(&self.taken))
+        })
     }
 }
 
 /// A connection's descriptors. Given back when dropped, which must be after they were closed.
 #[derive(Debug)]
-pub struct Admission<'a>(&'a DescriptorBudget);
+pub struct Admission(Rc<Cell<u64>>);
 
-impl Drop for Admission<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -138,16 +154,17 @@ mod tests {
 
     #[test]
     fn few_guests_have_all_regions_and_many_have_some() {
-        let budget = |guests| MemoryBudget::share_of(DEFAULT_MAX_MAPPINGS, guests);
+        let budget = |guests| MemoryBudget::share_of(DEFAULT_MAX_MAPPINGS, guests, 1000);
         assert_eq!(budget(1), MemoryBudget { regions: 509, bytes: 64 << 40 });
         assert_eq!(budget(64), MemoryBudget { regions: 509, bytes: 1 << 40 });
         assert_eq!(budget(1024), MemoryBudget { regions: 31, bytes: 64 << 30 });
         assert_eq!(budget(100_000).regions, 8);
+        assert_eq!(MemoryBudget::share_of(DEFAULT_MAX_MAPPINGS, 1, 40).regions, 40, "as many as there are files");
     }
 
     #[test]
     fn places_are_taken_and_given_back() {
-        let budget = DescriptorBudget { places: 2, taken: AtomicU64::new(0) };
+        let budget = DescriptorBudget { places: 2, memory_files: 0, taken: Rc::default() };
         let first = budget.admit();
         let second = budget.admit();
         assert!(first.is_some() && second.is_some());

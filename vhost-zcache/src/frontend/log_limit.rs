@@ -60,15 +60,17 @@ pub enum Occasion {
     Message,
     /// A ring is not where it could be served.
     Placement,
+    /// A file that is no event was passed for one.
+    Event,
 }
 
 impl Occasion {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     fn level(self) -> Level {
         match self {
             Self::Connected | Self::Ended => Level::Info,
-            Self::Refused | Self::AcceptFailed | Self::Message | Self::Placement => Level::Warn,
+            Self::Refused | Self::AcceptFailed | Self::Message | Self::Placement | Self::Event => Level::Warn,
         }
     }
 }

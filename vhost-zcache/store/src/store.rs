@@ -148,15 +148,28 @@ impl Store {
 
     /// Makes a store of the memory file of another one, whose process has ended or will never
     /// touch it again. Everything is found in the file: guests under their numbers, private
-    /// pools that hold pages, and the pages. Pages of shared pools are dropped. `guests` names
-    /// the guests that are found; those the caller has no use for it drops.
+    /// pools, and the pages. Pages of shared pools are dropped. `guests` names the guests that are
+    /// found; those the caller has no use for it drops.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn rebuild(
         config: StoreConfig,
         file: File,
-        guests: impl FnMut(u32) -> GuestConfig,
+        mut guests: impl FnMut(u32) -> GuestConfig,
+    ) -> Result<Rebuilt, StoreError> {
+        Self::rebuild_with(config, file, |_, number| guests(number))
+    }
+
+    /// As [`Store::rebuild`], where guests are to have a part of the store set aside, as by
+    /// [`Store::reserve`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn rebuild_with(
+        config: StoreConfig,
+        file: File,
+        mut guests: impl FnMut(&dyn Fn(u64) -> Arc<Reservation>, u32) -> GuestConfig,
     ) -> Result<Rebuilt, StoreError> {
         let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
         let arena = Arc::new(arena);
@@ -171,7 +184,9 @@ impl Store {
             Common { arena, wake: Arc::default(), faults: config.faults, seed, shards, domains: Arc::default() };
         // The limit applies once everything is back.
         let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
-        let (states, dropped) = engine.recover(segments, guests).map_err(|_| StoreError::Rebuild)?;
+        let reserve = |bytes| Arc::new(Reservation::new(&engine.budget, bytes));
+        let (states, dropped) =
+            engine.recover(segments, |number| guests(&reserve, number)).map_err(|_| StoreError::Rebuild)?;
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
         let manual = start(&engine, config.background)?;

@@ -31,6 +31,8 @@ pub struct Start<'a> {
     pub files: Option<(u32, u32)>,
     /// Further arguments.
     pub arguments: &'a [&'a str],
+    /// Where workers die: [`vhost_zcache::crash`].
+    pub die_at: Option<&'a str>,
 }
 
 impl Daemon {
@@ -69,6 +71,9 @@ impl Daemon {
         }
         command.arg("--stats-socket").arg(directory.path().join("stats"));
         command.args(["--log-level", "info"]).args(start.arguments);
+        if let Some(place) = start.die_at {
+            command.env(vhost_zcache::crash::VARIABLE, place);
+        }
         let child = command.spawn().expect("the daemon starts");
         let mut daemon = Self { child, directory, log, guests: guests.len() };
         let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
@@ -130,9 +135,13 @@ impl Daemon {
     /// The statistics.
     pub fn stats(&self) -> serde_json::Value {
         let mut text = String::new();
-        let mut socket = UnixStream::connect(self.directory.path().join("stats")).expect("the statistics socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.read_to_string(&mut text).expect("statistics");
+        // A worker that dies as it answers says nothing.
+        eventually("there are statistics", || {
+            let mut socket = UnixStream::connect(self.directory.path().join("stats")).expect("the statistics socket");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            text.clear();
+            socket.read_to_string(&mut text).is_ok_and(|length| length > 0)
+        });
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("statistics are no JSON document: {e}\n{text}"))
     }
 
@@ -141,9 +150,43 @@ impl Daemon {
         self.stats()["guests"][number].take()
     }
 
-    /// Processor time used so far.
+    /// The daemon's processes: the keeper, and the worker if there is one.
+    fn processes(&self) -> Vec<u32> {
+        [self.child.id()].into_iter().chain(self.worker()).collect()
+    }
+
+    /// The process of the keeper.
+    pub fn keeper(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process of the worker, if there is one.
+    pub fn worker(&self) -> Option<u32> {
+        let keeper = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
+        children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+    }
+
+    /// Kills the worker there is as `kill -9` does, or sends it another signal.
+    pub fn signal_worker(&self, signal: Signal) {
+        eventually("there is a worker", || self.worker().is_some());
+        let pid = self.worker().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).expect("a worker");
+        // It may have died meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+
+    /// Workers that died.
+    pub fn deaths(&self) -> u64 {
+        self.stats()["worker_restarts"].as_u64().expect("a number")
+    }
+
+    /// Processor time used so far, as long as no worker ends.
     pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon's process");
+        self.processes().into_iter().map(Self::processor_time_of).sum()
+    }
+
+    fn processor_time_of(process: u32) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the daemon's process");
         // After the command's name in parentheses: state is field 3, utime 14 and stime 15, in
         // ticks of 10 ms on every Linux there is.
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -162,7 +205,8 @@ impl Daemon {
     }
 
     fn count(&self, what: &str) -> usize {
-        fs::read_dir(format!("/proc/{}/{what}", self.child.id())).expect("the daemon's process").count()
+        let count = |process| fs::read_dir(format!("/proc/{process}/{what}")).expect("the daemon's process").count();
+        self.processes().into_iter().map(count).sum()
     }
 
     /// Whether the daemon is alive.
@@ -183,9 +227,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Shown for tests that fail.
         println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
+        let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The worker ends with it, a moment later. Nobody is to count its files or threads then.
+        let end = Instant::now() + PATIENCE;
+        while worker.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -27,26 +27,36 @@ pub enum Kick {
     Dead,
 }
 
+/// Whether a file can be an event.
+///
+/// Only files on which a call can be interrupted are taken: what the kernel itself implements
+/// without a file system (eventfds have no file type), pipes, and sockets without a network.
+///
+/// # Errors
+///
+/// When the file cannot be one.
+pub fn check(file: &File) -> io::Result<()> {
+    let usable = match FileType::from_raw_mode(fstat(file)?.st_mode) {
+        FileType::Unknown | FileType::Fifo => true,
+        FileType::Socket => socket_domain(file)? == AddressFamily::UNIX,
+        _ => false,
+    };
+    if usable {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "neither an eventfd nor a pipe nor a Unix socket"))
+    }
+}
+
 impl PeerEvent {
     /// Takes an event. Whether it blocks is left as it is, because the VMM has the same open file
     /// and may count on it.
     ///
-    /// Only files on which a call can be interrupted are taken: what the kernel itself
-    /// implements without a file system (eventfds have no file type), pipes, and sockets without a
-    /// network.
-    ///
     /// # Errors
     ///
-    /// When the file cannot be an event.
+    /// As [`check`].
     pub fn new(file: File) -> io::Result<Self> {
-        let usable = match FileType::from_raw_mode(fstat(&file)?.st_mode) {
-            FileType::Unknown | FileType::Fifo => true,
-            FileType::Socket => socket_domain(&file)? == AddressFamily::UNIX,
-            _ => false,
-        };
-        if !usable {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither an eventfd nor a pipe nor a Unix socket"));
-        }
+        check(&file)?;
         Ok(Self(file))
     }
 

@@ -15,21 +15,21 @@ use super::stop::StopSignal;
 /// it, so that mostly none is sent.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A worker without a ring.
-pub struct IdleWorker(Worker);
+/// A thread without a ring.
+pub struct IdleServer(Server);
 
-/// A worker that has a ring.
-pub struct BusyWorker(Worker);
+/// A thread that has a ring.
+pub struct BusyServer(Server);
 
 /// The thread of both. It ends when this is dropped, busy or not.
-struct Worker {
+struct Server {
     assignments: Option<Sender<Assignment>>,
     outcomes: Receiver<Outcome>,
     stop: Arc<StopSignal>,
     thread: JoinHandle<()>,
 }
 
-impl IdleWorker {
+impl IdleServer {
     /// Starts a thread.
     ///
     /// # Errors
@@ -48,42 +48,42 @@ impl IdleWorker {
                 }
             }
         })?;
-        Ok(Self(Worker { assignments: Some(assignments), outcomes, stop, thread }))
+        Ok(Self(Server { assignments: Some(assignments), outcomes, stop, thread }))
     }
 
     /// Serves a ring from now on.
     #[must_use]
-    pub fn serve(self, assignment: Assignment) -> BusyWorker {
+    pub fn serve(self, assignment: Assignment) -> BusyServer {
         if let Some(assignments) = &self.0.assignments {
             // The thread takes assignments as long as there is a sender.
             let _ = assignments.send(assignment);
         }
-        BusyWorker(self.0)
+        BusyServer(self.0)
     }
 }
 
-impl BusyWorker {
+impl BusyServer {
     /// Stops serving the ring. When this returns the chain that was in progress is completed, and
     /// nothing is read from or written to the guest's memory any more. That takes as long as one
     /// batch, and does not depend on what the VMM does with the ring's events.
     #[must_use]
-    pub fn stop(self) -> (IdleWorker, Outcome) {
-        let worker = self.0;
-        worker.stop.raise();
+    pub fn stop(self) -> (IdleServer, Outcome) {
+        let server = self.0;
+        server.stop.raise();
         let outcome = loop {
-            match worker.outcomes.recv_timeout(INTERRUPT_INTERVAL) {
+            match server.outcomes.recv_timeout(INTERRUPT_INTERVAL) {
                 Ok(outcome) => break outcome,
-                Err(RecvTimeoutError::Timeout) => interrupt::interrupt(&worker.thread),
+                Err(RecvTimeoutError::Timeout) => interrupt::interrupt(&server.thread),
                 // The thread has panicked where no ring could have made it.
                 Err(RecvTimeoutError::Disconnected) => break Outcome::lost(),
             }
         };
-        worker.stop.lower();
-        (IdleWorker(worker), outcome)
+        server.stop.lower();
+        (IdleServer(server), outcome)
     }
 }
 
-impl Drop for Worker {
+impl Drop for Server {
     fn drop(&mut self) {
         self.assignments = None;
         self.stop.raise();

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use log::Level;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
-use super::features::Acknowledged;
-use super::guest::GuestSocket;
-use super::log_limit::LogLimit;
-use super::worker::event::PeerEvent;
-use super::worker::service::{Assignment, Outcome, ServiceContext};
-use super::worker::thread::{BusyWorker, IdleWorker};
+use super::guest::GuestPlace;
+use super::queue::event::PeerEvent;
+use super::queue::server::{BusyServer, IdleServer};
+use super::queue::service::{Assignment, Outcome, ServiceContext};
+use crate::crash::{self, Place};
 use crate::device::comeback::{Comeback, QueueIndex};
-use crate::device::counters::QueueCounters;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{MAX_QUEUE_SIZE, Ring, RingError, RingPlace};
 use crate::device::session::Session;
+use crate::frontend::features::Acknowledged;
+use crate::frontend::log_limit::LogLimit;
+use crate::ledger::service::QueueLedger;
+use crate::link::message::Addresses;
 
 /// What the VMM says about a ring. All of it but the events stays over a stop.
 #[derive(Debug)]
@@ -39,24 +41,13 @@ pub struct Settings {
     pub enabled: bool,
 }
 
-/// Guest-physical addresses of a ring's parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
-    /// Descriptor table.
-    pub descriptors: u64,
-    /// Available ring.
-    pub available: u64,
-    /// Used ring.
-    pub used: u64,
-}
-
 /// A ring. It is *served* while it is started, enabled and placed in memory, and paused for as
 /// long as anything about that changes. The thread that serves it stays with it over a pause.
 pub struct Vring {
     queue: QueueIndex,
     name: Arc<str>,
     session: Arc<Session>,
-    counters: Arc<QueueCounters>,
+    ledger: &'static QueueLedger,
     log_limit: Arc<LogLimit>,
     /// Limits what is logged of drivers that take over.
     comebacks: LogLimit,
@@ -66,9 +57,9 @@ pub struct Vring {
 
 enum State {
     /// Nobody serves it.
-    Idle(Option<IdleWorker>),
-    /// A worker serves it.
-    Served(BusyWorker),
+    Idle(Option<IdleServer>),
+    /// A thread serves it.
+    Served(BusyServer),
     /// It made no sense, and is left alone until the VMM stops and starts it: ZC-DEV-43.
     Quarantined,
 }
@@ -76,12 +67,12 @@ enum State {
 impl Vring {
     /// A ring of a guest's device that the VMM has not set up.
     #[must_use]
-    pub fn unset(queue: QueueIndex, counters: Arc<QueueCounters>, guest: &GuestSocket, session: Arc<Session>) -> Self {
+    pub fn unset(queue: QueueIndex, ledger: &'static QueueLedger, guest: &GuestPlace, session: Arc<Session>) -> Self {
         Self {
             queue,
             name: format!("Queue {queue} of {}", guest.name()).into(),
             session,
-            counters,
+            ledger,
             log_limit: Arc::clone(guest.log_limit()),
             comebacks: LogLimit::default(),
             settings: Settings {
@@ -100,13 +91,20 @@ impl Vring {
     /// guest memory is not read or written on behalf of the ring any more.
     pub fn pause(&mut self) -> &mut Settings {
         self.state = match std::mem::replace(&mut self.state, State::Idle(None)) {
-            State::Served(worker) => {
-                let (worker, Outcome { position, quarantined }) = worker.stop();
+            State::Served(server) => {
+                let (server, Outcome { position, quarantined }) = server.stop();
+                crash::point(Place::RingPaused);
                 if let Some(position) = position {
                     self.settings.base = position.index;
                     self.session.ring_stops(self.queue, position);
+                    crash::point(Place::StopNoted);
                 }
-                if quarantined { State::Quarantined } else { State::Idle(Some(worker)) }
+                if quarantined {
+                    self.ledger.quarantine();
+                    State::Quarantined
+                } else {
+                    State::Idle(Some(server))
+                }
             }
             other => other,
         };
@@ -117,10 +115,15 @@ impl Vring {
     /// first chain that is not completed.
     pub fn stop(&mut self) -> u16 {
         let settings = self.pause();
-        settings.kick = None;
+        let was_started = settings.kick.take().is_some();
         settings.call = None;
-        let base = settings.base;
+        let mut base = settings.base;
+        if was_started && let Some(position) = self.session.stopped_at(self.queue) {
+            // Maybe it was another worker that has paused it, and it could not go on since.
+            base = position.index;
+        }
         self.state = State::Idle(None);
+        self.ledger.forget();
         base
     }
 
@@ -145,12 +148,19 @@ impl Vring {
                 return Ok(());
             }
         };
-        let worker = match idle.take() {
-            Some(worker) => worker,
-            None => IdleWorker::start(ServiceContext {
+        if self.ledger.is_quarantined() {
+            // By the worker before, which cannot say any more where it has left the ring.
+            let position = ring.position();
+            self.settings.base = position.index;
+            self.session.ring_stops(self.queue, position);
+            self.state = State::Quarantined;
+            return Ok(());
+        }
+        let server = match idle.take() {
+            Some(server) => server,
+            None => IdleServer::start(ServiceContext {
                 name: Arc::clone(&self.name),
-                executor: Executor::new(Arc::clone(&self.session), Arc::clone(&self.counters)),
-                counters: Arc::clone(&self.counters),
+                executor: Executor::new(Arc::clone(&self.session), self.ledger),
                 log_limit: Arc::clone(&self.log_limit),
             })?,
         };
@@ -158,14 +168,15 @@ impl Vring {
             let text = format_args!("{} is another driver's now, and the session is over", self.name);
             self.comebacks.log(Level::Info, text);
         }
-        self.counters.ring_started();
+        self.ledger.counters.ring_started();
+        crash::point(Place::RingStarted);
         let call = self.settings.call.clone();
-        self.state = State::Served(worker.serve(Assignment { ring, memory, kick, call }));
+        self.state = State::Served(server.serve(Assignment { ring, memory, kick, call }));
         Ok(())
     }
 
     fn misplaced(&self, error: RingError) {
-        self.counters.count_ring_error();
+        self.ledger.counters.count_ring_error();
         self.warn(format_args!("is not served until it is placed elsewhere: {error}"));
     }
 

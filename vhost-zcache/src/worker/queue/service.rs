@@ -14,13 +14,14 @@ use vm_memory::GuestMemoryLoadGuard;
 use super::backoff::Backoff;
 use super::event::{Kick, PeerEvent};
 use super::stop::StopSignal;
+use crate::crash::{self, Place};
 use crate::device::batch::Batch;
 use crate::device::chain::Chain;
-use crate::device::counters::QueueCounters;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{Ring, RingError, RingPosition};
 use crate::frontend::log_limit::LogLimit;
+use crate::ledger::service::{Attempt, QueueLedger};
 
 /// What a service needs, whichever ring it serves.
 pub struct ServiceContext {
@@ -28,8 +29,6 @@ pub struct ServiceContext {
     pub name: Arc<str>,
     /// Executes the requests.
     pub executor: Executor,
-    /// Counts what happens.
-    pub counters: Arc<QueueCounters>,
     /// Limits what the guest can write to the log.
     pub log_limit: Arc<LogLimit>,
 }
@@ -96,11 +95,14 @@ impl Service {
                 true
             }
             Err(_) => {
-                self.context.counters.count_ring_error();
+                self.queue().counters.count_ring_error();
                 error!("{} is not served until it is restarted: its thread has panicked", self.context.name);
                 true
             }
         };
+        if quarantined {
+            self.queue().quarantine();
+        }
         // Let go of before waiting, so that nothing can be done with it.
         drop(memory);
         self.wait_for_stop(None);
@@ -149,17 +151,28 @@ impl Service {
                 }
                 let Some(taken) = ring.take(memory, &mut self.chain)? else { break };
                 found = true;
-                let served = self.batch.serve(memory, &self.chain, &mut self.context.executor)?;
+                let Attempt::From(first) = self.queue().take(taken.index) else {
+                    return Err(RingError::Deadly(taken.index));
+                };
+                crash::point(Place::ChainTaken);
+                let served = self.batch.serve(memory, &self.chain, &mut self.context.executor, first)?;
                 ring.complete(memory, taken, served.written)?;
-                self.context.counters.count_chain(served.well_formed);
+                crash::point(Place::UsedPublished);
+                self.queue().complete();
+                self.queue().counters.count_chain(served.well_formed);
                 if ring.needs_notification(memory)? {
                     self.notify(call);
+                    crash::point(Place::Notified);
                 }
             }
             if !ring.enable_kicks(memory)? {
                 return Ok(found);
             }
         }
+    }
+
+    fn queue(&self) -> &'static QueueLedger {
+        self.context.executor.queue()
     }
 
     fn notify(&self, call: Option<&PeerEvent>) {
@@ -202,7 +215,7 @@ impl Service {
     }
 
     fn report(&self, error: RingError) {
-        self.context.counters.count_ring_error();
+        self.queue().counters.count_ring_error();
         self.warn(format_args!("is not served until it is restarted: {error}"));
     }
 

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Places at which tests have a worker die: after each store that somebody else can see.
+//!
+//! In a build for tests the environment variable [`VARIABLE`] names a place, how often it is passed
+//! before it kills, and how many workers it kills: `used-published:3:1`. In a release it is
+//! nothing.
+
+/// Names the place.
+pub const VARIABLE: &str = "ZCACHE_DIE_AT";
+
+macro_rules! places {
+    ($($(#[$doc:meta])* $place:ident $name:literal,)*) => {
+        /// A place.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Place {
+            $($(#[$doc])* $place,)*
+        }
+
+        impl Place {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$place),*];
+
+            /// Its name.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$place => $name),* }
+            }
+        }
+    };
+}
+
+places! {
+    /// The store is made, and the keeper does not know it yet.
+    ArenaMade "arena-made",
+    /// The keeper was given the store's memory.
+    ArenaGiven "arena-given",
+    /// The index was made again, and no guest was let in.
+    Rebuilt "rebuilt",
+    /// A guest's session was taken over.
+    SessionRestored "session-restored",
+    /// All sessions were taken over.
+    Ready "ready",
+    /// A connection's session is noted.
+    Connected "connected",
+    /// All that a connection had was dropped.
+    Dropped "dropped",
+    /// A change was carried out, and the keeper does not know it yet.
+    Changed "changed",
+    /// The keeper was told of a change.
+    Acknowledged "acknowledged",
+    /// A ring has given up its thread, and the session does not know it.
+    RingPaused "ring-paused",
+    /// The session knows where the ring has stopped.
+    StopNoted "stop-noted",
+    /// A ring's thread is about to serve.
+    RingStarted "ring-started",
+    /// A chain is noted to be in service.
+    ChainTaken "chain-taken",
+    /// What will be answered is noted.
+    AnswerPlanned "answer-planned",
+    /// A HELLO has closed the session before.
+    SessionClosed "session-closed",
+    /// A HELLO has destroyed pools.
+    PoolsDestroyed "pools-destroyed",
+    /// A HELLO has opened its session.
+    SessionOpened "session-opened",
+    /// A pool was made, and it is not noted that it was.
+    PoolMade "pool-made",
+    /// A shared pool is noted.
+    PoolNoted "pool-noted",
+    /// A pool was destroyed, and it is not noted that it was.
+    PoolGone "pool-gone",
+    /// Half of a record is written.
+    HalfARecord "half-a-record",
+    /// A record is written, and not valid.
+    RecordWritten "record-written",
+    /// A record is valid.
+    RecordValid "record-valid",
+    /// A request had its effect.
+    Executed "executed",
+    /// The page of a GET is in the guest's memory.
+    PageWritten "page-written",
+    /// A result is written, and does not count.
+    ResultNoted "result-noted",
+    /// A request is noted to be done.
+    RequestDone "request-done",
+    /// All results are in the guest's memory.
+    ResultsWritten "results-written",
+    /// The used index is written, and the ledger does not know it.
+    UsedPublished "used-published",
+    /// The chain is not in service any more, and the driver was not told.
+    ChainForgotten "chain-forgotten",
+    /// The driver was told.
+    Notified "notified",
+}
+
+/// Passes a place.
+#[inline]
+pub fn point(place: Place) {
+    #[cfg(debug_assertions)]
+    armed::pass(place);
+    #[cfg(not(debug_assertions))]
+    let _ = place;
+}
+
+/// Takes note of what the environment says, in the worker of this number.
+pub fn arm(worker: u64) {
+    #[cfg(debug_assertions)]
+    armed::arm(worker);
+    #[cfg(not(debug_assertions))]
+    let _ = worker;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::env;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::{Place, VARIABLE};
+
+    static ARMED: OnceLock<(Place, u64)> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn arm(worker: u64) {
+        let Ok(text) = env::var(VARIABLE) else { return };
+        let mut parts = text.split(':');
+        let place = parts.next().and_then(|name| Place::ALL.iter().find(|place| place.name() == name));
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+        let (passes, workers) = (number().unwrap_or(1), number().unwrap_or(1));
+        if let Some(place) = place
+            && worker <= workers
+        {
+            let _ = ARMED.set((*place, passes));
+        }
+    }
+
+    pub(super) fn pass(place: Place) {
+        if let Some((armed, passes)) = ARMED.get()
+            && *armed == place
+            && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *passes
+        {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+}

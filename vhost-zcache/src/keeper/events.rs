@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the keeper waits for, and what it does then.
+
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use log::{error, info};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+
+use super::dispatch::Facts;
+use super::guest::{Guest, Interest};
+use super::process::{BEAT, Worker};
+use crate::error::Error;
+use crate::frontend::budget::DescriptorBudget;
+use crate::link::message::FromWorker;
+
+/// What an event is about. Numbers of guests are in the lower bits.
+const SIGNALS: u32 = 0;
+const TIMER: u32 = 1;
+const LINK: u32 = 2;
+const EXIT: u32 = 3;
+const DOOR: u32 = 1 << 30;
+const VMM: u32 = 1 << 31;
+
+/// What is being waited on for one guest.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched {
+    door: Option<RawFd>,
+    vmm: Option<(RawFd, EventSet)>,
+}
+
+/// The keeper's state.
+pub struct Keeper {
+    guests: Vec<Guest>,
+    watched: Vec<Watched>,
+    /// Inherited connections, until there is a worker.
+    connected: Vec<(usize, UnixStream)>,
+    worker: Worker,
+    /// Link and end of the worker that is being waited on, and whether for room on the link.
+    worker_watched: Option<(Option<RawFd>, RawFd, bool)>,
+    descriptors: DescriptorBudget,
+    facts: Facts,
+    signals: UnixStream,
+    timer: Option<OwnedFd>,
+    next_beat: Instant,
+    /// Whether there was a worker that was ready, so that guests are let in.
+    is_open: bool,
+    end: Option<Result<(), Error>>,
+}
+
+impl Keeper {
+    /// A keeper that has not begun.
+    #[must_use]
+    pub fn new(
+        guests: Vec<Guest>,
+        connected: Vec<(usize, UnixStream)>,
+        worker: Worker,
+        descriptors: DescriptorBudget,
+        facts: Facts,
+        signals: UnixStream,
+    ) -> Self {
+        let watched = guests.iter().map(|_| Watched::default()).collect();
+        let next_beat = Instant::now() + BEAT;
+        Self {
+            guests,
+            watched,
+            connected,
+            worker,
+            worker_watched: None,
+            descriptors,
+            facts,
+            signals,
+            timer: None,
+            next_beat,
+            is_open: false,
+            end: None,
+        }
+    }
+
+    /// Serves until it is told to end, or nobody can come any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], one line for the user.
+    pub fn run(mut self) -> Result<(), Error> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
+        self.timer = Some(timer.map_err(|error| Error::Descriptors(error.into()))?);
+        self.worker.start(self.lives()).map_err(Error::Worker)?;
+        let keeper = Rc::new(RefCell::new(self));
+        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
+        events.add_subscriber(Rc::clone(&keeper));
+        loop {
+            let end = keeper.borrow_mut().end.take();
+            if let Some(end) = end {
+                // It would end with the keeper, but a moment later.
+                keeper.borrow_mut().worker.kill();
+                return end;
+            }
+            events.run().map_err(Error::Events)?;
+        }
+    }
+
+    /// The connection that each guest has.
+    fn lives(&self) -> Vec<u64> {
+        self.guests.iter().map(Guest::life).collect()
+    }
+
+    fn timer_went_off(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(timer) = &self.timer {
+            // It does not block, whether or not it went off.
+            let _ = rustix::io::read(timer, &mut [0; 8]);
+        }
+        let now = Instant::now();
+        if now >= self.next_beat {
+            self.next_beat = now + BEAT;
+            self.worker.beat();
+            for number in 0..self.guests.len() {
+                self.guests[number].look_after(&mut self.worker);
+                self.watch_guest(number, ops);
+            }
+        }
+        if self.worker.due().is_some_and(|due| now >= due) {
+            match self.worker.start(self.lives()) {
+                Ok(()) => self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker)),
+                Err(error) => error!("{}", Error::Worker(error)),
+            }
+        }
+        for number in 0..self.guests.len() {
+            // A door that was shut may be open now.
+            let shut = self.watched[number].door.is_none();
+            if shut && self.guests[number].door_opens().is_none() {
+                self.watch_guest(number, ops);
+            }
+        }
+    }
+
+    /// Does what the worker says.
+    fn heed_worker(&mut self, ops: &mut EventOps<'_>) {
+        self.worker.flush();
+        while let Some(message) = self.worker.receive() {
+            match message {
+                FromWorker::Ready => self.worker_is_ready(ops),
+                FromWorker::Done { guest: number, ticket, outcome } => {
+                    if let Some(guest) = self.guests.get_mut(number) {
+                        guest.done(ticket, outcome, &mut self.worker);
+                        self.watch_guest(number, ops);
+                    }
+                }
+                FromWorker::Arena | FromWorker::Pong => {}
+            }
+        }
+    }
+
+    fn worker_is_ready(&mut self, ops: &mut EventOps<'_>) {
+        if std::mem::replace(&mut self.is_open, true) {
+            return;
+        }
+        for (number, stream) in std::mem::take(&mut self.connected) {
+            self.guests[number].connect(stream, &mut self.worker, &self.descriptors, self.facts);
+        }
+        for number in 0..self.guests.len() {
+            info!("{}: ready", self.guests[number].log().name());
+            self.watch_guest(number, ops);
+        }
+    }
+
+    /// The worker's process may have ended.
+    fn worker_may_have_ended(&mut self, ops: &mut EventOps<'_>) {
+        if !self.worker.has_ended() {
+            return;
+        }
+        // What it has said before it died is as true as ever.
+        self.heed_worker(ops);
+        self.leave_worker(ops);
+        let never_lived = !self.is_open;
+        let status = self.worker.ended();
+        if never_lived && status.is_some_and(|status| status.code().is_some()) {
+            // It has said why, and the next one would say the same.
+            self.end = Some(Err(Error::NoStart));
+        }
+        for number in 0..self.guests.len() {
+            self.guests[number].worker_ended();
+            self.watch_guest(number, ops);
+        }
+    }
+
+    /// Waits for what a guest is interested in from now on.
+    fn watch_guest(&mut self, number: usize, ops: &mut EventOps<'_>) {
+        let guest = &mut self.guests[number];
+        let watched = &mut self.watched[number];
+        let Interest { door, reads, writes } =
+            if self.is_open { guest.interest() } else { Interest { door: false, ..guest.interest() } };
+        let token = u32::try_from(number).unwrap_or(u32::MAX) & !(DOOR | VMM);
+
+        let wanted = guest.door_socket().filter(|_| door);
+        if wanted != watched.door {
+            if let Some(fd) = watched.door.take() {
+                unwatch(fd, ops);
+            }
+            if let Some(fd) = wanted {
+                watch(Events::with_data_raw(fd, DOOR | token, EventSet::IN), ops);
+            }
+            watched.door = wanted;
+        }
+
+        let set = match (writes, reads) {
+            (true, _) => Some(EventSet::OUT),
+            (false, true) => Some(EventSet::IN | EventSet::READ_HANG_UP),
+            (false, false) => None,
+        };
+        let wanted = guest.vmm_socket().zip(set);
+        if wanted != watched.vmm {
+            if let Some((fd, _)) = watched.vmm.take() {
+                unwatch(fd, ops);
+            }
+            if let Some((fd, set)) = wanted {
+                watch(Events::with_data_raw(fd, VMM | token, set), ops);
+            }
+            watched.vmm = wanted;
+        }
+        guest.close();
+        if self.guests.iter().all(Guest::is_over) && self.connected.is_empty() && self.is_open {
+            info!("Ending because of the end of the last inherited connection");
+            self.end = Some(Ok(()));
+        }
+    }
+
+    /// Waits for the worker there is.
+    fn watch_worker(&mut self, ops: &mut EventOps<'_>) {
+        let choked = self.worker.is_choked();
+        let watched = self.worker.watched();
+        let wanted = watched.map(|(link, exit)| (link.map(|link| link.as_raw_fd()), exit.as_raw_fd(), choked));
+        if wanted == self.worker_watched {
+            return;
+        }
+        self.leave_worker(ops);
+        if let Some((link, exit, choked)) = wanted {
+            let set = if choked { EventSet::IN | EventSet::OUT } else { EventSet::IN };
+            if let Some(link) = link {
+                watch(Events::with_data_raw(link, LINK, set), ops);
+            }
+            watch(Events::with_data_raw(exit, EXIT, EventSet::IN), ops);
+        }
+        self.worker_watched = wanted;
+    }
+
+    fn leave_worker(&mut self, ops: &mut EventOps<'_>) {
+        if let Some((link, exit, _)) = self.worker_watched.take() {
+            if let Some(link) = link {
+                unwatch(link, ops);
+            }
+            unwatch(exit, ops);
+        }
+    }
+
+    /// Sets the timer to what is due next.
+    fn set_timer(&mut self) {
+        let doors = self.guests.iter_mut().filter_map(Guest::door_opens);
+        let due = doors.chain(self.worker.due()).chain([self.next_beat]).min();
+        let left = due.map_or(BEAT, |due| due.saturating_duration_since(Instant::now()));
+        // A timer of 0 never goes off.
+        let left = left.max(Duration::from_micros(1));
+        let Ok(value) = rustix::time::Timespec::try_from(left) else { return };
+        let once = Itimerspec { it_interval: rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        if let Some(timer) = &self.timer
+            && let Err(error) = timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)
+        {
+            error!("The timer cannot be set: {error}");
+        }
+    }
+}
+
+fn watch(events: Events, ops: &mut EventOps<'_>) {
+    if let Err(error) = ops.add(events) {
+        error!("A file cannot be waited on: {error}");
+    }
+}
+
+fn unwatch(fd: RawFd, ops: &mut EventOps<'_>) {
+    if let Err(error) = ops.remove(Events::empty_raw(fd)) {
+        error!("A file cannot be left: {error}");
+    }
+}
+
+impl MutEventSubscriber for Keeper {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            SIGNALS => {
+                info!("Ending because of a signal");
+                self.end = Some(Ok(()));
+            }
+            TIMER => self.timer_went_off(ops),
+            LINK => self.heed_worker(ops),
+            EXIT => self.worker_may_have_ended(ops),
+            token => {
+                let number = (token & !(DOOR | VMM)) as usize;
+                let Some(guest) = self.guests.get_mut(number) else { return };
+                if token & DOOR != 0 {
+                    guest.knocked(&mut self.worker, &self.descriptors, self.facts);
+                } else {
+                    guest.go_on(&mut self.worker);
+                }
+                self.watch_guest(number, ops);
+            }
+        }
+        self.watch_worker(ops);
+        self.set_timer();
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        watch(Events::with_data(&self.signals, SIGNALS, EventSet::IN), ops);
+        if let Some(timer) = &self.timer {
+            watch(Events::with_data_raw(timer.as_raw_fd(), TIMER, EventSet::IN), ops);
+        }
+        self.watch_worker(ops);
+        self.set_timer();
+    }
+}

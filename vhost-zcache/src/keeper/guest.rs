@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One guest's socket: VMMs come and go, one at a time.
+//!
+//! Nothing here waits. Of a VMM that does not read, or sends half a message, the rest is left for
+//! when it does; a message that takes the worker is left until the worker has carried it out, and
+//! only questions that do not take it are answered meanwhile. So what is held for one guest is
+//! bounded: one change that is under way and one message.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vhost::vhost_user::message::FrontendReq;
+use vhost::vhost_user::{Error, Result};
+use zerocopy::IntoBytes;
+
+use super::dispatch::{Answer, Dispatcher, Facts, Step, is_question};
+use super::door::Door;
+use super::log::Log;
+use super::mirror::{Carried, Mirror};
+use super::process::Worker;
+use crate::frontend::budget::{Admission, DescriptorBudget};
+use crate::frontend::log_limit::Occasion;
+use crate::frontend::message::{Channel, End, Message};
+use crate::link::message::Change;
+
+/// How long a message waits for a worker when there is none. Then it is carried out without: no
+/// worker means that nobody serves a ring or touches memory.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Workers that may die while they carry out one change. The next one is not asked.
+const MOST_ATTEMPTS: u32 = 4;
+
+/// What of a guest's is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// Somebody who connects.
+    pub door: bool,
+    /// The VMM sends something or is gone.
+    pub reads: bool,
+    /// The VMM takes what is left to send.
+    pub writes: bool,
+}
+
+/// One socket, and the guest that connects to it.
+pub struct Guest {
+    number: usize,
+    log: Log,
+    door: Option<Door>,
+    state: State,
+    /// The socket of a VMM that is gone, as long as it is waited on.
+    closed: Option<Channel>,
+    /// Connections there were.
+    lives: u64,
+    /// Changes that were asked of a worker.
+    tickets: u64,
+}
+
+enum State {
+    Vacant,
+    Connected(Box<Connection>),
+    /// The worker drops what the guest had.
+    Leaving {
+        ticket: u64,
+        _admission: Admission,
+    },
+}
+
+struct Connection {
+    channel: Channel,
+    dispatcher: Dispatcher,
+    mirror: Mirror,
+    /// The change that is under way.
+    pending: Option<Pending>,
+    /// What the VMM said next.
+    waiting: Option<Message>,
+    // Given back when all above is closed.
+    admission: Admission,
+}
+
+struct Pending {
+    carried: Carried,
+    request: u32,
+    answer: Answer,
+    ticket: u64,
+    since: Instant,
+    /// Workers that were asked.
+    attempts: u32,
+}
+
+impl Guest {
+    /// A guest that is not connected, and comes to a door.
+    #[must_use]
+    pub fn new(number: usize, log: Log, door: Option<Door>) -> Self {
+        Self { number, log, door, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
+    }
+
+    /// The log of its socket.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Which connection it has; 0 for none.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        if matches!(self.state, State::Connected(_)) { self.lives } else { 0 }
+    }
+
+    /// Whether nobody is connected, nor can be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.door.is_none() && matches!(self.state, State::Vacant)
+    }
+
+    /// What is to be waited for.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        let open = self.door.as_ref().is_some_and(Door::is_open);
+        match &self.state {
+            State::Vacant => Interest { door: open, ..Interest::default() },
+            State::Leaving { .. } => Interest::default(),
+            State::Connected(connection) => Interest {
+                // Who comes after a VMM that is gone is served next.
+                door: open && !connection.is_gone(),
+                reads: connection.can_go_on(),
+                writes: connection.channel.events() == PollFlags::OUT,
+            },
+        }
+    }
+
+    /// The listening socket.
+    #[must_use]
+    pub fn door_socket(&self) -> Option<RawFd> {
+        self.door.as_ref().map(|door| door.listener().as_raw_fd())
+    }
+
+    /// The socket of the VMM that is connected.
+    #[must_use]
+    pub fn vmm_socket(&self) -> Option<RawFd> {
+        match &self.state {
+            State::Connected(connection) => Some(connection.channel.as_fd().as_raw_fd()),
+            _ => None,
+        }
+    }
+
+    /// Closes the socket of a VMM that is gone, which nobody waits on any more.
+    pub fn close(&mut self) {
+        self.closed = None;
+    }
+
+    /// When a door that was shut because nobody could be let in is opened again.
+    pub fn door_opens(&mut self) -> Option<Instant> {
+        self.door.as_mut().and_then(Door::opens)
+    }
+
+    /// Somebody may be at the door.
+    pub fn knocked(&mut self, worker: &mut Worker, budget: &DescriptorBudget, facts: Facts) {
+        let Some(door) = &mut self.door else { return };
+        match &self.state {
+            State::Leaving { .. } => {}
+            State::Connected(connection) if connection.is_gone() => {}
+            State::Connected(_) => {
+                if let Some(second) = door.accept(&self.log) {
+                    drop(second);
+                    let text = format_args!("a second VMM was turned away: one is connected");
+                    self.log.say(Occasion::Refused, text);
+                }
+            }
+            State::Vacant => {
+                if let Some(stream) = door.accept(&self.log) {
+                    self.connect(stream, worker, budget, facts);
+                }
+            }
+        }
+    }
+
+    /// A VMM has connected.
+    pub fn connect(&mut self, stream: UnixStream, worker: &mut Worker, budget: &DescriptorBudget, facts: Facts) {
+        let Some(admission) = budget.admit() else {
+            let why = "a VMM was turned away: with one more the process could run out of files (RLIMIT_NOFILE)";
+            self.log.say(Occasion::Refused, format_args!("{why}"));
+            return;
+        };
+        self.log.say(Occasion::Connected, format_args!("connected"));
+        self.lives += 1;
+        self.state = State::Connected(Box::new(Connection {
+            channel: Channel::new(stream),
+            dispatcher: Dispatcher::new(facts),
+            mirror: Mirror::new(facts.num_queues),
+            pending: None,
+            waiting: None,
+            admission,
+        }));
+        self.submit((Change::Connect(self.lives), Vec::new()), 0, Answer::None, worker);
+    }
+
+    /// The VMM has sent something, takes an answer, or is gone.
+    pub fn go_on(&mut self, worker: &mut Worker) {
+        if let Err(end) = self.converse(worker) {
+            self.end(end, worker);
+        }
+    }
+
+    /// Sends what is left of an answer, and answers the messages that can be.
+    fn converse(&mut self, worker: &mut Worker) -> std::result::Result<(), End> {
+        while let State::Connected(connection) = &mut self.state {
+            if !connection.channel.flush()? || !connection.can_go_on() && connection.waiting.is_none() {
+                return Ok(());
+            }
+            let message = match connection.waiting.take() {
+                Some(message) => message,
+                None => match connection.channel.receive()? {
+                    Some(message) => message,
+                    None => return Ok(()),
+                },
+            };
+            if connection.pending.is_some() && !is_question(message.request) {
+                connection.waiting = Some(message);
+                return Ok(());
+            }
+            let request = message.request;
+            match connection.dispatcher.step(message, &connection.mirror, &self.log) {
+                Step::Answer(reply, outcome) => {
+                    report(&self.log, request, outcome);
+                    if let Some(body) = reply {
+                        connection.channel.reply(request, &body)?;
+                    }
+                }
+                Step::Change(change, files, answer) => {
+                    let files = files.into_iter().map(Rc::new).collect();
+                    self.submit((change, files), request, answer, worker);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the worker carry out a change.
+    fn submit(&mut self, carried: Carried, request: u32, answer: Answer, worker: &mut Worker) {
+        let State::Connected(connection) = &mut self.state else { return };
+        self.tickets += 1;
+        let (ticket, since) = (self.tickets, Instant::now());
+        let attempts = u32::from(worker.is_up());
+        worker.change(self.number, carried.clone(), Some(ticket));
+        connection.pending = Some(Pending { carried, request, answer, ticket, since, attempts });
+    }
+
+    /// A worker has carried out a change, or has not.
+    pub fn done(&mut self, ticket: u64, outcome: std::result::Result<u16, String>, worker: &mut Worker) {
+        match &mut self.state {
+            State::Leaving { ticket: leaving, .. } if *leaving == ticket => self.state = State::Vacant,
+            State::Connected(connection) if connection.pending.as_ref().is_some_and(|p| p.ticket == ticket) => {
+                self.resolve(outcome, worker);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the change that is under way, and goes on.
+    fn resolve(&mut self, outcome: std::result::Result<u16, String>, worker: &mut Worker) {
+        let State::Connected(connection) = &mut self.state else { return };
+        let Some(Pending { carried, request, answer, .. }) = connection.pending.take() else { return };
+        let outcome = outcome.map_err(|error| Error::ReqHandlerError(std::io::Error::other(error)));
+        let reply = match answer {
+            Answer::None => None,
+            Answer::Acknowledgement => Some(u64::from(outcome.is_err()).as_bytes().to_vec()),
+            Answer::Base(ring) => {
+                let base = outcome.as_ref().map_or(0, |base| *base);
+                Some([ring, base.into()].as_bytes().to_vec())
+            }
+        };
+        if let Ok(base) = outcome {
+            connection.mirror.commit(carried, base);
+        }
+        report(&self.log, request, outcome.map(|_| ()));
+        let replied = match reply {
+            Some(body) => connection.channel.reply(request, &body),
+            None => Ok(()),
+        };
+        match replied.and_then(|()| self.converse(worker)) {
+            Ok(()) => {}
+            Err(end) => self.end(end, worker),
+        }
+    }
+
+    /// The VMM is gone, or has to go. All the guest had is dropped.
+    fn end(&mut self, end: End, worker: &mut Worker) {
+        let State::Connected(connection) = std::mem::replace(&mut self.state, State::Vacant) else { return };
+        let Connection { channel, mirror, pending, waiting, admission, .. } = *connection;
+        drop((mirror, pending, waiting));
+        self.closed = Some(channel);
+        if worker.is_up() {
+            self.tickets += 1;
+            worker.change(self.number, (Change::Disconnect, Vec::new()), Some(self.tickets));
+            self.state = State::Leaving { ticket: self.tickets, _admission: admission };
+        }
+        match end {
+            // The way in which a VMM that exits or dies appears.
+            End::Disconnected => self.log.say(Occasion::Ended, format_args!("disconnected")),
+            end => self.log.say(Occasion::Ended, format_args!("connection ended: {end}")),
+        }
+    }
+
+    /// The worker is dead. It does nothing any more to what guests had.
+    pub fn worker_ended(&mut self) {
+        if matches!(self.state, State::Leaving { .. }) {
+            self.state = State::Vacant;
+        }
+    }
+
+    /// Tells a new worker all that is set up, and what is under way.
+    pub fn introduce(&mut self, worker: &mut Worker) {
+        let State::Connected(connection) = &mut self.state else { return };
+        let connects = connection.pending.as_ref().is_some_and(|p| matches!(p.carried.0, Change::Connect(_)));
+        if !connects {
+            worker.change(self.number, (Change::Connect(self.lives), Vec::new()), None);
+            for carried in connection.mirror.changes() {
+                worker.change(self.number, carried, None);
+            }
+        }
+        if let Some(pending) = &mut connection.pending {
+            pending.attempts += 1;
+            if pending.attempts > MOST_ATTEMPTS && !connects {
+                // The worker is not asked, and the VMM is told when it is ready.
+                return;
+            }
+            worker.change(self.number, pending.carried.clone(), Some(pending.ticket));
+        }
+    }
+
+    /// Looks whether what is under way has waited for too long, or has killed too many workers.
+    pub fn look_after(&mut self, worker: &mut Worker) {
+        let State::Connected(connection) = &self.state else { return };
+        let Some(pending) = &connection.pending else { return };
+        if matches!(pending.carried.0, Change::Connect(_)) {
+            return;
+        }
+        if worker.is_ready() && pending.attempts > MOST_ATTEMPTS {
+            self.resolve(Err("it was under way when the worker died, again and again".into()), worker);
+        } else if !worker.is_up() && pending.since.elapsed() >= PATIENCE {
+            let base = match pending.carried.0 {
+                Change::Ring(ring, _) => connection.mirror.base(ring),
+                _ => 0,
+            };
+            self.resolve(Ok(base), worker);
+        }
+    }
+}
+
+impl Connection {
+    /// Whether another message can be looked at.
+    fn can_go_on(&self) -> bool {
+        let answers = self.pending.as_ref().is_some_and(|pending| pending.answer != Answer::None);
+        !answers && self.waiting.is_none()
+    }
+
+    /// Whether the VMM has closed its end. One that did so before another connected is gone when
+    /// the other is seen.
+    fn is_gone(&self) -> bool {
+        let mut events = [PollFd::new(&self.channel, PollFlags::RDHUP)];
+        // With no time to wait it fails for want of memory at most, and then nobody is gone.
+        let polled = poll(&mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        polled.is_ok() && !events[0].revents().is_empty()
+    }
+}
+
+fn report(log: &Log, request: u32, outcome: Result<()>) {
+    let Err(error) = outcome else { return };
+    match FrontendReq::try_from(request) {
+        Ok(name) => log.say(Occasion::Message, format_args!("{name:?} failed: {error}")),
+        Err(_) => log.say(Occasion::Message, format_args!("message {request} failed: {error}")),
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Messages between keeper and worker.
+
+use serde::{Deserialize, Serialize};
+
+/// From the keeper to the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message. With it come the files of the ledger, of the statistics' socket if there
+    /// is one, and of the store's memory if there is any.
+    Start {
+        /// Number of this worker, from 1 on.
+        worker: u64,
+        /// The connection that each guest has, or 0.
+        lives: Vec<u64>,
+        /// Whether the socket of the statistics comes along.
+        stats: bool,
+        /// Whether the store's memory comes along.
+        arena: bool,
+    },
+    /// Something is to be changed for a guest.
+    Change {
+        /// Number of the guest.
+        guest: usize,
+        /// What is to be changed.
+        change: Change,
+        /// By what the worker has to say when it is done; `None` if it has not.
+        ticket: Option<u64>,
+    },
+    /// Asks for a [`FromWorker::Pong`].
+    Ping,
+}
+
+/// From the worker to the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The store was made; its memory comes along.
+    Arena,
+    /// All that the worker before had is there again.
+    Ready,
+    /// A change was carried out, or refused.
+    Done {
+        /// Number of the guest.
+        guest: usize,
+        /// Of which change.
+        ticket: u64,
+        /// Where a ring was stopped, if that was the change, else 0; or why it was refused.
+        outcome: Result<u16, String>,
+    },
+    /// It is alive.
+    Pong,
+}
+
+/// What changes for a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A VMM has connected; which connection it is.
+    Connect(u64),
+    /// The connection has ended.
+    Disconnect,
+    /// The features that were acknowledged.
+    Features(u64),
+    /// All regions of memory, each with its file.
+    Table(Vec<Region>),
+    /// One more region, with its file.
+    AddRegion(Region),
+    /// One region less.
+    RemoveRegion(Region),
+    /// Something about a ring.
+    Ring(usize, RingChange),
+}
+
+/// What changes about a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RingChange {
+    /// Number of entries; 0 if it cannot be served.
+    Size(u16),
+    /// Where it is; `None` if that is nowhere.
+    Place(Option<Addresses>),
+    /// Where the VMM believes it stands.
+    Base(u16),
+    /// The event by which the driver kicks, which comes along if there is one.
+    Kick(bool),
+    /// The event that tells the driver of used chains, which comes along if there is one.
+    Call(bool),
+    /// Whether the VMM lets it run.
+    Enable(bool),
+    /// It is stopped until it gets another kick event.
+    Stop,
+}
+
+/// A region of guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// First guest-physical address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where the VMM has mapped it, by which it names the rings.
+    pub vmm_address: u64,
+    /// Where it begins in its file.
+    pub offset: u64,
+}
+
+/// Guest-physical addresses of a ring's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+}

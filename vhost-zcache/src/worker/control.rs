@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Does what the keeper says, one thing after the other.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use log::{debug, info};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::device::{ChangeError, Device};
+use super::guest::GuestPlace;
+use super::start::{self, Started};
+use crate::admin::stats::Reporter;
+use crate::admin::stats_socket::StatsServer;
+use crate::args::Args;
+use crate::crash::{self, Place};
+use crate::device::memory_fault;
+use crate::error::Error;
+use crate::ledger::Ledger;
+use crate::link::message::{Change, FromWorker, ToWorker};
+use crate::link::socket::Socket;
+
+/// Serves as a worker until the keeper ends.
+///
+/// # Errors
+///
+/// [`Error`] when it cannot do what it is for.
+pub fn run(args: &Args, link: i32) -> Result<(), Error> {
+    // Without a keeper there is nobody who knows what VMMs want.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
+    // A signal for all of the daemon's processes means the keeper, who ends this one.
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
+    }
+    memory_fault::install().map_err(Error::Signals)?;
+    let link = inherit(link).map_err(Error::Link)?;
+    let Some((first, files)) = link.receive::<ToWorker>(RecvFlags::empty()).map_err(Error::Link)? else {
+        return Ok(());
+    };
+    let ToWorker::Start { worker, lives, stats, arena } = first else {
+        return Err(Error::Link(io::ErrorKind::InvalidData.into()));
+    };
+    crash::arm(worker);
+    let mut files = files.into_iter();
+    let missing = || Error::Link(io::ErrorKind::InvalidData.into());
+    let ledger = Ledger::open(&files.next().ok_or_else(missing)?).map_err(Error::Link)?;
+    let stats = if stats { Some(UnixListener::from(OwnedFd::from(files.next().ok_or_else(missing)?))) } else { None };
+    let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
+    let is_first = arena.is_none();
+
+    let Started { store, guests } = start::start(args, ledger, &lives, arena)?;
+    let control = Control { link, devices: guests.iter().map(|_| None).collect(), guests };
+    if is_first {
+        crash::point(Place::ArenaMade);
+        let file = store.memory_file().map_err(Error::Descriptors)?;
+        control.say(&FromWorker::Arena, &[file.as_fd()])?;
+        crash::point(Place::ArenaGiven);
+    }
+    let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
+    if let Some(listener) = stats {
+        let server = StatsServer::new(listener, reporter);
+        thread::Builder::new().name("statistics".into()).spawn(|| server.run()).map_err(Error::Thread)?;
+    }
+    control.say(&FromWorker::Ready, &[])?;
+    crash::point(Place::Ready);
+    if !is_first {
+        info!("Worker {worker} goes on");
+    }
+    control.run()
+}
+
+/// Takes the keeper's end of the link.
+fn inherit(number: i32) -> io::Result<Socket> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
+    // the statement.
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and the keeper has left it to this process by its number; nothing else
+    // was opened yet that could be mistaken for it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
+}
+
+struct Control {
+    link: Socket,
+    // Dropped before the guests they belong to.
+    devices: Vec<Option<Device>>,
+    guests: Vec<Arc<GuestPlace>>,
+}
+
+impl Control {
+    fn run(mut self) -> Result<(), Error> {
+        while let Some((message, files)) = self.link.receive(RecvFlags::empty()).map_err(Error::Link)? {
+            match message {
+                ToWorker::Start { .. } => return Err(Error::Link(io::ErrorKind::InvalidData.into())),
+                ToWorker::Ping => self.say(&FromWorker::Pong, &[])?,
+                ToWorker::Change { guest, change, ticket } => {
+                    let outcome = self.change(guest, change, files).map_err(|error| error.to_string());
+                    crash::point(Place::Changed);
+                    if let Some(ticket) = ticket {
+                        self.say(&FromWorker::Done { guest, ticket, outcome }, &[])?;
+                        crash::point(Place::Acknowledged);
+                    } else if let Err(error) = outcome {
+                        debug!("What the worker before had set up cannot be set up again: {error}");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, number: usize, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {
+        let guest = self.guests.get(number).ok_or(ChangeError::Nonsense)?;
+        let device = &mut self.devices[number];
+        match change {
+            Change::Connect(life) => {
+                *device = Some(Device::new(Arc::clone(guest), guest.connect(life)));
+                crash::point(Place::Connected);
+                Ok(0)
+            }
+            Change::Disconnect => {
+                *device = None;
+                guest.disconnect();
+                crash::point(Place::Dropped);
+                Ok(0)
+            }
+            change => device.as_mut().ok_or(ChangeError::Nonsense)?.change(change, files),
+        }
+    }
+
+    fn say(&self, message: &FromWorker, files: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        self.link.send(message, files, SendFlags::empty()).map_err(Error::Link)
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One guest's device while its VMM is connected: memory and rings, which change as the keeper
+//! says.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use log::Level;
+use thiserror::Error;
+
+use super::guest::{Connection, GuestPlace};
+use super::memory_table::{self, MemoryError};
+use super::queue::event::PeerEvent;
+use super::vring::{Settings, Vring};
+use crate::frontend::features::Acknowledged;
+use crate::link::message::{Change, RingChange};
+
+/// Why a change was not carried out, or not in full.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// The memory table stays as it was.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A ring is not served for want of a thread or a descriptor.
+    #[error("a ring cannot be served: {0}")]
+    Serve(#[from] io::Error),
+    /// There is no such ring, or not the file that belongs to it. The keeper does not ask for it.
+    #[error("the change makes no sense")]
+    Nonsense,
+}
+
+/// A device.
+pub struct Device {
+    // Declared, and so dropped, before the memory they use.
+    vrings: Vec<Vring>,
+    connection: Connection,
+    guest: Arc<GuestPlace>,
+    /// `None` until the VMM has said so.
+    features: Option<Acknowledged>,
+}
+
+impl Device {
+    /// The device of a connection, of which nothing is set up.
+    #[must_use]
+    pub fn new(guest: Arc<GuestPlace>, connection: Connection) -> Self {
+        let vrings = guest.queues().iter().enumerate();
+        let session = &connection.session;
+        let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, Arc::clone(session))).collect();
+        Self { vrings, connection, guest, features: None }
+    }
+
+    /// Carries out a change; where a ring was stopped, if that was it.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`].
+    pub fn change(&mut self, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {
+        let done = match change {
+            Change::Connect(_) | Change::Disconnect => return Err(ChangeError::Nonsense),
+            Change::Features(features) => {
+                let features = Acknowledged::new(features).ok_or(ChangeError::Nonsense)?;
+                self.change_all(|device| {
+                    device.features = Some(features);
+                    Ok(())
+                })
+            }
+            Change::Table(regions) => {
+                self.change_all(|device| memory_table::replace(&device.connection.memory, &regions, &files))
+            }
+            Change::AddRegion(region) => {
+                let [file] = &files[..] else { return Err(ChangeError::Nonsense) };
+                self.change_all(|device| memory_table::add(&device.connection.memory, &region, file))
+            }
+            Change::RemoveRegion(region) => {
+                self.change_all(|device| memory_table::remove(&device.connection.memory, &region))
+            }
+            Change::Ring(index, change) => return self.change_ring(index, change, files),
+        };
+        done.map(|()| 0)
+    }
+
+    fn change_ring(&mut self, index: usize, change: RingChange, files: Vec<File>) -> Result<u16, ChangeError> {
+        let event = match files.into_iter().next() {
+            None => None,
+            Some(file) => self.event(index, file),
+        };
+        let vring = self.vrings.get_mut(index).ok_or(ChangeError::Nonsense)?;
+        let set = |settings: &mut Settings| match change {
+            RingChange::Size(size) => settings.size = size,
+            RingChange::Place(addresses) => settings.addresses = addresses,
+            RingChange::Base(base) => settings.base = base,
+            RingChange::Kick(_) => settings.kick = event,
+            RingChange::Call(_) => settings.call = event,
+            RingChange::Enable(enabled) => settings.enabled = enabled,
+            RingChange::Stop => {}
+        };
+        if change == RingChange::Stop {
+            return Ok(vring.stop());
+        }
+        set(vring.pause());
+        vring.resume(self.features, &self.connection.memory)?;
+        Ok(0)
+    }
+
+    /// Changes what concerns all rings, while none is served.
+    fn change_all(&mut self, change: impl FnOnce(&mut Self) -> Result<(), MemoryError>) -> Result<(), ChangeError> {
+        for vring in &mut self.vrings {
+            vring.pause();
+        }
+        let changed = change(self);
+        let (features, memory) = (self.features, &self.connection.memory);
+        // All of them go on that can.
+        let resumed: Vec<_> = self.vrings.iter_mut().map(|vring| vring.resume(features, memory)).collect();
+        changed?;
+        Ok(resumed.into_iter().collect::<io::Result<()>>()?)
+    }
+
+    /// An event that the VMM passes for a ring. One that is none counts as if it had passed none:
+    /// the ring is not served, or gives no interrupts, and the connection goes on.
+    fn event(&self, index: usize, file: File) -> Option<Arc<PeerEvent>> {
+        PeerEvent::new(file)
+            .map(Arc::new)
+            .inspect_err(|error| {
+                let text = format_args!("{}: an event of queue {index} is {error}", self.guest.name());
+                self.guest.log_limit().log(Level::Warn, text);
+            })
+            .ok()
+    }
+}

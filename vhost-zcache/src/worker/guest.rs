@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One guest's place in the worker, which outlives its connections.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::error;
+use vm_memory::GuestMemoryAtomic;
+use zcache_protocol::ID_SIZE;
+use zcache_store::{Guest, GuestConfig, Reservation, Store};
+
+use super::memory_table::lost_regions;
+use crate::device::guest_memory::Memory;
+use crate::device::session::Session;
+use crate::frontend::log_limit::LogLimit;
+use crate::ledger::Ledger;
+use crate::ledger::service::QueueLedger;
+use crate::ledger::session::SessionState;
+
+/// What the operator decided for one guest.
+#[derive(Debug, Clone)]
+pub struct GuestPolicy {
+    /// Physical bytes the guest may use; `None` for the store's limit.
+    pub memory_limit: Option<u64>,
+    /// What the guest can count on for its persistent pages, connected or not.
+    pub reservation: Arc<Reservation>,
+    /// UUIDs of shared pools the guest may create.
+    pub allow_shared: Vec<[u8; ID_SIZE]>,
+}
+
+/// One socket, and the guest that connects to it.
+pub struct GuestPlace {
+    name: String,
+    number: usize,
+    store: Store,
+    ledger: Ledger,
+    policy: GuestPolicy,
+    connected: Mutex<Option<Connection>>,
+    log_limit: Arc<LogLimit>,
+}
+
+/// What is there of a guest while a VMM is connected.
+#[derive(Clone)]
+pub struct Connection {
+    /// Which connection of the guest it is.
+    pub life: u64,
+    /// The connection's session.
+    pub session: Arc<Session>,
+    /// The guest's memory, which is none until the VMM shares some.
+    pub memory: GuestMemoryAtomic<Memory>,
+}
+
+impl GuestPolicy {
+    /// How the store knows a guest of that name.
+    #[must_use]
+    pub fn config(&self, name: &str) -> GuestConfig {
+        let mut config = GuestConfig::new(name);
+        config.memory_limit = self.memory_limit;
+        config.reservation = Some(Arc::clone(&self.reservation));
+        config
+    }
+}
+
+impl GuestPlace {
+    /// A guest that is not connected.
+    #[must_use]
+    pub fn new(name: String, number: usize, store: Store, ledger: Ledger, policy: GuestPolicy) -> Self {
+        Self { name, number, store, ledger, policy, connected: Mutex::new(None), log_limit: Arc::default() }
+    }
+
+    /// Path or descriptor of the socket.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Physical bytes it may use, if it has a limit of its own.
+    #[must_use]
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.policy.memory_limit
+    }
+
+    /// Bytes it can count on for its persistent pages.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.policy.reservation.bytes()
+    }
+
+    /// What is known of its queues, over all connections and workers.
+    #[must_use]
+    pub fn queues(&self) -> &'static [QueueLedger] {
+        self.ledger.queues(self.number)
+    }
+
+    /// Limits what its rings can write to the log.
+    #[must_use]
+    pub fn log_limit(&self) -> &Arc<LogLimit> {
+        &self.log_limit
+    }
+
+    /// The session of the connection there is.
+    #[must_use]
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.slot().as_ref().map(|connection| Arc::clone(&connection.session))
+    }
+
+    /// Regions of its memory that have gone away under the daemon.
+    #[must_use]
+    pub fn lost_regions(&self) -> usize {
+        let memory = self.slot().as_ref().map(|connection| connection.memory.clone());
+        memory.map_or(0, |memory| lost_regions(&memory))
+    }
+
+    /// Takes over the connection of which an earlier worker has noted the session, with the guest
+    /// that the store has found, if it had any private pool.
+    pub fn restore(&self, found: Option<Guest>, mut noted: SessionState) {
+        let life = noted.life;
+        if found.is_none() && noted.is_known != 0 {
+            // Its memory is damaged. Nobody is to believe that the pages are there.
+            error!("{}: all that the guest has stored is lost", self.name);
+            noted = SessionState::new(life, 0);
+        }
+        let guest = found.unwrap_or_else(|| self.register());
+        let record = self.ledger.session(self.number);
+        let session = Session::restore(guest, self.policy.allow_shared.clone(), record, noted);
+        *self.slot() = Some(Connection::new(life, session));
+    }
+
+    /// Gives the connection `life` its part of the store, unless it was taken over with it.
+    #[must_use]
+    pub fn connect(&self, life: u64) -> Connection {
+        let mut slot = self.slot();
+        match &*slot {
+            Some(connection) if connection.life == life => connection.clone(),
+            _ => {
+                let record = self.ledger.session(self.number);
+                let session = Session::new(self.register(), self.policy.allow_shared.clone(), record, life);
+                // Nobody has had these queues on this connection.
+                self.queues().iter().for_each(QueueLedger::forget);
+                let connection = Connection::new(life, session);
+                *slot = Some(connection.clone());
+                connection
+            }
+        }
+    }
+
+    /// The connection has ended. What the guest had goes with its last user.
+    pub fn disconnect(&self) {
+        *self.slot() = None;
+    }
+
+    fn register(&self) -> Guest {
+        self.store.register_guest(self.policy.config(&self.name))
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    fn new(life: u64, session: Session) -> Self {
+        Self { life, session: Arc::new(session), memory: GuestMemoryAtomic::new(Memory::new()) }
+    }
+}

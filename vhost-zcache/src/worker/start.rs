@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How a worker comes to have what the one before had.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use zcache_store::{Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig};
+
+use super::guest::{GuestPlace, GuestPolicy};
+use crate::args::{Args, GuestOptions};
+use crate::crash::{self, Place};
+use crate::error::Error;
+use crate::ledger::Ledger;
+use crate::ledger::session::SessionState;
+
+/// Part of the store that is reserved for its guests' persistent pages, the same for each. The
+/// other part is for whoever comes first, so that a guest that needs much finds it, and none can
+/// take everything.
+const RESERVED_SHARE: u64 = 2;
+/// Part of the host's memory that the store may use if the operator does not say.
+const DEFAULT_SHARE: u64 = 4;
+
+/// A store, and the guests of the command line.
+pub struct Started {
+    /// The store.
+    pub store: Store,
+    /// The guests, those that were connected with their sessions.
+    pub guests: Vec<Arc<GuestPlace>>,
+}
+
+/// The guests as the command line has them: names and options.
+fn named(args: &Args) -> Vec<(String, &GuestOptions)> {
+    let paths = args.socket_path.iter().map(|guest| (guest.path.display().to_string(), &guest.options));
+    let inherited = args.fd.iter().map(|guest| (format!("fd:{}", guest.number), &guest.options));
+    paths.chain(inherited).collect()
+}
+
+/// Makes the policies of all guests.
+struct Policies<'a> {
+    args: &'a Args,
+    named: &'a [(String, &'a GuestOptions)],
+    share: u64,
+    made: OnceCell<Vec<GuestPolicy>>,
+}
+
+impl Policies<'_> {
+    fn get(&self, reserve: &dyn Fn(u64) -> Arc<Reservation>) -> &[GuestPolicy] {
+        self.made.get_or_init(|| {
+            let policy = |options: &GuestOptions| {
+                let memory_limit = options.memory_limit.or(self.args.guest_memory_limit).map(|size| size.0);
+                let reserved = memory_limit.unwrap_or(u64::MAX).min(self.share);
+                GuestPolicy { memory_limit, reservation: reserve(reserved), allow_shared: options.allow_shared.clone() }
+            };
+            self.named.iter().map(|(_, options)| policy(options)).collect()
+        })
+    }
+}
+
+/// Makes the store, of the memory that the worker before has left if there is any, and takes over
+/// the sessions of the connections in `lives`.
+///
+/// # Errors
+///
+/// [`Error::Store`].
+pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) -> Result<Started, Error> {
+    let named = named(args);
+    let limit = memory_limit(args);
+    let share = limit / RESERVED_SHARE / (named.len() as u64).max(1);
+    let policies = Policies { args, named: &named, share, made: OnceCell::new() };
+    // A session that was never noted is one that was never used.
+    let noted = |number: usize| {
+        let life = lives.get(number).copied().filter(|life| *life != 0)?;
+        ledger.session(number).read().filter(|session| session.life == life)
+    };
+    let noted: Vec<Option<SessionState>> = (0..named.len()).map(noted).collect();
+
+    let (store, mut found) = match arena {
+        None => (Store::new(StoreConfig::new(limit))?, BTreeMap::new()),
+        Some(arena) => {
+            let place = |number: u32| noted.iter().position(|noted| noted.as_ref().is_some_and(|n| n.number == number));
+            let Rebuilt { store, guests, .. } =
+                Store::rebuild_with(StoreConfig::new(limit), arena, |reserve, number| match place(number) {
+                    Some(place) => policies.get(reserve)[place].config(&named[place].0),
+                    None => GuestConfig::new("a guest that has left"),
+                })?;
+            crash::point(Place::Rebuilt);
+            let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
+            (store, by_number)
+        }
+    };
+    let policies = policies.get(&|bytes| store.reserve(bytes));
+    let mut guests = Vec::new();
+    for (number, (noted, (name, _))) in noted.into_iter().zip(&named).enumerate() {
+        let place = GuestPlace::new(name.clone(), number, store.clone(), ledger, policies[number].clone());
+        if let Some(noted) = noted {
+            place.restore(found.remove(&noted.number), noted);
+            crash::point(Place::SessionRestored);
+        }
+        guests.push(Arc::new(place));
+    }
+    // Guests that are left are of connections that have ended, and go here.
+    drop(found);
+    Ok(Started { store, guests })
+}
+
+/// Most bytes that the store may use.
+#[must_use]
+pub fn memory_limit(args: &Args) -> u64 {
+    args.memory_limit.map_or_else(default_memory_limit, |size| size.0)
+}
+
+fn default_memory_limit() -> u64 {
+    let info = rustix::system::sysinfo();
+    // The kernel's types differ between architectures.
+    #[allow(clippy::useless_conversion)]
+    let total = u64::from(info.totalram).saturating_mul(info.mem_unit.into());
+    total / DEFAULT_SHARE
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A worker that does not die, but does nothing any more; and what the keeper has then.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::client::daemon::Daemon;
+use crate::client::wire::{PERSISTENT, status};
+use crate::client::{Client, page};
+
+#[test]
+fn a_frozen_worker_is_replaced_and_configuration_is_read_meanwhile() {
+    let daemon = Daemon::start();
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, PERSISTENT);
+    assert_eq!(guest.put(1, 1, 1, &page(1)), status::OK);
+    daemon.signal_worker(Signal::STOP);
+    let start = Instant::now();
+    assert_eq!(&guest.config(0, 4)[..], b"ZCCH");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(1), "a read of the configuration space took {took:?}");
+    // Has to wait for the next worker.
+    let (ring, ram) = guest.ring(0);
+    let used = ring.used_index(ram);
+    assert_eq!(guest.stop_queue(0), used);
+    guest.start_queue(0);
+    assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
+    assert_eq!(daemon.lines("does not answer"), 1);
+    assert_eq!(daemon.deaths(), 1);
+}
+
+#[test]
+fn the_keeper_maps_neither_guest_memory_nor_pages() {
+    let daemon = Daemon::start();
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, PERSISTENT);
+    assert_eq!(guest.put(1, 1, 1, &page(1)), status::OK);
+    let maps = |process: u32| std::fs::read_to_string(format!("/proc/{process}/maps")).expect("its mappings");
+    let (keeper, worker) = (maps(daemon.keeper()), maps(daemon.worker().expect("a worker")));
+    for file in ["memfd:guest", "memfd:zcache-store"] {
+        assert!(worker.contains(file), "the test looks for the wrong name");
+        assert!(!keeper.contains(file), "the keeper maps {file}");
+    }
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.keeper())).expect("its threads").count();
+    assert_eq!(threads, 1, "the keeper has threads");
+}
