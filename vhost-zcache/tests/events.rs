@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,11 +162,14 @@ fn a_kick_event_that_is_always_ready_costs_next_to_nothing() {
     let daemon = Daemon::start();
     let (mut writer, reader) = UnixStream::pair().expect("sockets");
     writer.set_nonblocking(true).expect("a flag");
-    let chatty = thread::spawn(move || {
-        let end = Instant::now() + Duration::from_millis(600);
-        while Instant::now() < end {
-            if writer.write(&[0; 512]).is_err() {
-                thread::sleep(Duration::from_millis(1));
+    let over = Arc::new(AtomicBool::new(false));
+    let chatty = thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                if writer.write(&[0; 512]).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
             }
         }
     });
@@ -182,6 +187,7 @@ fn a_kick_event_that_is_always_ready_costs_next_to_nothing() {
         }
         leaves_nothing_behind(what, &daemon, guest);
     }
+    over.store(true, Ordering::Relaxed);
     chatty.join().expect("the other end");
 }
 
