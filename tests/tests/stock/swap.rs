@@ -58,7 +58,7 @@ fn swap_moves_with_the_device(kernel: Kernel) {
         ensure!(stats.count("losses")? == 0, "A device that left in good order counts as lost");
         ensure!(stats.count("loads")? > 0, "No page was loaded from the device");
         let frees = "await() { for i in $(seq 100); do [ $(awk '/^swap_pages_live/ { print $2 }' \
-                     /sys/kernel/debug/zcache/stats) -gt $1 ] || return 0; sleep 0.1; done; return 1; }; await 200";
+                     /sys/kernel/debug/zcache/stats) -gt $1 ] || return 0; sleep 0.1; done; return 1; }; await 1000";
         guest.sh(frees).context("Slots that the kernel freed are still taken on the device")?;
         guest.sh("zcachesetup swap off /dev/zcswap0")?;
         let left = daemon.guest_stats(0)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use zcache_tests::{Daemon, Kernel, Vm};
 
-use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_counter, await_stored, caged_hog, guest, swap_on, swap_stat};
+use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_counter, await_live, caged_hog, guest, swap_on, swap_stat};
 
 /// Takes less than that, unless it never ends.
 const SOON: Duration = Duration::from_secs(60);
@@ -25,7 +25,8 @@ fn killed_waiters_cost_nobody_a_page(kernel: Kernel) {
         swap_on(&vm, "--backing /dev/vdb")?;
         vm.attach()?;
         let hog = caged_hog(&vm, 128, 48, 40)?;
-        await_stored(&vm)?;
+        // Of each of its processes, and not only of the first at work.
+        await_live(&vm, 12_000)?;
         guest.sh(HOLD)?;
 
         signal(&daemon, Signal::STOP)?;

@@ -51,8 +51,13 @@ pub(crate) fn swap_on(vm: &Vm, options: &str) -> Result<()> {
 
 /// Waits until the device holds swapped pages.
 pub(crate) fn await_stored(vm: &Vm) -> Result<()> {
-    await_number(vm, "awk '/^swap_pages_live/ { print $2 }' /sys/kernel/debug/zcache/stats", 2000)
-        .context("No page was swapped to the device")
+    await_live(vm, 2000)
+}
+
+/// Waits until the device holds more than so many swapped pages.
+pub(crate) fn await_live(vm: &Vm, least: u32) -> Result<()> {
+    await_number(vm, "awk '/^swap_pages_live/ { print $2 }' /sys/kernel/debug/zcache/stats", least)
+        .context("So many pages were not swapped to the device")
 }
 
 /// Waits until hogs that were killed have given up their pages.
