@@ -134,7 +134,7 @@ impl Account {
     }
 
     /// An account with a store that has no limit.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "loom")))]
     pub(crate) fn unlimited_store(limit: Option<u64>) -> Arc<Self> {
         let store = Arc::new(Budget::new(u64::MAX));
         Arc::new(Self::new(limit, Arc::new(Reservation::none(&store))))
