@@ -20,7 +20,7 @@ fn hog(vm: &Vm, seconds: u32) -> String {
     swaphog(hog_mib(vm), seconds)
 }
 
-crate::on_each_release! {
+crate::on_each_kernel! {
     /// Before the device is there, pages go to the backing device. Then it comes and goes under a
     /// hog; each time it leaves, all pages are brought back.
     fn swap_moves_with_the_device;

@@ -14,9 +14,6 @@ use crate::swapping::{
 crate::on_each_kernel! {
     /// With its memory full the guest keeps what it can do without, and the rest stays away.
     fn a_full_guest_outlives_its_device;
-}
-
-crate::on_each_release! {
     /// What a drain has kept in memory goes to the next device, and what is read is kept no more.
     fn kept_pages_go_back;
 }
