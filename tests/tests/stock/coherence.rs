@@ -73,18 +73,14 @@ fn files_stay_coherent(kernel: Kernel) {
     });
 }
 
-/// Without invalidation the same work has to end with wrong bytes.
-#[test]
-fn the_check_notices_a_missing_invalidation() {
-    a_missing_invalidation_is_noticed(Kernel::Debian13);
+crate::on_kernels! {
+    /// Without invalidation the same work has to end with wrong bytes.
+    fn the_check_notices_a_missing_invalidation: on_debian_13 = Debian13, on_uml = Uml;
+    /// Without the comparison of contents, what zeroing leaves that is refused gets to the device.
+    fn the_check_notices_contents_that_no_block_has: on_debian_13 = Debian13, on_uml = Uml;
 }
 
-#[test]
-fn the_check_notices_a_missing_invalidation_on_uml() {
-    a_missing_invalidation_is_noticed(Kernel::Uml);
-}
-
-fn a_missing_invalidation_is_noticed(kernel: Kernel) {
+fn the_check_notices_a_missing_invalidation(kernel: Kernel) {
     crate::with_kernel("control_invalidate", kernel, Duration::from_secs(300), |s| {
         let vm = boot(s, kernel, Some(Sabotage::Invalidate))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;
@@ -99,18 +95,7 @@ fn a_missing_invalidation_is_noticed(kernel: Kernel) {
     });
 }
 
-/// Without the comparison of contents, what zeroing leaves that is refused gets to the device.
-#[test]
-fn the_check_notices_contents_that_no_block_has() {
-    contents_that_no_block_has_are_noticed(Kernel::Debian13);
-}
-
-#[test]
-fn the_check_notices_contents_that_no_block_has_on_uml() {
-    contents_that_no_block_has_are_noticed(Kernel::Uml);
-}
-
-fn contents_that_no_block_has_are_noticed(kernel: Kernel) {
+fn the_check_notices_contents_that_no_block_has(kernel: Kernel) {
     crate::with_kernel("control_content", kernel, Duration::from_secs(300), |s| {
         let vm = boot(s, kernel, Some(Sabotage::Content))?;
         let volume = Volume::mount(&vm, "ext4", 0)?;

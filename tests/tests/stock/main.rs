@@ -68,8 +68,7 @@ fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&S
     }
 }
 
-/// One test of a name for each of these kernels, all with the same body. `extra_` ones are those of
-/// long runs.
+/// One test of a name for each of these kernels, all with the same body.
 macro_rules! on_kernels {
     ($($(#[$doc:meta])* fn $body:ident: $($name:ident = $kernel:ident),*;)*) => {$(
         $(#[$doc])*
@@ -82,8 +81,7 @@ macro_rules! on_kernels {
     )*};
 }
 
-/// On each kernel of Debian's: for what depends on how the kernel was configured, on huge pages and
-/// large folios, or on the death of the daemon.
+/// On each kernel of Debian's.
 macro_rules! on_each_kernel {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {
         crate::on_kernels! {$(
@@ -92,19 +90,4 @@ macro_rules! on_each_kernel {
         )*}
     };
 }
-
-/// On the oldest and the newest release of Linux that Debian has, and on one between: the newest as
-/// user-mode Linux, which is not emulated.
-macro_rules! on_each_release {
-    ($($(#[$doc:meta])* fn $body:ident;)*) => {
-        crate::on_kernels! {$(
-            $(#[$doc])*
-            fn $body:
-                on_debian_12 = Debian12,
-                on_debian_13 = Debian13,
-                on_uml = Uml,
-                extra_on_debian_13_backports = Debian13Backports;
-        )*}
-    };
-}
-use {on_each_kernel, on_each_release, on_kernels};
+use {on_each_kernel, on_kernels};
