@@ -98,6 +98,8 @@ fn regions_that_do_not_fit_together_are_refused_and_the_old_ones_stay() {
     let file = memory_file(0x2000);
     let unsorted = table(&[region(0x9000, 0x1000, 0x9000, 0), region(0x1000, 0x1000, 0x1000, 0x1000)]);
     assert_eq!(vmm.ask(request::SET_MEM_TABLE, &unsorted, &[file.as_fd(), file.as_fd()]), 0, "any order will do");
+    let longer = [table(&[region(0x1000, 0x1000, 0x1000, 0)]), vec![0; 32]].concat();
+    assert_eq!(vmm.ask(request::SET_MEM_TABLE, &longer, &[file.as_fd()]), 0, "as user-mode Linux sends it");
     assert_eq!(vmm.ask(request::SET_MEM_TABLE, &table(&[]), &[]), 0, "no memory is a table, too");
 }
 

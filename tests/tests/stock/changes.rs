@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use zcache_tests::load::DROP_CACHES;
-use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, lone_scenario, scenario};
+use zcache_tests::{DaemonOptions, Kernel, Scenario, Vm, scenario};
 
 /// Fills the target with what is not zero, and puts all of it into the device.
 const FILL: &str =
@@ -61,7 +61,7 @@ fn a_resumed_target_serves_nothing_from_before() {
 /// Who must not wait, as a loop of io_uring, is served as by the disk below.
 #[test]
 fn who_must_not_wait_is_served_on_uml() {
-    lone_scenario("stock_nowait", Duration::from_secs(120), |s| {
+    scenario("stock_nowait", Duration::from_secs(120), |s| {
         let vm = target(s, Kernel::Uml)?;
         vm.guest().sh(FILL)?;
         let fio = "fio --name=n --filename=/dev/mapper/t --size=8M --bs=64k --direct=1 --ioengine=pvsync2 --nowait=1 \

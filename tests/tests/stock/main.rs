@@ -45,7 +45,7 @@ mod worker;
 
 use std::time::Duration;
 
-use zcache_tests::{Kernel, Scenario, VmOptions, Vmm, lone_scenario, scenario};
+use zcache_tests::{Kernel, Scenario, VmOptions, scenario};
 
 /// A guest with one of Debian's kernels, of 256 MiB and what the kernel's checks need.
 fn guest(kernel: Kernel) -> VmOptions {
@@ -57,15 +57,9 @@ fn guest(kernel: Kernel) -> VmOptions {
     options
 }
 
-/// A scenario with a guest of this kernel: `limit` is for an ordinary one. User-mode Linux has the
-/// machine to itself, as its processors wait for each other in a loop.
+/// A scenario with a guest of this kernel: `limit` is for an ordinary one.
 fn with_kernel(name: &str, kernel: Kernel, limit: Duration, body: impl FnOnce(&Scenario) -> anyhow::Result<()>) {
-    let name = format!("stock_{name}_{kernel}");
-    let limit = limit * guest(kernel).patience();
-    match kernel.vmm() {
-        Vmm::Uml => lone_scenario(&name, limit, body),
-        Vmm::Qemu => scenario(&name, limit, body),
-    }
+    scenario(&format!("stock_{name}_{kernel}"), limit * guest(kernel).patience(), body);
 }
 
 /// One test of a name for each of these kernels, all with the same body.
@@ -90,4 +84,14 @@ macro_rules! on_each_kernel {
         )*}
     };
 }
-use {on_each_kernel, on_kernels};
+
+/// On each release of them, the newest as a process of the host.
+macro_rules! on_each_release {
+    ($($(#[$doc:meta])* fn $body:ident;)*) => {
+        crate::on_kernels! {$(
+            $(#[$doc])*
+            fn $body: on_debian_12 = Debian12, on_debian_13 = Debian13, on_uml = Uml;
+        )*}
+    };
+}
+use {on_each_kernel, on_each_release, on_kernels};

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zcache_tests::{Kernel, Sabotage, Vm, lone_scenario};
+use zcache_tests::{Kernel, Sabotage, Vm, scenario};
 
 use crate::swapping::{await_number, caged_hog, swap_on, swap_stat, with_driver};
 
@@ -15,7 +15,7 @@ const CLUSTERS_IN_USE: u64 = 4 * 512;
 
 #[test]
 fn freed_slots_are_discarded_where_the_kernel_does_not_tell_on_uml() {
-    lone_scenario("stock_swap_discard", Duration::from_secs(300), |s| {
+    scenario("stock_swap_discard", Duration::from_secs(300), |s| {
         let (vm, daemon) = with_driver(s, Kernel::Uml, Some(Sabotage::Notify), "wait", None)?;
         vm.attach()?;
         swap_on(&vm, "--size 256M")?;

@@ -11,7 +11,7 @@ use crate::swapping::{
     GO_ON, HOLD, OPEN_CAGE, await_given_up, await_number, await_stored, caged, caged_hog, guest, swap_on,
 };
 
-crate::on_each_kernel! {
+crate::on_each_release! {
     /// With its memory full the guest keeps what it can do without, and the rest stays away.
     fn a_full_guest_outlives_its_device;
     /// What a drain has kept in memory goes to the next device, and what is read is kept no more.

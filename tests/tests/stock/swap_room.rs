@@ -9,7 +9,7 @@ use zcache_tests::{Exit, Kernel, Vm};
 
 use crate::swapping::{await_number, await_stored, caged, caged_hog, guest, swap_on, swap_stat};
 
-crate::on_each_kernel! {
+crate::on_each_release! {
     /// The disk is set up first, the device comes later.
     fn a_disk_of_a_size_waits_for_its_device;
     /// Who needs more memory than there is, and swap that takes nothing more, is killed at once.

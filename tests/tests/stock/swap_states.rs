@@ -17,7 +17,7 @@ const LOOK: &str = "dd if=/dev/zcswap0 of=/dev/null bs=4k iflag=direct conv=noer
 const SMALL_DISK: &str = "\
 DM_DISABLE_UDEV=1 dmsetup create small --noudevsync --table '0 262144 linear /dev/vdb 0'";
 
-crate::on_each_kernel! {
+crate::on_each_release! {
     /// What nobody took is still the kernel's, and not lost.
     fn what_the_kernel_keeps_is_not_lost;
     /// With `swap_loss=panic` the guest ends when somebody needs a lost page, not when the disk is

@@ -283,13 +283,13 @@ fn region_of(bytes: &[u8]) -> Result<Region> {
     Ok(Region { start, size, vmm_address, offset })
 }
 
-/// The regions of a whole memory table.
+/// The regions of a whole memory table. More bytes may follow: user-mode Linux (5.10 to 6.12) sends all
+/// all of its table for two, with one in use.
 fn regions(body: &[u8]) -> Result<Vec<Region>> {
     let (head, regions) = body.split_at_checked(8).ok_or(Error::InvalidMessage)?;
     let [count, _] = parse::<[u32; 2]>(head)?;
-    if usize::try_from(count).ok().and_then(|count| count.checked_mul(REGION_SIZE)) != Some(regions.len()) {
-        return Err(Error::InvalidMessage);
-    }
+    let size = usize::try_from(count).ok().and_then(|count| count.checked_mul(REGION_SIZE));
+    let regions = size.and_then(|size| regions.get(..size)).ok_or(Error::InvalidMessage)?;
     regions.chunks(REGION_SIZE).map(region_of).collect()
 }
 
