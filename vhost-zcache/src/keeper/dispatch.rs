@@ -283,7 +283,7 @@ fn region_of(bytes: &[u8]) -> Result<Region> {
     Ok(Region { start, size, vmm_address, offset })
 }
 
-/// The regions of a whole memory table. More bytes may follow: user-mode Linux (5.10 to 6.12) sends all
+/// The regions of a whole memory table. More bytes may follow: user-mode Linux (5.10 to 6.12) sends
 /// all of its table for two, with one in use.
 fn regions(body: &[u8]) -> Result<Vec<Region>> {
     let (head, regions) = body.split_at_checked(8).ok_or(Error::InvalidMessage)?;
