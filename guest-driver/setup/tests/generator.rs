@@ -34,6 +34,7 @@ const UNITS: &[&str] = &[
     "sysinit.target.wants/zcache@data.service",
     "sysinit.target.wants/zcache@luks\\x2dx.service",
     "sysinit.target.wants/zcache@root.service",
+    "systemd-fsck@dev-disk-by\\x2duuid-0f\\x2db2.service.d/50-zcache.conf",
     "zcache@data.service",
     "zcache@fast.service",
     "zcache@luks\\x2dx.service",
