@@ -41,6 +41,7 @@ pub(crate) fn run(folder: Option<&Path>) -> Result<()> {
         Voice::default().say(complaint);
         all_well = false;
     }
+    units.claim_origins();
     all_well &= units.write(folder);
     if all_well { Ok(()) } else { Err(Error::Said) }
 }

@@ -141,6 +141,17 @@ impl Units {
         complaints
     }
 
+    /// Has the udev rule keep others from what is opened at boot: LVM takes a volume as soon as it is
+    /// there, and would have it first.
+    pub(super) fn claim_origins(&mut self) {
+        let wanted =
+            self.opened.iter().filter(|opened| opened.link.as_ref().is_some_and(|link| self.links.contains_key(link)));
+        let marks: Vec<_> = wanted.filter_map(|opened| mark(&opened.origin)).collect();
+        for mark in marks {
+            self.files.insert(format!("zcache.origins/{mark}"), String::new());
+        }
+    }
+
     fn drop_in(&mut self, unit: &str, name: &str, lines: &str) {
         let text = format!("# From /etc/zcachetab.\n[Unit]\n{lines}");
         self.files.insert(format!("{unit}.d/{name}.conf"), text);
@@ -197,6 +208,17 @@ fn link_of(spec: &Spec) -> String {
         Spec::Tag(tag, value) => format!("/dev/disk/by-{}/{}", tag.folder(), link_name(value)),
         Spec::Path(path) => path.clone(),
     }
+}
+
+/// How the udev rule knows a device of this path.
+fn mark(path: &str) -> Option<String> {
+    let name = path.strip_prefix("/dev/")?;
+    let (kind, value) = match name.strip_prefix("disk/by-") {
+        Some(tag) => tag.split_once('/')?,
+        None => name.strip_prefix("mapper/").map_or(("name", name), |name| ("dm", name)),
+    };
+    let is_known = ["uuid", "label", "partuuid", "partlabel", "name", "dm"].contains(&kind);
+    (is_known && !value.contains('/')).then(|| format!("{kind}={value}"))
 }
 
 /// Folder and value, if this link is by a tag that a filesystem and its zcache device have as well.
@@ -310,6 +332,37 @@ mod tests {
             let links: Vec<_> = units.links.keys().filter(|link| link.starts_with("sysinit")).collect();
             assert_eq!(links, ["sysinit.target.wants/zcache@other.service"]);
         }
+    }
+
+    #[test]
+    fn origins_are_marked_unless_they_stay_free() {
+        let mut units = units(&[
+            "a UUID=0f-b2",
+            "b PARTLABEL=my\\x20disk",
+            "c /dev/vdb",
+            "d /dev/mapper/crypt",
+            "e /dev/vg/lv",
+            "f /dev/disk/by-id/x",
+            "g /dev/vdc noauto",
+            "h /dev/vdd",
+            "i /dev/vde swap",
+        ]);
+        units.order_mounts("/dev/vdd /srv ext4\n");
+        units.claim_origins();
+        let marks: Vec<_> = units.files.keys().filter_map(|path| path.strip_prefix("zcache.origins/")).collect();
+        assert_eq!(marks, ["dm=crypt", "name=vdb", "partlabel=my\\x20disk", "uuid=0f-b2"]);
+    }
+
+    /// The rule looks for all marks there can be.
+    #[test]
+    fn the_rule_knows_the_marks() {
+        let rules = include_str!("../../zcache.rules");
+        let kinds: Vec<_> = rules
+            .lines()
+            .filter_map(|line| line.strip_prefix("TEST==\"/run/systemd/generator/zcache.origins/")?.split_once('='))
+            .map(|(kind, _)| kind)
+            .collect();
+        assert_eq!(kinds, ["uuid", "label", "partuuid", "partlabel", "name", "dm"]);
     }
 
     #[test]
