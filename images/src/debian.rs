@@ -56,6 +56,15 @@ impl Debian {
         Suite { repository: Repository::Main, name }
     }
 
+    /// What of every Debian is in a package of its own here.
+    fn split_off(self) -> &'static [&'static str] {
+        match self {
+            Self::Bookworm => &[],
+            // Opens the devices of /etc/crypttab; was part of systemd.
+            Self::Trixie => &["systemd-cryptsetup"],
+        }
+    }
+
     fn backports(self) -> Suite {
         let name = match self {
             Self::Bookworm => "bookworm-backports",
@@ -144,7 +153,7 @@ fn system<'a>(base: &Path, disk: &'a Path, format: &'static str) -> System<'a> {
 
 fn base(cache: &Cache, debian: Debian) -> Result<Artefact> {
     let mut inputs = vec![debian.suite().name];
-    inputs.extend(install::inputs());
+    inputs.extend(install::inputs(debian.split_off()));
     cache.artefact(debian.name(), &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
         host::require()?;
         if !host::is_root() {
@@ -153,7 +162,7 @@ fn base(cache: &Cache, debian: Debian) -> Result<Artefact> {
         let tools = DiskTools::get(cache)?;
         let log = dir.join("build.log");
         progress.step("installing Debian (about 300 MB)");
-        let installed = install::run(&tools, debian.suite(), dir, &log)?;
+        let installed = install::run(&tools, debian.suite(), debian.split_off(), dir, &log)?;
         progress.step("making the file system");
         let disk = dir.join("disk.raw");
         disk::make(&tools, &installed.archive, &disk, &log)?;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 use crate::completion;
 use crate::error::Error;
@@ -58,7 +58,7 @@ pub(crate) enum Command {
             hide_default_value = true, add = ArgValueCandidates::new(completion::puts))]
         put: Put,
         /// A path, UUID=, LABEL=, PARTUUID= or PARTLABEL=
-        #[arg(value_hint = clap::ValueHint::FilePath)]
+        #[arg(add = ArgValueCompleter::new(completion::paths()))]
         device: Spec,
         /// Letters, digits and ._+-
         #[arg(allow_hyphen_values = true)]
@@ -113,7 +113,8 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "names")]
         initramfs: bool,
         /// Print the path of what lies over this device now
-        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true, value_parser = root)]
+        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true, value_parser = root,
+            add = ArgValueCompleter::new(completion::paths()))]
         root: Option<Spec>,
         #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::lines))]
         names: Vec<String>,
@@ -137,7 +138,8 @@ pub(crate) enum Swap {
     /// Make a swap disk, turn swap on and print its path
     On {
         /// Where pages go that the host does not take; its content is destroyed
-        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
+        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true,
+            add = ArgValueCompleter::new(completion::paths()))]
         backing: Option<Spec>,
         /// Bytes, or with K, M or G; as the backing device otherwise
         #[arg(long, allow_hyphen_values = true)]

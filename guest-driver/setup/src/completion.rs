@@ -2,9 +2,12 @@
 //! What may follow in a command line. Shells ask the program itself, so they know as much as it
 //! does.
 
-use clap::Command;
-use clap_complete::{CompleteEnv, CompletionCandidate};
+use std::path::Path;
 
+use clap::Command;
+use clap_complete::{CompleteEnv, CompletionCandidate, PathCompleter};
+
+use crate::block::Number;
 use crate::mapped::details::Details;
 use crate::swapdisk::SwapDisk;
 use crate::table;
@@ -19,6 +22,11 @@ pub(crate) fn answer(command: fn() -> Command) {
 
 fn candidates(words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
     words.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Paths of block devices. What completes paths of files passes them over.
+pub(crate) fn paths() -> PathCompleter {
+    PathCompleter::any().filter(|path: &Path| Number::of_file(path).is_some())
 }
 
 pub(crate) fn puts() -> Vec<CompletionCandidate> {

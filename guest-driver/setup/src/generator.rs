@@ -37,7 +37,11 @@ pub(crate) fn run(folder: Option<&Path>) -> Result<()> {
         }
     }
     let fstab = env::var_os("ZCACHE_FSTAB").map_or_else(|| PathBuf::from("/etc/fstab"), PathBuf::from);
-    units.order_mounts(&fs::read_to_string(fstab).unwrap_or_default());
+    for complaint in units.order_mounts(&fs::read_to_string(fstab).unwrap_or_default()) {
+        Voice::default().say(complaint);
+        all_well = false;
+    }
+    units.claim_origins();
     all_well &= units.write(folder);
     if all_well { Ok(()) } else { Err(Error::Said) }
 }

@@ -5,6 +5,7 @@
 mod tool;
 
 use std::fs;
+use std::path::Path;
 
 use tool::Tool;
 
@@ -169,5 +170,25 @@ fn shells_can_complete() {
         let script = tool.completion_script(shell);
         assert!(script.contains("zcachesetup"), "{shell}: {script}");
         assert!(!script.contains(env!("CARGO_BIN_EXE_zcachesetup")), "{shell}: {script}");
+    }
+}
+
+/// Of paths, those of block devices: a file is none, nor is a terminal.
+#[test]
+fn shells_can_complete_devices() {
+    let tool = Tool::new();
+    fs::write(tool.folder().join("file"), "").expect("a file");
+    fs::create_dir(tool.folder().join("folder")).expect("a folder");
+    let start = format!("{}/f", tool.folder().display());
+    assert_eq!(tool.complete(&["zcachesetup", "open", &start]), [format!("{start}older/")]);
+    for words in [["open"].as_slice(), &["swap", "on", "--backing"], &["start", "--root"]] {
+        let words: Vec<_> = ["zcachesetup"].iter().chain(words).chain(&["/dev/"]).copied().collect();
+        let found = tool.complete(&words);
+        assert!(!found.contains(&"/dev/null".to_owned()), "{words:?}: {found:?}");
+        let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        let paths = devices.map(|entry| format!("/dev/{}", entry.file_name().display()));
+        for path in paths.filter(|path| Path::new(path).exists()) {
+            assert!(found.contains(&path), "{words:?} lacks {path}: {found:?}");
+        }
     }
 }

@@ -60,10 +60,10 @@ pub(super) struct Installed {
 }
 
 /// What the system depends on besides its release.
-pub(super) fn inputs() -> Vec<&'static str> {
+pub(super) fn inputs(more: &'static [&'static str]) -> Vec<&'static str> {
     let own = OWN_FILES.iter().map(|(_, text)| *text);
     let programs = guest::SOURCES.iter().map(|source| source.text);
-    own.chain(programs).chain([PACKAGES, disk::INPUTS].concat()).collect()
+    own.chain(programs).chain([PACKAGES, more, disk::INPUTS].concat()).collect()
 }
 
 /// Where [`run`] has put the script of the step that makes the disk bootable.
@@ -71,8 +71,8 @@ pub(super) fn boot_loader(dir: &Path) -> PathBuf {
     dir.join(BOOT_LOADER)
 }
 
-/// Fetches and installs everything.
-pub(super) fn run(tools: &DiskTools, suite: Suite, dir: &Path, log: &Path) -> Result<Installed> {
+/// Fetches and installs everything, and `more` packages.
+pub(super) fn run(tools: &DiskTools, suite: Suite, more: &[&str], dir: &Path, log: &Path) -> Result<Installed> {
     for (name, text) in OWN_FILES {
         let path = dir.join(name);
         fs::write(&path, text).while_doing("write", &path)?;
@@ -87,7 +87,7 @@ pub(super) fn run(tools: &DiskTools, suite: Suite, dir: &Path, log: &Path) -> Re
         .env("OWN_FILES", dir)
         .args(["--mode=root", "--variant=minbase", "--format=tar"])
         .arg(format!("--keyring={}", apt::KEYRING))
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", [PACKAGES, more].concat().join(",")))
         .arg(format!("--hook-dir={}/maybe-merged-usr", tools.mmdebstrap_hooks().display()));
     for setting in apt::network_settings()? {
         command.arg(format!("--aptopt={setting}"));

@@ -30,11 +30,25 @@ const MOVE_ROOT: &str = "\
 echo \"root UUID=$(findmnt -no UUID /) initramfs\" >>/etc/zcachetab
 update-initramfs -u -k all";
 
+/// What an upgrade of GRUB does: its files are unpacked, and it is installed.
+const UPGRADE_GRUB: &str = "\
+dpkg-trigger --no-await --by-package=grub-pc-bin /usr/lib/grub/i386-pc
+dpkg-reconfigure grub-pc 2>&1
+dpkg --configure --pending 2>&1";
+
+/// What it says to do before all that is gone.
+const MOVE_BACK: &str = "\
+sed -i '/mapper.srv/d' /etc/fstab
+umount /srv
+zcachesetup stop";
+
 on_each_debian! {
     /// The modules are there once apt is done, for the kernel that runs.
     fn the_package_installs;
-    /// The whole life of a server.
-    fn everything_moves_and_comes_back;
+    /// The life of a server, from its first move to the package's removal.
+    fn everything_moves_and_moves_back;
+    /// It goes on with the kernel of backports.
+    fn a_newer_kernel_finds_everything;
 }
 
 fn the_package_installs(debian: Debian) {
@@ -48,20 +62,30 @@ fn the_package_installs(debian: Debian) {
     });
 }
 
-fn everything_moves_and_comes_back(debian: Debian) {
+fn everything_moves_and_moves_back(debian: Debian) {
     with_debian("moves", debian, &[1024, 256], |system| {
-        system.sh(BEFORE)?;
-        system.sh(MOVE_DATA)?;
-        system.step("/srv and swap are in the tables");
-        system.reboot()?;
-        data_is_cached(system)?;
-
-        system.build(MOVE_ROOT)?;
-        system.step("root is in the table");
-        system.reboot()?;
+        move_everything(system)?;
+        system.build(UPGRADE_GRUB)?;
+        system.step("GRUB was upgraded");
+        remove_under_root(system)?;
+        system.reboot().context("After an upgrade of GRUB and a removal that was refused")?;
         root_is_cached(system)?;
-        data_is_cached(system)?;
 
+        // What the refusal says to do.
+        system.build("sed -i /initramfs/d /etc/zcachetab; update-initramfs -u -k all")?;
+        system.reboot().context("With root out of the table")?;
+        system.is_mounted_from("/", "/dev/vda1")?;
+        system.sh(MOVE_BACK)?;
+        system.build("apt-get remove -y vhost-zcache-dkms 2>&1")?;
+        system.step("the package is removed");
+        system.reboot().context("Without the package")?;
+        system.is_mounted_from("/", "/dev/vda1")
+    });
+}
+
+fn a_newer_kernel_finds_everything(debian: Debian) {
+    with_debian("kernel", debian, &[1024, 256], |system| {
+        move_everything(system)?;
         let before = system.sh("uname -r")?;
         system.build(
             "mkdir /kernel; mount -o ro /dev/disk/by-id/virtio-zcache-kernel /kernel
@@ -71,10 +95,19 @@ fn everything_moves_and_comes_back(debian: Debian) {
         system.reboot()?;
         ensure!(system.sh("uname -r")? != before, "The newer kernel was not booted");
         root_is_cached(system).context("With the newer kernel")?;
-        data_is_cached(system).context("With the newer kernel")?;
-
-        remove_under_root(system)
+        data_is_cached(system).context("With the newer kernel")
     });
+}
+
+/// /srv, swap and root, with a reboot.
+fn move_everything(system: &System) -> Result<()> {
+    system.sh(BEFORE)?;
+    system.sh(MOVE_DATA)?;
+    system.build(MOVE_ROOT)?;
+    system.step("all is in the tables");
+    system.reboot()?;
+    root_is_cached(system)?;
+    data_is_cached(system)
 }
 
 fn data_is_cached(system: &System) -> Result<()> {
@@ -88,21 +121,14 @@ fn root_is_cached(system: &System) -> Result<()> {
     system.is_cached("/", "root", "/usr/bin/*")
 }
 
-/// Either the package stays as long as the root filesystem needs it, and says so, or the system
-/// boots without it.
+/// The package stays as long as anything needs it, and says what.
 fn remove_under_root(system: &System) -> Result<()> {
     let removed = system.vm.guest().spawn("apt-get remove -y vhost-zcache-dkms 2>&1")?.wait(BUILD_LIMIT)?;
-    system.step(&format!("apt-get remove ended with {}", removed.exit));
-    if removed.exit != Exit::Status(0) {
-        ensure!(removed.stdout.contains("/etc/zcachetab"), "apt does not say what to do: {}", removed.stdout);
-        system.reboot().context("After a removal that was refused")?;
-        root_is_cached(system)?;
-        // What the refusal says to do.
-        system.build("sed -i /initramfs/d /etc/zcachetab; update-initramfs -u -k all")?;
-        system.reboot().context("With root out of the table")?;
-        system.build("apt-get remove -y vhost-zcache-dkms 2>&1")?;
+    ensure!(removed.exit != Exit::Status(0), "The package was removed under the root filesystem");
+    for obstacle in ["/dev/mapper/root is in use", "/dev/mapper/srv is in use", "/etc/fstab names", "zcswap0 is in use"]
+    {
+        ensure!(removed.stdout.contains(obstacle), "apt does not say '{obstacle}': {}", removed.stdout);
     }
-    system.sh("sed -i '/mapper.srv/d' /etc/fstab")?;
-    system.reboot().context("Without the package")?;
-    system.is_mounted_from("/", "/dev/vda1")
+    system.step("the removal was refused");
+    Ok(())
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::error::{Voice, reason};
-use crate::spec::{Spec, Tag, link_name};
+use crate::spec::{Spec, link_name};
 use crate::table::line::{Boot, Line, What};
 use crate::unit_name::{escape, escape_path};
 
@@ -19,13 +19,22 @@ pub(super) struct Units {
     files: BTreeMap<String, String>,
     /// Where they lead.
     links: BTreeMap<String, String>,
-    /// Devices of lines as they are written there, and their services.
-    services: Vec<(String, String)>,
+    opened: Vec<Opened>,
+}
+
+/// What a line makes a zcache device of.
+struct Opened {
+    /// The path of the device below, which fstab may name too.
+    origin: String,
+    name: String,
+    service: String,
+    /// The link that has it opened at boot.
+    link: Option<String>,
 }
 
 impl Units {
     pub(super) fn new(tool: &str) -> Self {
-        Self { tool: tool.to_owned(), files: BTreeMap::new(), links: BTreeMap::new(), services: Vec::new() }
+        Self { tool: tool.to_owned(), files: BTreeMap::new(), links: BTreeMap::new(), opened: Vec::new() }
     }
 
     /// What a line of the table needs.
@@ -37,15 +46,18 @@ impl Units {
         let target = target(&line.boot, is_swap);
         self.files.insert(service.clone(), self.service(line, &name, device.as_deref(), target));
 
-        if !line.boot.noauto {
-            self.pull_in(&format!("{target}.wants"), &service);
-        }
+        let link = (!line.boot.noauto).then(|| self.pull_in(&format!("{target}.wants"), &service));
         if !is_swap {
             let mapped = format!("dev-mapper-{name}.device");
             self.pull_in(&format!("{mapped}.requires"), &service);
             // How long to wait is a matter of what is below: of a passphrase, say.
             self.drop_in(&mapped, "40-zcache", "JobTimeoutSec=infinity\n");
-            self.services.extend(line.device().map(|device| (device.to_string(), service)));
+            self.opened.extend(line.device().map(|device| Opened {
+                origin: link_of(device),
+                name: line.name.to_string(),
+                service,
+                link,
+            }));
         }
         if let (Some(device), Some(timeout)) = (device, &line.boot.timeout) {
             self.drop_in(&device, "50-zcache", &format!("JobRunningTimeoutSec={timeout}\n"));
@@ -91,9 +103,12 @@ impl Units {
         unit
     }
 
-    /// A line of fstab by the tags of an origin is mounted when the zcache device is there, to
-    /// which the tags lead then.
-    pub(super) fn order_mounts(&mut self, fstab: &str) {
+    /// A line of fstab by a tag of the filesystem on an origin is mounted, and looked into before
+    /// that, when the zcache device is there, to which the tag leads then. By another name it would
+    /// find the origin in use: there the origin stays free, for the boot is worth more. Returns what
+    /// is to be said of such lines.
+    pub(super) fn order_mounts(&mut self, fstab: &str) -> Vec<String> {
+        let mut complaints = Vec::new();
         for line in fstab.lines() {
             let mut fields = line.split_whitespace();
             let (Some(spec), Some(folder), Some(kind)) = (fields.next(), fields.next(), fields.next()) else {
@@ -102,9 +117,38 @@ impl Units {
             if folder == "/" || !folder.starts_with('/') || kind == "swap" {
                 continue;
             }
-            let Some((_, service)) = self.services.iter().find(|(device, _)| device == spec) else { continue };
-            let order = format!("Wants={service}\nAfter={service}\n");
-            self.drop_in(&format!("{}.mount", escape_path(folder)), "50-zcache", &order);
+            let Ok(spec) = spec.parse::<Spec>();
+            let device = link_of(&spec);
+            let Some(opened) = self.opened.iter().find(|opened| opened.origin == device) else { continue };
+            if filesystem_tag(&device).is_none() {
+                let name = &opened.name;
+                complaints.push(format!(
+                    "{name}: /etc/fstab has {spec} on {folder}, so it is not opened; \
+                                         write /dev/mapper/{name} there"
+                ));
+                if let Some(link) = &opened.link {
+                    self.links.remove(link);
+                }
+                continue;
+            }
+            let order = format!("Wants={0}\nAfter={0}\n", opened.service);
+            for unit in
+                [format!("{}.mount", escape_path(folder)), format!("systemd-fsck@{}.service", escape_path(&device))]
+            {
+                self.drop_in(&unit, "50-zcache", &order);
+            }
+        }
+        complaints
+    }
+
+    /// Has the udev rule keep others from what is opened at boot: LVM takes a volume as soon as it is
+    /// there, and would have it first.
+    pub(super) fn claim_origins(&mut self) {
+        let wanted =
+            self.opened.iter().filter(|opened| opened.link.as_ref().is_some_and(|link| self.links.contains_key(link)));
+        let marks: Vec<_> = wanted.filter_map(|opened| mark(&opened.origin)).collect();
+        for mark in marks {
+            self.files.insert(format!("zcache.origins/{mark}"), String::new());
         }
     }
 
@@ -113,8 +157,11 @@ impl Units {
         self.files.insert(format!("{unit}.d/{name}.conf"), text);
     }
 
-    fn pull_in(&mut self, folder: &str, service: &str) {
-        self.links.insert(format!("{folder}/{service}"), format!("../{service}"));
+    /// Returns the link.
+    fn pull_in(&mut self, folder: &str, service: &str) -> String {
+        let link = format!("{folder}/{service}");
+        self.links.insert(link.clone(), format!("../{service}"));
+        link
     }
 
     /// Writes all of them, and returns whether that went well. Who cannot have one unit gets the
@@ -155,19 +202,39 @@ fn target(boot: &Boot, is_swap: bool) -> &'static str {
     }
 }
 
+/// The path of a device, which for a tag is udev's link.
+fn link_of(spec: &Spec) -> String {
+    match spec {
+        Spec::Tag(tag, value) => format!("/dev/disk/by-{}/{}", tag.folder(), link_name(value)),
+        Spec::Path(path) => path.clone(),
+    }
+}
+
+/// How the udev rule knows a device of this path.
+fn mark(path: &str) -> Option<String> {
+    let name = path.strip_prefix("/dev/")?;
+    let (kind, value) = match name.strip_prefix("disk/by-") {
+        Some(tag) => tag.split_once('/')?,
+        None => name.strip_prefix("mapper/").map_or(("name", name), |name| ("dm", name)),
+    };
+    let is_known = ["uuid", "label", "partuuid", "partlabel", "name", "dm"].contains(&kind);
+    (is_known && !value.contains('/')).then(|| format!("{kind}={value}"))
+}
+
+/// Folder and value, if this link is by a tag that a filesystem and its zcache device have as well.
+fn filesystem_tag(link: &str) -> Option<(&'static str, &str)> {
+    ["uuid", "label"]
+        .into_iter()
+        .find_map(|kind| Some((kind, link.strip_prefix("/dev/disk/by-")?.strip_prefix(kind)?.strip_prefix('/')?)))
+}
+
 /// The unit of what a line waits for, if systemd has one for it. Tags of a filesystem are its
 /// zcache device's too, hence links that are the origin's alone.
 fn device_unit(spec: &Spec) -> Option<String> {
-    let own = |kind: &str, value: &str| format!("/dev/disk/zcache/{kind}/{value}");
-    let path = match spec {
-        Spec::Tag(tag @ (Tag::Uuid | Tag::Label), value) => own(&tag.folder(), &link_name(value)),
-        Spec::Tag(tag, value) => format!("/dev/disk/by-{}/{}", tag.folder(), link_name(value)),
-        Spec::Path(path) => match (path.strip_prefix("/dev/disk/by-uuid/"), path.strip_prefix("/dev/disk/by-label/")) {
-            (Some(value), _) => own("uuid", value),
-            (_, Some(value)) => own("label", value),
-            _ => path.clone(),
-        },
-    };
+    let mut path = link_of(spec);
+    if let Some((kind, value)) = filesystem_tag(&path) {
+        path = format!("/dev/disk/zcache/{kind}/{value}");
+    }
     path.starts_with("/dev/").then(|| format!("{}.device", escape_path(&path)))
 }
 
@@ -239,12 +306,63 @@ mod tests {
 
     #[test]
     fn mounts_by_tag_come_after() {
-        let mut units = units(&["data UUID=0f", "swap /dev/vdc swap"]);
-        units
-            .order_mounts("# c\nUUID=0f / ext4\nUUID=0f /srv ext4 defaults 0 2\nUUID=0f none swap\n/dev/vdc /x ext4\n");
-        let drop_ins: Vec<_> = units.files.keys().filter(|path| path.contains(".mount.d")).collect();
-        assert_eq!(drop_ins, ["srv.mount.d/50-zcache.conf"]);
-        assert!(units.files["srv.mount.d/50-zcache.conf"].contains("After=zcache@data.service\n"));
+        let mut units = units(&["data UUID=0f-b2", "swap /dev/vdc swap"]);
+        let complaints = units.order_mounts(
+            "# c\nUUID=0f-b2 / ext4\n/dev/disk/by-uuid/0f-b2 /srv ext4 defaults 0 2\n\
+             UUID=0f-b2 none swap\n/dev/vdc /x ext4\n",
+        );
+        assert!(complaints.is_empty(), "{complaints:?}");
+        // What looks into the filesystem first would have it in use when it is to be opened.
+        for unit in ["srv.mount", "systemd-fsck@dev-disk-by\\x2duuid-0f\\x2db2.service"] {
+            let lines = &units.files[&format!("{unit}.d/50-zcache.conf")];
+            assert!(lines.contains("After=zcache@data.service\n"), "{unit}: {lines}");
+        }
+        assert_eq!(units.files.keys().filter(|path| path.ends_with("50-zcache.conf")).count(), 2);
+    }
+
+    /// Such a mount would be refused, and the boot end in emergency mode.
+    #[test]
+    fn what_fstab_mounts_by_another_name_stays_free() {
+        for device in ["/dev/vdb", "PARTUUID=3a-02"] {
+            let mut units = units(&[&format!("data {device}"), "other /dev/vdd"]);
+            assert_eq!(
+                units.order_mounts(&format!("{device} /srv ext4 defaults 0 2\n")),
+                [format!("data: /etc/fstab has {device} on /srv, so it is not opened; write /dev/mapper/data there")]
+            );
+            let links: Vec<_> = units.links.keys().filter(|link| link.starts_with("sysinit")).collect();
+            assert_eq!(links, ["sysinit.target.wants/zcache@other.service"]);
+        }
+    }
+
+    #[test]
+    fn origins_are_marked_unless_they_stay_free() {
+        let mut units = units(&[
+            "a UUID=0f-b2",
+            "b PARTLABEL=my\\x20disk",
+            "c /dev/vdb",
+            "d /dev/mapper/crypt",
+            "e /dev/vg/lv",
+            "f /dev/disk/by-id/x",
+            "g /dev/vdc noauto",
+            "h /dev/vdd",
+            "i /dev/vde swap",
+        ]);
+        units.order_mounts("/dev/vdd /srv ext4\n");
+        units.claim_origins();
+        let marks: Vec<_> = units.files.keys().filter_map(|path| path.strip_prefix("zcache.origins/")).collect();
+        assert_eq!(marks, ["dm=crypt", "name=vdb", "partlabel=my\\x20disk", "uuid=0f-b2"]);
+    }
+
+    /// The rule looks for all marks there can be.
+    #[test]
+    fn the_rule_knows_the_marks() {
+        let rules = include_str!("../../zcache.rules");
+        let kinds: Vec<_> = rules
+            .lines()
+            .filter_map(|line| line.strip_prefix("TEST==\"/run/systemd/generator/zcache.origins/")?.split_once('='))
+            .map(|(kind, _)| kind)
+            .collect();
+        assert_eq!(kinds, ["uuid", "label", "partuuid", "partlabel", "name", "dm"]);
     }
 
     #[test]
