@@ -37,8 +37,6 @@ pub enum Kernel {
     Uml,
     /// The same with KASAN, lockdep and other checks.
     UmlDebug,
-    /// The source of [`Kernel::Classic`] as a process of the host.
-    UmlClassic,
 }
 
 /// What runs a kernel.
@@ -61,7 +59,6 @@ impl Kernel {
         Self::Debian13Debug,
         Self::Uml,
         Self::UmlDebug,
-        Self::UmlClassic,
     ];
 
     /// The unmodified kernels of distributions.
@@ -79,7 +76,6 @@ impl Kernel {
             Self::Debian13Debug => "debian-13-debug",
             Self::Uml => "uml",
             Self::UmlDebug => "uml-debug",
-            Self::UmlClassic => "uml-classic",
         }
     }
 
@@ -87,7 +83,7 @@ impl Kernel {
     #[must_use]
     pub fn vmm(self) -> Vmm {
         match self {
-            Self::Uml | Self::UmlDebug | Self::UmlClassic => Vmm::Uml,
+            Self::Uml | Self::UmlDebug => Vmm::Uml,
             _ => Vmm::Qemu,
         }
     }
@@ -103,7 +99,7 @@ impl Kernel {
     /// Whether it has cleancache and frontswap.
     #[must_use]
     pub fn has_native_hooks(self) -> bool {
-        matches!(self, Self::Classic | Self::ClassicDebug | Self::UmlClassic)
+        matches!(self, Self::Classic | Self::ClassicDebug)
     }
 
     /// Whether it checks memory accesses and locks, and is several times slower for it.
@@ -223,8 +219,10 @@ impl BuiltKernel {
 
     pub(crate) fn get(cache: &Cache, kernel: Kernel) -> Result<Self> {
         let Artefact { dir, key, manifest } = match kernel {
+            Kernel::Classic | Kernel::ClassicDebug | Kernel::Debian13Debug | Kernel::Uml | Kernel::UmlDebug => {
+                source::get(cache, kernel)?
+            }
             Kernel::Debian12 | Kernel::Debian13 | Kernel::Debian13Backports => debian::get(cache, kernel)?,
-            _ => source::get(cache, kernel)?,
         };
         Ok(Self { kernel, dir, key, packages: manifest.packages })
     }

@@ -6,7 +6,7 @@
 //! | `scenario` | the frame of every test: time limit, evidence, teardown, kernel log check |
 //! | `vm`, `machine`, `slot` | a virtual machine, what its kinds have in common, what is plugged in |
 //! | `qemu`, `device`, `qmp` | QEMU: its command line, hot-plug, the monitor |
-//! | `uml` | user-mode Linux: its command line, hot-plug |
+//! | `uml`, `mconsole` | user-mode Linux: its command line, hot-plug, its management console |
 //! | `installed` | Debian systems that boot from their own disk |
 //! | `console` | a guest's serial console, to read and type on |
 //! | `power` | stopping, resetting and rebooting a whole machine |
@@ -33,6 +33,7 @@ mod guest;
 mod installed;
 pub mod load;
 mod machine;
+mod mconsole;
 mod power;
 mod process;
 mod qemu;

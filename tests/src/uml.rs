@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! User-mode Linux: the guest's kernel is a process of the host.
 //!
-//! A device is a socket that the kernel's own vhost-user driver connects to. The command line names
-//! all that will ever be, for before 6.17 nothing else can: one is plugged in when there is a socket
-//! of its name and the guest binds it to that driver, and leaves when the guest unbinds it.
+//! A device is a socket that the kernel's own vhost-user driver is told to connect to: by its
+//! command line, or by its management console. The console takes none away: a device goes when the
+//! guest unbinds it from that driver.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -23,24 +22,24 @@ use crate::artefacts::Artefacts;
 use crate::device::{Endpoint, UNPLUG_LIMIT};
 use crate::guest::Guest;
 use crate::machine::{Machine, Started};
-use crate::process::Process;
+use crate::mconsole::Mconsole;
+use crate::process::{Process, describe, wait_readable};
 use crate::qmp::Qmp;
 use crate::slot::{self, Plugged};
-use crate::vm::{Console, DiskIo, VmOptions};
+use crate::vm::{Console, DiskIo, VmOptions, tail};
 
 /// Where the guest sees which devices its vhost-user driver has.
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-uml";
 /// Bytes of a sector in the counters of disks.
 const SECTOR: u64 = 512;
-/// Devices that come later are so many, in turn.
-const PLACES: u32 = 4;
+/// Longest from the start of the kernel to its management console.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// The name of the guest's folder of sockets.
+const NAME: &str = "guest";
 
 /// A kernel that runs as a process.
 #[derive(Debug)]
-struct Uml {
-    /// Where the sockets of devices have the names that the kernel knows.
-    folder: TempDir,
-}
+struct Uml(Mconsole);
 
 /// Starts a guest whose console goes to `serial`.
 pub(crate) fn start(
@@ -50,6 +49,7 @@ pub(crate) fn start(
     serial: &Path,
 ) -> Result<Started> {
     let folder = tempfile::Builder::new().prefix("zcache-uml-").tempdir()?;
+    let notices = UnixDatagram::bind(notices_of(&folder)).context("Cannot bind a socket for the kernel")?;
     let (agent, guests_agent) = UnixStream::pair()?;
     let (host, guests_host) = UnixStream::pair()?;
     let lines = [OwnedFd::from(guests_agent), OwnedFd::from(guests_host)];
@@ -59,7 +59,28 @@ pub(crate) fn start(
         Console::Log => Process::spawn(&format!("the kernel of {}", options.name), command, serial)?,
         Console::Terminal => Process::spawn_on_terminal("the kernel", command)?,
     };
-    Ok(Started { machine: Box::new(Uml { folder }), process, agent, host, console: None })
+    await_console(&process, &notices, serial)?;
+    let unique = folder.path().display().to_string();
+    let console = Mconsole::connect(&folder.path().join(NAME).join("mconsole"), &unique)?;
+    // What has no name need not be removed later, not even after a SIGKILL.
+    folder.close()?;
+    Ok(Started { machine: Box::new(Uml(console)), process, agent, host, console: None })
+}
+
+/// Waits until the kernel tells of its management console.
+fn await_console(process: &Process, notices: &UnixDatagram, serial: &Path) -> Result<()> {
+    let ready = wait_readable(&[notices.as_fd(), process.exit_fd()], START_LIMIT)?;
+    if ready[0] {
+        return Ok(());
+    }
+    match process.try_wait()? {
+        Some(status) => bail!("User-mode Linux ended with {} at start:\n{}", describe(status), tail(serial)),
+        None => bail!("User-mode Linux has no management console:\n{}", tail(serial)),
+    }
+}
+
+fn notices_of(folder: &TempDir) -> PathBuf {
+    folder.path().join("notices")
 }
 
 fn command(
@@ -78,6 +99,8 @@ fn command(
         .arg(format!("mem={}M", options.memory_mib))
         .arg(format!("ncpus={}", options.cpus()))
         .arg(format!("uml_dir={}/", folder.path().display()))
+        .arg(format!("umid={NAME}"))
+        .arg(format!("mconsole=notify:{}", notices_of(folder).display()))
         .args(["panic=-1", "con=null", "ssl=null"]);
     match options.console {
         Console::Log => command.arg("con0=null,fd:1"),
@@ -95,36 +118,23 @@ fn command(
     }
     command.arg(disk(unit, "rc", artefacts.payload(), PAYLOAD_SERIAL)?);
     if let Some(endpoint) = cold_plugged {
-        command.arg(device(&endpoint.socket, slot::COLD)?);
-    }
-    for place in 1..=PLACES {
-        command.arg(device(&socket(folder, place), place)?);
+        command.arg(device(endpoint, slot::COLD)?);
     }
     Ok(command)
 }
 
-/// The word for a device.
-fn device(socket: &Path, place: u32) -> Result<String> {
-    let socket = socket.to_str().context("The name of a socket is not text")?;
+/// The words for a device, of the kernel's command line and of its management console.
+fn device(endpoint: &Endpoint, number: u32) -> Result<String> {
+    let socket = endpoint.socket.to_str().context("The name of a socket is not text")?;
     if socket.contains(':') {
         bail!("User-mode Linux takes no socket with a colon in its name: {socket}");
     }
-    Ok(format!("virtio_uml.device={socket}:{}:{place}", zcache_protocol::DEFAULT_VIRTIO_ID))
-}
-
-/// Where a device is that comes later.
-fn socket(folder: &TempDir, place: u32) -> PathBuf {
-    folder.path().join(format!("device{place}"))
-}
-
-/// Where the device of this number is.
-fn place(number: u32) -> u32 {
-    number.checked_sub(slot::COLD + 1).map_or(slot::COLD, |later| later % PLACES + 1)
+    Ok(format!("virtio_uml.device={socket}:{}:{number}", zcache_protocol::DEFAULT_VIRTIO_ID))
 }
 
 /// The name of a device in the guest.
 fn name(number: u32) -> String {
-    format!("virtio-uml.{}", place(number))
+    format!("virtio-uml.{number}")
 }
 
 /// The word for a disk that is the file `path`.
@@ -149,15 +159,9 @@ fn inherit<const N: usize>(command: &mut Command, fds: [OwnedFd; N]) {
 
 impl Machine for Uml {
     fn plug(&self, guest: &Guest, number: u32, endpoint: &Endpoint) -> Result<()> {
-        let socket = socket(&self.folder, place(number));
-        if let Err(error) = fs::remove_file(&socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error).with_context(|| format!("Cannot remove {}", socket.display()));
-        }
-        symlink(&endpoint.socket, &socket).with_context(|| format!("Cannot make {}", socket.display()))?;
+        self.0.execute(&format!("config {}", device(endpoint, number)?))?;
         guest
-            .sh(&format!("echo {} >{DRIVER}/bind", name(number)))
+            .sh(&format!("test -e {DRIVER}/{}", name(number)))
             .context("The guest's kernel cannot connect to the device")
             .map(drop)
     }

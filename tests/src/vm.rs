@@ -121,13 +121,6 @@ impl VmOptions {
         }
     }
 
-    /// The same without emulation, and with one CPU: user-mode Linux.
-    pub fn process(name: &str) -> Self {
-        let mut options = Self::new(name);
-        options.kernel = Kernel::UmlClassic;
-        options
-    }
-
     /// A guest of 1 GiB that boots from its own disk.
     pub fn installed(name: &str, installed: Installed) -> Self {
         let mut options = Self::new(name);

@@ -2,13 +2,12 @@
 //! The driver keeps the rules of SPEC.md: a real guest against the witness device, which
 //! records every request, answers as it is told, and notes each broken rule.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use zcache_protocol::{Opcode, Status};
 use zcache_tests::witness::{Behaviour, Witness};
-use zcache_tests::{Endpoint, Scenario, Vm, VmOptions, scenario};
+use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, scenario};
 
 /// A folder's worth of files with one checksum for all of it.
 const WRITE_FILES: &str = "mkdir -p /mnt/set && for n in $(seq 40); do \
@@ -19,20 +18,12 @@ const EXT4: &str = "mkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt";
 const SWAP: &str = "mkswap /dev/vdc >/dev/null && swapon /dev/vdc";
 
 /// A witness and a guest with a disk for files and one for swap.
-fn witnessed(s: &Scenario, guest: VmOptions, behaviour: Behaviour) -> Result<(Arc<Vm>, Witness)> {
+fn guest_and_witness(s: &Scenario, behaviour: Behaviour, modules: Modules) -> Result<(std::sync::Arc<Vm>, Witness)> {
     let witness = Witness::start(&s.dir().join("witness.sock"), behaviour)?;
-    let mut options = guest.disk_mib(256).disk_mib(256);
+    let mut options = VmOptions::new("guest").disk_mib(256).disk_mib(256);
     options.memory_mib = 128;
+    options.modules = modules;
     Ok((s.vm(options)?, witness))
-}
-
-fn guest_and_witness(s: &Scenario) -> Result<(Arc<Vm>, Witness)> {
-    witnessed(s, VmOptions::process("guest"), Behaviour::default())
-}
-
-/// The same with two CPUs, which have requests in both queues at once.
-fn two_cpus_and_witness(s: &Scenario) -> Result<(Arc<Vm>, Witness)> {
-    witnessed(s, VmOptions::new("guest"), Behaviour::default())
 }
 
 fn endpoint(witness: &Witness, queues: u16) -> Endpoint {
@@ -60,7 +51,7 @@ fn no_violation(witness: &Witness) -> Result<()> {
 #[test]
 fn a_guest_under_load_keeps_every_rule() {
     scenario("driver_rules", Duration::from_secs(300), |s| {
-        let (vm, witness) = two_cpus_and_witness(s)?;
+        let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
         guest.sh(SWAP)?;
@@ -101,7 +92,7 @@ fn a_guest_under_load_keeps_every_rule() {
 #[test]
 fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
     scenario("driver_flush_everywhere", Duration::from_secs(180), |s| {
-        let (vm, witness) = two_cpus_and_witness(s)?;
+        let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -N 30000 /dev/vdb && mount /dev/vdb /mnt && mkdir /mnt/set")?;
         guest.sh(
@@ -124,7 +115,7 @@ fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
 fn identification_queues_and_instance() {
     scenario("driver_identification", Duration::from_secs(180), |s| {
         let wrong_magic = Behaviour { magic: 0x6469_7276, ..Behaviour::default() };
-        let (vm, witness) = witnessed(s, VmOptions::process("guest"), wrong_magic)?;
+        let (vm, witness) = guest_and_witness(s, wrong_magic, Modules::Loaded)?;
         for (what, fix) in [("magic", zcache_protocol::MAGIC), ("version", zcache_protocol::VERSION)] {
             vm.attach_to(&endpoint(&witness, 2))?;
             let start = Instant::now();
@@ -160,7 +151,7 @@ fn identification_queues_and_instance() {
         no_violation(&witness)?;
         vm.power_off()?;
 
-        let again = s.vm(VmOptions::process("again"))?;
+        let again = s.vm(VmOptions::new("again"))?;
         again.attach_to(&endpoint(&witness, 1))?;
         wait_for(&witness, Opcode::Hello, 2)?;
         let instances: Vec<_> =
@@ -175,7 +166,7 @@ fn identification_queues_and_instance() {
 #[test]
 fn a_page_that_was_not_accepted_comes_from_the_disk() {
     scenario("driver_refused", Duration::from_secs(300), |s| {
-        let (vm, witness) = guest_and_witness(s)?;
+        let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
         guest.sh(SWAP)?;
@@ -203,7 +194,7 @@ fn a_page_that_was_not_accepted_comes_from_the_disk() {
 #[test]
 fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
     scenario("driver_corrupt_swap", Duration::from_secs(120), |s| {
-        let (vm, witness) = guest_and_witness(s)?;
+        let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(SWAP)?;
         vm.attach_to(&endpoint(&witness, 2))?;
@@ -223,7 +214,7 @@ fn a_swap_page_the_device_cannot_give_back_is_never_garbage() {
 #[test]
 fn a_device_that_falls_silent_is_left_alone() {
     scenario("driver_silent", Duration::from_secs(180), |s| {
-        let (vm, witness) = guest_and_witness(s)?;
+        let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
         guest.sh(EXT4)?;
         guest.sh(WRITE_FILES)?;

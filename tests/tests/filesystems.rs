@@ -43,7 +43,7 @@ fn files_stay_coherent_on_every_filesystem() {
 fn what_was_zeroed_in_part_stays_zeroed() {
     scenario("zeroed", Duration::from_secs(120), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(VmOptions::process("guest").daemon(&daemon, 0).disk_mib(64))?;
+        let vm = s.vm(VmOptions::new("guest").daemon(&daemon, 0).disk_mib(64))?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkdir -p /mnt1; mount /dev/vdb /mnt1")?;
         vm.attach()?;
@@ -58,7 +58,7 @@ fn what_was_zeroed_in_part_stays_zeroed() {
 fn fio_verifies_while_the_device_comes_and_goes() {
     scenario("fio_verify", Duration::from_secs(300), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let mut options = VmOptions::process("guest").daemon(&daemon, 0).disk_mib(768);
+        let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(768);
         options.memory_mib = 192;
         let vm = s.vm(options)?;
         let guest = vm.guest();
@@ -90,7 +90,7 @@ fn with_ocfs2(s: &Scenario, socket: SocketOptions) -> Result<(usize, u64, u64)> 
     let mut options = DaemonOptions::usual()?;
     options.sockets = vec![socket];
     let daemon = s.daemon(options)?;
-    let vm = s.vm(VmOptions::process("guest").daemon(&daemon, 0).disk_mib(256))?;
+    let vm = s.vm(VmOptions::new("guest").daemon(&daemon, 0).disk_mib(256))?;
     let guest = vm.guest();
     guest.sh(&format!(
         "mkfs.ocfs2 -q -F -M local -N 1 -b 4096 -J size=8M -U {SHARED_UUID} /dev/vdb; mkdir -p /mnt1; mount /dev/vdb /mnt1"

@@ -15,7 +15,7 @@ fn a_full_store_evicts_files_refuses_swap_and_loses_nothing() {
         let mut options = DaemonOptions::usual()?;
         options.memory_limit = Some(LIMIT.to_string());
         let daemon = s.daemon(options)?;
-        let mut options = VmOptions::process("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(256);
+        let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(256);
         options.memory_mib = 128;
         let vm = s.vm(options)?;
         let guest = vm.guest();
@@ -64,8 +64,9 @@ fn guests_do_not_notice_one_another() {
         let daemon = s.daemon(options)?;
         let mut vms = Vec::new();
         for (index, name) in ["one", "two"].into_iter().enumerate() {
-            let mut options = VmOptions::process(name).daemon(&daemon, index).disk_mib(192);
+            let mut options = VmOptions::new(name).daemon(&daemon, index).disk_mib(192);
             options.memory_mib = 160;
+            options.cpus = Some(1);
             let vm = s.vm(options)?;
             vm.attach()?;
             vm.guest().sh(PREPARE)?;

@@ -22,7 +22,7 @@ const MOUNT: &str =
 /// Whatever the order, in the end both pools are on the device and pages come back from it.
 fn check(s: &Scenario, presence: Presence, steps: &[Step]) -> Result<()> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
-    let mut options = VmOptions::process("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(128);
+    let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(192).disk_mib(128);
     options.modules = Modules::NotLoaded;
     options.presence = presence;
     let vm = s.vm(options)?;

@@ -8,17 +8,13 @@ use anyhow::{Result, ensure};
 use zcache_tests::load::{coherence, cycle_files, read_files, swaphog, write_files};
 use zcache_tests::{Daemon, DaemonOptions, DriverPool, Scenario, Vm, VmOptions, scenario};
 
-fn with_daemon(s: &Scenario, guest: VmOptions, disks_mib: &[u64]) -> Result<(Arc<Vm>, Arc<Daemon>)> {
+fn guest_with_daemon(s: &Scenario, disks_mib: &[u64]) -> Result<(Arc<Vm>, Arc<Daemon>)> {
     let daemon = s.daemon(DaemonOptions::usual()?)?;
-    let mut options = guest.daemon(&daemon, 0);
+    let mut options = VmOptions::new("guest").daemon(&daemon, 0);
     for size in disks_mib {
         options = options.disk_mib(*size);
     }
     Ok((s.vm(options)?, daemon))
-}
-
-fn guest_with_daemon(s: &Scenario, disks_mib: &[u64]) -> Result<(Arc<Vm>, Arc<Daemon>)> {
-    with_daemon(s, VmOptions::process("guest"), disks_mib)
 }
 
 /// The device has exactly the pools that the driver knows.
@@ -158,7 +154,7 @@ fn attaching_in_the_middle_of_mounts_and_swapons() {
     const SWAPONS: &str =
         "while [ ! -e /tmp/stop ]; do swapon /dev/vdd; swapon /dev/vde; swapoff /dev/vdd; swapoff /dev/vde; done";
     scenario("attach_in_the_middle", Duration::from_secs(300), |s| {
-        let (vm, daemon) = with_daemon(s, VmOptions::new("guest"), &[64, 128, 64, 64, 256])?;
+        let (vm, daemon) = guest_with_daemon(s, &[64, 128, 64, 64, 256])?;
         let guest = vm.guest();
         guest.sh(
             "mkfs.ext4 -q -b 4096 /dev/vdb; mkfs.btrfs -q /dev/vdc; mkswap /dev/vdd; mkswap /dev/vde; mkfs.ext4 -q -b 4096 /dev/vdf

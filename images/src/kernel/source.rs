@@ -20,8 +20,6 @@ pub(crate) const STOCK: &str = include_str!("../../kernel/stock.config");
 const DEBUG: &str = include_str!("../../kernel/debug.config");
 const UML_DEBUG: &str = include_str!("../../kernel/uml-debug.config");
 const UML: &str = include_str!("../../kernel/uml.config");
-const UML_CLASSIC: &str = include_str!("../../kernel/uml-classic.config");
-const UML_7: &str = include_str!("../../kernel/uml-7.config");
 
 /// What a kernel is built from.
 struct Recipe {
@@ -58,9 +56,8 @@ fn recipe(kernel: Kernel) -> Recipe {
     let (package, places, config): (_, _, &[&str]) = match kernel {
         Kernel::Debian13Debug => ("linux-source-6.12", TRIXIE, &[CLASSIC, STOCK, DEBUG]),
         Kernel::ClassicDebug => ("linux-source-5.10", BULLSEYE, &[CLASSIC, DEBUG]),
-        Kernel::Uml => ("linux-source", BACKPORTS, &[UML, UML_7]),
-        Kernel::UmlDebug => ("linux-source", BACKPORTS, &[UML, UML_7, UML_DEBUG]),
-        Kernel::UmlClassic => ("linux-source-5.10", BULLSEYE, &[UML, UML_CLASSIC]),
+        Kernel::Uml => ("linux-source", BACKPORTS, &[UML]),
+        Kernel::UmlDebug => ("linux-source", BACKPORTS, &[UML, UML_DEBUG]),
         _ => ("linux-source-5.10", BULLSEYE, &[CLASSIC]),
     };
     Recipe { package, places, config }
