@@ -30,10 +30,11 @@ const MOVE_ROOT: &str = "\
 echo \"root UUID=$(findmnt -no UUID /) initramfs\" >>/etc/zcachetab
 update-initramfs -u -k all";
 
-/// What an upgrade of GRUB does: its files are unpacked, and it is installed.
+/// What an upgrade of GRUB does: it is installed on its disk, and dpkg then tells those who want to
+/// know that its files have changed.
 const UPGRADE_GRUB: &str = "\
-dpkg-trigger --no-await --by-package=grub-pc-bin /usr/lib/grub/i386-pc
 dpkg-reconfigure grub-pc 2>&1
+dpkg-trigger --no-await --by-package=grub-pc-bin /usr/lib/grub/i386-pc
 dpkg --configure --pending 2>&1";
 
 /// What it says to do before all that is gone.
