@@ -39,7 +39,7 @@ fn killed_waiters_cost_nobody_a_page(kernel: Kernel) {
              dd if=/proc/$P/mem of=/dev/null bs=4096 skip=$first count=20000 >/dev/null 2>&1 & echo $! > /tmp/dd")?;
         guest.await_driver_state("lost", SOON * vm.options().patience())?;
         await_counter(&vm, "load_waited", 0).context("Nobody waits for a page whose device is away")?;
-        guest.sh_within("ps axu >/dev/null", SOON).context("ps hangs while a page is waited for")?;
+        guest.sh_within("ps axo pid,stat,args >/dev/null", SOON).context("ps hangs while a page is waited for")?;
         guest
             .sh_within("echo 64 > /sys/block/zcswap0/queue/read_ahead_kb", SOON)
             .context("The disk's queue cannot be frozen while a page is waited for")?;
