@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line.
 
+use std::env;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,7 +28,7 @@ pub const MAX_QUEUES: u16 = 64;
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
-    .args(["socket_path", "fd", "print_capabilities"])))]
+    .args(["socket_path", "fd", "print_capabilities", "write_crash_report"])))]
 pub struct Args {
     /// Listen for a guest's VMM at PATH (repeatable)
     #[arg(long, value_name = "PATH[,OPTION]...")]
@@ -77,9 +78,23 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
 
-    /// Be the worker of the keeper at the other end of this inherited socket
-    #[arg(long, value_name = "N", hide = true)]
-    pub worker_link: Option<i32>,
+    /// Write a report to a file in DIRECTORY when a worker process has died; the newest 16 are
+    /// kept [default: systemd's $STATE_DIRECTORY or $LOGS_DIRECTORY, else there is only the log]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub crash_directory: Option<PathBuf>,
+
+    /// Program of which the worker process is made anew at SIGUSR2 [default: the daemon's own path]
+    #[arg(long, value_name = "PATH")]
+    pub upgrade_binary: Option<PathBuf>,
+
+    /// Be the worker of the keeper at the other end of this inherited socket, and hold the files
+    /// that follow
+    #[arg(long, value_name = "N", hide = true, value_delimiter = ',')]
+    pub worker_link: Vec<i32>,
+
+    /// Write the report that is on standard input to a file in this directory
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub write_crash_report: Option<PathBuf>,
 }
 
 /// Why an argument is not understood.
@@ -141,6 +156,18 @@ impl FromStr for Size {
 }
 
 impl Args {
+    /// Where reports on workers that have died go, if anywhere but to the log.
+    #[must_use]
+    pub fn crash_directory(&self) -> Option<PathBuf> {
+        let of_systemd = |variable| {
+            // There may be several, separated by colons.
+            let directories = env::var(variable).ok()?;
+            directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+        };
+        let given = self.crash_directory.clone();
+        given.or_else(|| of_systemd("STATE_DIRECTORY")).or_else(|| of_systemd("LOGS_DIRECTORY"))
+    }
+
     /// Owner and mode of guests' sockets that are not given any.
     #[must_use]
     pub fn socket_access(&self) -> SocketAccess {

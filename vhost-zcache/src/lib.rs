@@ -14,6 +14,7 @@
 //! | [`device`] | chains and requests; knows virtio |
 //! | [`admin`] | statistics |
 //! | [`crash`] | where tests have a worker die |
+//! | [`crash_report`] | files that say why one has died |
 //! | `zcache-store` (a crate) | pools and pages; knows neither |
 //!
 //! A request's way is told in [`device`], a connection's in [`keeper`]; `docs/keeper.md` says why a
@@ -23,6 +24,7 @@ pub mod access;
 pub mod admin;
 pub mod args;
 pub mod crash;
+pub mod crash_report;
 pub mod device;
 pub mod error;
 pub mod frontend;

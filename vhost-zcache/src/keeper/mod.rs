@@ -5,18 +5,23 @@
 //! vhost-user with each VMM ([`guest`], [`dispatch`]), answers the configuration space from memory,
 //! and keeps all that a VMM has set up ([`mirror`]) with the files that came along. It maps no
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
-//! gets everything by descriptor; when it dies the next one is told all of it again.
-//! [`events`] is what the thread waits for.
+//! gets everything by descriptor; when it dies the next one is told all of it again, as soon as
+//! the old one is [`exiting`]; a [`report`] says why it did. A [`running`] process may be of another
+//! program. [`events`] is what the thread waits for.
 
 pub mod dispatch;
 pub mod door;
 pub mod events;
+pub mod exiting;
 pub mod guest;
 pub mod log;
 pub mod mirror;
 pub mod process;
+pub mod report;
+pub mod running;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,15 +29,17 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use ::log::info;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::low_level::pipe;
 
 use self::dispatch::Facts;
 use self::door::Door;
-use self::events::Keeper;
+use self::events::{Keeper, Signals};
 use self::guest::Guest;
 use self::log::Log;
 use self::process::{Recipe, Worker};
+use self::report::Reports;
+use self::running::Program;
 use crate::args::{Args, FdGuest, PathGuest, StatsPath};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
@@ -81,8 +88,15 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     info!("The store takes up to {} bytes", memory_limit(args));
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
-    let recipe = Recipe { arguments, ledger: Rc::new(ledger_file), stats };
-    let worker = Worker::new(recipe, ledger);
+    let recipe = Recipe {
+        program: Program::own(),
+        path: args.upgrade_binary.clone().map_or_else(env::current_exe, Ok).map_err(Error::Worker)?,
+        arguments,
+        names: endpoints.iter().map(|(name, _)| name.clone()).collect(),
+        ledger: Rc::new(ledger_file),
+        stats,
+    };
+    let worker = Worker::new(recipe, ledger, Reports::new(args.crash_directory()));
     // All that stays open is open now.
     let descriptors = DescriptorBudget::plan(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let memory_budget = MemoryBudget::share(endpoints.len(), descriptors.memory_files());
@@ -102,12 +116,14 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     Keeper::new(guests, connected, worker, descriptors, facts, signals).run()
 }
 
-/// Becomes readable at a signal that asks the daemon to end.
-fn signals() -> io::Result<UnixStream> {
-    let (receiver, sender) = UnixStream::pair()?;
+/// Signals that are for the keeper.
+fn signals() -> io::Result<Signals> {
+    let (end, sender) = UnixStream::pair()?;
     pipe::register(SIGINT, sender.try_clone()?)?;
     pipe::register(SIGTERM, sender)?;
-    Ok(receiver)
+    let (upgrade, sender) = UnixStream::pair()?;
+    pipe::register(SIGUSR2, sender)?;
+    Ok(Signals { end, upgrade })
 }
 
 fn check_unique(args: &Args) -> Result<(), Error> {

@@ -34,6 +34,15 @@ impl Socket {
         Ok((Self(one), Self(other)))
     }
 
+    /// The same end once more, for another thread to send by.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
     /// Sends a message with files. Waits for room unless `flags` say otherwise.
     ///
     /// # Errors

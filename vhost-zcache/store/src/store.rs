@@ -18,6 +18,7 @@ use crate::background::cold::ColdConfig;
 use crate::background::{Allowance, Upkeep};
 use crate::engine::Engine;
 use crate::engine::domain::Common;
+use crate::engine::recover::{Unwatched, Watch};
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::stats::StoreStats;
@@ -158,11 +159,11 @@ impl Store {
         file: File,
         mut guests: impl FnMut(u32) -> GuestConfig,
     ) -> Result<Rebuilt, StoreError> {
-        Self::rebuild_with(config, file, |_, number| guests(number))
+        Self::rebuild_with(config, file, |_, number| guests(number), &Unwatched)
     }
 
     /// As [`Store::rebuild`], where guests are to have a part of the store set aside, as by
-    /// [`Store::reserve`].
+    /// [`Store::reserve`], and some may be more than the process can bear.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -170,6 +171,7 @@ impl Store {
         config: StoreConfig,
         file: File,
         mut guests: impl FnMut(&dyn Fn(u64) -> Arc<Reservation>, u32) -> GuestConfig,
+        watch: &dyn Watch,
     ) -> Result<Rebuilt, StoreError> {
         let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
         let arena = Arc::new(arena);
@@ -186,7 +188,8 @@ impl Store {
         let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
         let reserve = |bytes| Arc::new(Reservation::new(&engine.budget, bytes));
         let (states, dropped) =
-            engine.recover(segments, |number| guests(&reserve, number)).map_err(|_| StoreError::Rebuild)?;
+            engine.recover(segments, |number| guests(&reserve, number), watch).map_err(|_| StoreError::Rebuild)?;
+        engine.common.arena.settle();
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
         let manual = start(&engine, config.background)?;

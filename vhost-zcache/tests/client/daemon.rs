@@ -160,11 +160,16 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The process of the worker, if there is one.
+    /// The process of the worker, if there is one that is not about to end.
     pub fn worker(&self) -> Option<u32> {
         let keeper = self.child.id();
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
-        children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+        let mut children = children.split_whitespace().map(|pid| pid.parse().expect("a number"));
+        children.find(|pid| {
+            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            // One that is about to end has none.
+            arguments.contains("--worker-link")
+        })
     }
 
     /// Kills the worker there is as `kill -9` does, or sends it another signal.
@@ -175,7 +180,12 @@ impl Daemon {
         let _ = kill_process(pid, signal);
     }
 
-    /// Workers that died.
+    /// Sends the keeper a signal.
+    pub fn signal_keeper(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the daemon is alive");
+    }
+
+    /// Workers that died, or were replaced.
     pub fn deaths(&self) -> u64 {
         self.stats()["worker_restarts"].as_u64().expect("a number")
     }
