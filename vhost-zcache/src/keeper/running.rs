@@ -82,8 +82,8 @@ pub struct Running {
     child: Child,
     exit: OwnedFd,
     link: Socket,
-    /// Those of which the end was not seen.
-    sentinels: Vec<OwnedFd>,
+    /// What they hold the other ends of, and whether their ends were seen.
+    sentinels: Vec<(OwnedFd, bool)>,
     /// It will say nothing any more, and its process ends.
     hung_up: bool,
     outgoing: VecDeque<(ToWorker, Vec<Rc<File>>)>,
@@ -122,7 +122,7 @@ impl Running {
         let mut inherited = vec![theirs.as_fd().as_raw_fd()];
         for _ in 0..SENTINELS {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            sentinels.push(reader);
+            sentinels.push((reader, false));
             inherited.push(writer.as_raw_fd());
             kept.push(writer);
         }
@@ -168,7 +168,8 @@ impl Running {
     /// What to wait for, and whether for room on it as well.
     pub fn watched(&self) -> impl Iterator<Item = (RawFd, Sign, bool)> {
         let link = (!self.hung_up).then(|| (self.link.as_fd().as_raw_fd(), Sign::Link, !self.outgoing.is_empty()));
-        let sentinels = self.sentinels.iter().map(|file| (file.as_raw_fd(), Sign::Sentinel, false));
+        let sentinels = self.sentinels.iter().filter(|(_, seen)| !seen);
+        let sentinels = sentinels.map(|(file, _)| (file.as_raw_fd(), Sign::Sentinel, false));
         link.into_iter().chain(sentinels).chain([(self.exit.as_raw_fd(), Sign::Exit, false)])
     }
 
@@ -232,13 +233,13 @@ impl Running {
 
     /// Takes note that a sentinel's file was closed, or that it was not.
     pub fn look_at_sentinels(&mut self) {
-        let before = self.sentinels.len();
-        self.sentinels.retain(|file| {
-            let mut byte = [0; 1];
-            // Only called when there is something to read, which can only be the end.
-            !matches!(rustix::io::read(file, &mut byte), Ok(0))
-        });
-        if self.sentinels.len() < before {
+        let mut ends = false;
+        for (file, seen) in &mut self.sentinels {
+            // Nothing is ever written, so all there can be to read is the end.
+            *seen = *seen || matches!(rustix::io::read(&*file, &mut [0; 1]), Ok(0));
+            ends |= *seen;
+        }
+        if ends {
             self.seems_to_end();
         }
     }

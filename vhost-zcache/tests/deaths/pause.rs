@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::client::daemon::Daemon;
 use crate::client::wire::{PERSISTENT, Req, status};
-use crate::client::{Client, eventually, page};
+use crate::client::{Client, page};
 
 /// Requests of a chain.
 const BATCH: u64 = 32;
@@ -29,33 +29,33 @@ fn fill(daemon: &Daemon, guest: &mut Client, mib: u64) -> u64 {
     pages
 }
 
+/// How long the answer to a question takes that is asked just after something has happened.
+fn pause(guest: &mut Client, happens: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    happens();
+    assert!(guest.get(1, 0, 1).is_ok());
+    start.elapsed()
+}
+
 #[test]
 #[ignore = "a measurement"]
-fn the_pause_of_a_kill() {
+fn the_pause_of_a_kill_and_of_an_upgrade() {
     let mib = env::var("ZCACHE_PAUSE_MIB").map_or(1024, |mib| mib.parse().expect("a number of MiB"));
     let daemon = Daemon::with(&[""], &["--memory-limit", "16G"]);
     let mut guest = Client::attach(&daemon.socket(0));
     let pages = fill(&daemon, &mut guest, mib);
+    println!("{mib} MiB, {pages} pages");
     for _ in 0..5 {
-        let worker = daemon.worker();
-        let start = Instant::now();
-        daemon.signal_worker(Signal::KILL);
-        let mut next = None;
-        let mut first = None;
-        std::thread::scope(|scope| {
-            let asked = scope.spawn(|| {
-                assert!(guest.get(1, 0, 1).is_ok());
-                start.elapsed()
-            });
-            eventually("there is another worker", || {
-                let now = daemon.worker();
-                now.is_some() && now != worker
-            });
-            next = Some(start.elapsed());
-            first = Some(asked.join().expect("an answer"));
-        });
-        println!("{mib} MiB, {pages} pages: the next worker after {next:?}, the first answer after {first:?}");
+        let took = pause(&mut guest, || daemon.signal_worker(Signal::KILL));
+        println!("the first answer {took:?} after a kill");
         std::thread::sleep(Duration::from_secs(1));
     }
-    println!("{}", daemon.log());
+    for upgrade in 1..=5 {
+        daemon.signal_keeper(Signal::USR2);
+        let mut longest = Duration::ZERO;
+        while daemon.lines("has taken over") < upgrade {
+            longest = longest.max(pause(&mut guest, || ()));
+        }
+        println!("the longest answer {longest:?} during an upgrade");
+    }
 }
