@@ -25,8 +25,9 @@ pub fn is_exiting(process: u32) -> bool {
 
 fn exiting_threads(process: u32) -> io::Result<bool> {
     let folder = format!("/proc/{process}/task");
-    let threads: Vec<String> =
-        fs::read_dir(folder)?.map(|entry| Ok(format!("{}/stat", entry?.path().display()))).collect::<io::Result<_>>()?;
+    let threads: Vec<String> = fs::read_dir(folder)?
+        .map(|entry| Ok(format!("{}/stat", entry?.path().display())))
+        .collect::<io::Result<_>>()?;
     let exiting = || -> io::Result<bool> {
         for thread in &threads {
             if field(&fs::read_to_string(thread)?, FLAGS).is_none_or(|flags| flags & EXITING == 0) {

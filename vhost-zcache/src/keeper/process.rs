@@ -301,9 +301,11 @@ impl Worker {
     /// Whether there was a worker that does nothing any more.
     pub fn is_done(&mut self) -> bool {
         let has_to_end = matches!(&self.state, State::Up(running) if self.has_to_end(running));
-        self.running().is_some_and(|running| {
-            if has_to_end { running.exit_status().is_some() } else { running.is_done() }
-        })
+        match &mut self.state {
+            State::Up(running) if has_to_end => running.exit_status().is_some(),
+            State::Up(running) => running.is_done(),
+            State::Down { .. } => false,
+        }
     }
 
     /// Takes note that the worker does nothing any more; how it has ended, if it has. What it has

@@ -124,8 +124,7 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
                 Some(place) => policies.get(reserve)[place].config(&named[place].0),
                 None => GuestConfig::new("a guest that has left"),
             };
-            let Rebuilt { store, guests, .. } =
-                Store::rebuild_with(StoreConfig::new(limit), arena, config, &places)?;
+            let Rebuilt { store, guests, .. } = Store::rebuild_with(StoreConfig::new(limit), arena, config, &places)?;
             crash::point(Place::Rebuilt);
             let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
             (store, by_number)

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::page;
 use zcache_store::{
-    Background, Care, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, Scratch, Store,
-    StoreConfig, Watch,
+    Background, Care, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, Scratch,
+    Store, StoreConfig, Watch,
 };
 
 const SWAP: PoolId = PoolId(3);
@@ -188,12 +188,12 @@ fn who_fails_to_rebuild_leaves_everything_to_the_next() {
     assert!(failures > 0, "the rebuild asks for no memory");
 }
 
-/// Guest 0 is the last to be looked at, and guest 1 is not looked at.
+/// Guest 1 is the last to be looked at, and guest 2 is not looked at.
 struct Suspicious(std::sync::Mutex<Vec<u32>>);
 
 impl Watch for Suspicious {
     fn care(&self, guest: u32) -> Care {
-        [Care::Alone, Care::Never, Care::Usual][guest as usize]
+        [Care::Alone, Care::Never, Care::Usual][guest as usize - 1]
     }
 
     fn begins(&self, guest: u32) {
@@ -207,7 +207,7 @@ impl Watch for Suspicious {
 fn a_suspect_comes_last_and_alone_and_another_not_at_all() {
     let store = Store::new(config()).expect("a store is made");
     let guests = ["a", "b", "c"].map(|name| store.register_guest(GuestConfig::new(name)));
-    assert_eq!(guests.each_ref().map(Guest::number), [0, 1, 2]);
+    assert_eq!(guests.each_ref().map(Guest::number), [1, 2, 3]);
     let there = guests.each_ref().map(|guest| fill(guest, 100_000));
     let file = store.memory_file().expect("a file");
     std::mem::forget((guests, store));
@@ -215,12 +215,12 @@ fn a_suspect_comes_last_and_alone_and_another_not_at_all() {
     let rebuilt =
         Store::rebuild_with(config(), file, |_, _| GuestConfig::new("found"), &watch).expect("the store is made again");
     let looked_at = watch.0.into_inner().expect("a list");
-    assert!(!looked_at.contains(&1), "it is not to be looked at");
-    let last = looked_at.iter().rposition(|guest| *guest == 2).expect("it was looked at");
+    assert!(!looked_at.contains(&2), "it is not to be looked at");
+    let last = looked_at.iter().rposition(|guest| *guest == 3).expect("it was looked at");
     // Once for its pools, of which no page is seen.
-    let early = looked_at[..last].iter().filter(|guest| **guest == 0).count();
-    assert!(early <= 1 && looked_at.iter().filter(|guest| **guest == 0).count() > 1, "{looked_at:?}");
-    assert_eq!(rebuilt.guests.iter().map(Guest::number).collect::<Vec<_>>(), [0, 2]);
+    let early = looked_at[..last].iter().filter(|guest| **guest == 1).count();
+    assert!(early <= 1 && looked_at.iter().filter(|guest| **guest == 1).count() > 1, "{looked_at:?}");
+    assert_eq!(rebuilt.guests.iter().map(Guest::number).collect::<Vec<_>>(), [1, 3]);
     verify(&rebuilt.guests[0], &there[0]);
     verify(&rebuilt.guests[1], &there[2]);
 }

@@ -9,6 +9,7 @@
 mod client;
 
 mod anytime;
+mod damage;
 mod frozen;
 mod model;
 mod pause;

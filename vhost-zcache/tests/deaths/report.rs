@@ -40,10 +40,8 @@ fn a_report_names_the_chain_that_was_in_service() {
     guest.create(1, PERSISTENT);
     assert_eq!(guest.put(1, 1, 1, &page(1)), status::OK);
     let text = report(directory.path());
-    let chain = format!(
-        "queue 0 of {}: chain 2, of which 0 requests were done, taken 1 times",
-        daemon.socket(0).display()
-    );
+    let chain =
+        format!("queue 0 of {}: chain 2, of which 0 requests were done, taken 1 times", daemon.socket(0).display());
     assert!(text.contains("worker 1 was killed by signal 9"), "{text}");
     assert!(text.contains(&chain), "{text}");
     assert!(text.contains(": 2 chains, 0 malformed, 0 ring errors"), "{text}");
