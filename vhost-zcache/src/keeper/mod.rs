@@ -6,8 +6,8 @@
 //! and keeps all that a VMM has set up ([`mirror`]) with the files that came along. It maps no
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
 //! gets everything by descriptor; when it dies the next one is told all of it again, as soon as
-//! the old one is [`exiting`]; a [`report`] says why it did. A [`running`] process may be of another
-//! program. [`events`] is what the thread waits for.
+//! the old one is [`exiting`]; a [`report`] says why it did. A [`running`] process may be of
+//! another program. [`events`] is what the thread waits for.
 
 pub mod dispatch;
 pub mod door;

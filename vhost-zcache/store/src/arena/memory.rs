@@ -195,6 +195,7 @@ impl Arena {
     /// Everything of an earlier process has its new owner, so the rest is given back. Until then
     /// nothing is: who fails before leaves the file to the next one as it was.
     pub(crate) fn settle(self: &Arc<Self>) {
+        self.mapping.settle();
         let unwanted = self.free().unwanted.take().unwrap_or_default();
         for number in unwanted {
             drop(self.segment(number, count(SEGMENT_WORDS)));
