@@ -36,6 +36,8 @@ use crate::link::socket::Socket;
 ///
 /// [`Error`] when it cannot do what it is for.
 pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
+    // It was executed by a name that says nothing. This one is for whoever looks at processes.
+    let _ = rustix::thread::set_name(c"zcache-worker");
     // Without a keeper there is nobody who knows what VMMs want.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
     // A signal for all of the daemon's processes means the keeper, who ends this one.
