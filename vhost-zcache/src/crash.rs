@@ -2,8 +2,8 @@
 //! Places at which tests have a worker die: after each store that somebody else can see.
 //!
 //! In a build for tests the environment variable [`VARIABLE`] names a place, how often it is passed
-//! before it kills, how many workers it kills, and how if not by SIGKILL: `used-published:3:1`,
-//! `changed:1:2:panic`. In a release it is nothing.
+//! before it kills, how many workers it kills, and how if not by SIGKILL (`abort`, `panic`; `hang`
+//! does not kill): `used-published:3:1`, `changed:1:2:panic`. In a release it is nothing.
 
 /// Names the place.
 pub const VARIABLE: &str = "ZCACHE_DIE_AT";
@@ -119,6 +119,7 @@ mod armed {
     use std::process;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
 
     use rustix::process::{Signal, getpid, kill_process};
 
@@ -132,6 +133,7 @@ mod armed {
         Kill,
         Abort,
         Panic,
+        Hang,
     }
 
     pub(super) fn arm(worker: u64) {
@@ -143,6 +145,7 @@ mod armed {
         let way = match parts.next() {
             Some("panic") => Way::Panic,
             Some("abort") => Way::Abort,
+            Some("hang") => Way::Hang,
             _ => Way::Kill,
         };
         if let Some(place) = place
@@ -161,6 +164,9 @@ mod armed {
                 Way::Kill => drop(kill_process(getpid(), Signal::KILL)),
                 Way::Abort => process::abort(),
                 Way::Panic => panic!("a test has asked for it"),
+                Way::Hang => loop {
+                    thread::park();
+                },
             }
         }
     }
