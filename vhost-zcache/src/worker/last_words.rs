@@ -30,7 +30,8 @@ pub fn install(link: &Socket) -> io::Result<()> {
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");
         let mut text = format!("Thread {name}: {info}\n{}", Backtrace::force_capture());
-        text.truncate(text.floor_char_boundary(MOST_BYTES));
+        let end = (0..=MOST_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
         // A keeper that does not listen has other worries.
         let _ = link.send(&FromWorker::Panicked(text), &[], SendFlags::DONTWAIT);
         if !CAUGHT.contains(&name) {

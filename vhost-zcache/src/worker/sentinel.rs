@@ -23,10 +23,12 @@ pub fn post(file: OwnedFd) -> io::Result<()> {
     let number = file.as_raw_fd();
     thread::Builder::new().name("sentinel".into()).spawn(move || {
         let alone = keep_only(number);
-        let goes_on = alone.is_ok();
+        let is_alone = alone.is_ok();
         let _ = ready.send(alone);
-        while goes_on {
-            thread::park();
+        if is_alone {
+            loop {
+                thread::park();
+            }
         }
     })?;
     // From here on the file is the sentinel's only.
