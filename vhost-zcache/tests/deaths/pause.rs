@@ -20,7 +20,7 @@ fn fill(daemon: &Daemon, guest: &mut Client, mib: u64) -> u64 {
     let mut pages = 0;
     while daemon.stats()["store"]["compressed_bytes"].as_u64().expect("a number") < mib << 20 {
         for _ in 0..1024 {
-            let put = |n| Req::put(1, ((pages + n) >> 20) as u8, (pages + n) & 0xf_ffff, &page((pages + n) % 1021));
+            let put = |n| Req::put(1, 0, pages + n, &page((pages + n) % 1021));
             let requests: Vec<Req> = (0..BATCH).map(put).collect();
             assert!(guest.submit(0, &requests).iter().all(|answer| answer.status == status::OK), "a put is refused");
             pages += BATCH;
