@@ -10,6 +10,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::access::{Group, Owner, SocketAccess, SocketMode};
+use crate::sandbox::SeccompMode;
 
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
 pub const MAX_QUEUES: u16 = 64;
@@ -77,9 +78,17 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
 
+    /// What happens when the daemon makes a system call that it has no rule for
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t = SeccompMode::Kill)]
+    pub seccomp: SeccompMode,
+
     /// Be the worker of the keeper at the other end of this inherited socket
     #[arg(long, value_name = "N", hide = true)]
     pub worker_link: Option<i32>,
+
+    /// Start workers for the keeper at the other end of this inherited socket
+    #[arg(long, value_name = "N", hide = true)]
+    pub spawner_link: Option<i32>,
 }
 
 /// Why an argument is not understood.

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use serde_json::json;
 use vhost_zcache::args::Args;
 use vhost_zcache::error::Error;
-use vhost_zcache::{keeper, worker};
+use vhost_zcache::{keeper, spawner, worker};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -33,9 +33,10 @@ fn main() -> ExitCode {
         // What a guest does to its rings is reported by us, once in a while.
         .filter_module("virtio_queue", LevelFilter::Off)
         .init();
-    let done = match args.worker_link {
-        None => keeper::run(&args, env::args_os().skip(1).collect()),
-        Some(link) => worker::control::run(&args, link),
+    let done = match (args.worker_link, args.spawner_link) {
+        (Some(link), _) => worker::control::run(&args, link),
+        (None, Some(link)) => spawner::process::run(&args, link),
+        (None, None) => keeper::run(&args, &env::args_os().skip(1).collect::<Vec<_>>()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,8 @@ use super::process::{BEAT, Worker};
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
 use crate::link::message::FromWorker;
+use crate::sandbox::files::Reach;
+use crate::sandbox::{self, SeccompMode};
 
 /// What an event is about. Numbers of guests are in the lower bits.
 const SIGNALS: u32 = 0;
@@ -81,18 +83,21 @@ impl Keeper {
         }
     }
 
-    /// Serves until it is told to end, or nobody can come any more.
+    /// Serves until it is told to end, or nobody can come any more. Before, it gives up all but
+    /// `reach`.
     ///
     /// # Errors
     ///
     /// [`Error`], one line for the user.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(mut self, seccomp: SeccompMode, reach: &Reach) -> Result<(), Error> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
         self.timer = Some(timer.map_err(|error| Error::Descriptors(error.into()))?);
+        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
+        // All that is ever opened is open.
+        sandbox::confine_keeper(seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
         let keeper = Rc::new(RefCell::new(self));
-        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
         events.add_subscriber(Rc::clone(&keeper));
         loop {
             let end = keeper.borrow_mut().end.take();
@@ -179,7 +184,7 @@ impl Keeper {
         self.leave_worker(ops);
         let never_lived = !self.is_open;
         let status = self.worker.ended();
-        if never_lived && status.is_some_and(|status| status.code().is_some()) {
+        if never_lived && status.is_some_and(|status| status.exited()) {
             // It has said why, and the next one would say the same.
             self.end = Some(Err(Error::NoStart));
         }

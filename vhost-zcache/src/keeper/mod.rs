@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ::log::info;
@@ -38,6 +39,8 @@ use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::ledger::Ledger;
+use crate::sandbox::files::Reach;
+use crate::spawner::Spawner;
 use crate::worker::start::memory_limit;
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
@@ -47,7 +50,7 @@ use crate::worker::start::memory_limit;
 /// # Errors
 ///
 /// [`Error`], one line for the user.
-pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
+pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     check_unique(args)?;
     let inherited = args
         .fd
@@ -60,6 +63,7 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let signals = signals().map_err(Error::Signals)?;
     raise_descriptor_limit();
+    let spawner = Spawner::launch(arguments).map_err(Error::Spawner)?;
 
     // Sockets at a path are removed when this function returns.
     let mut bound = Vec::new();
@@ -81,8 +85,9 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     info!("The store takes up to {} bytes", memory_limit(args));
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
-    let recipe = Recipe { arguments, ledger: Rc::new(ledger_file), stats };
+    let recipe = Recipe { spawner, ledger: Rc::new(ledger_file), stats };
     let worker = Worker::new(recipe, ledger);
+    let reach = Reach::Remove(bound.iter().map(|socket| folder(socket.path())).collect());
     // All that stays open is open now.
     let descriptors = DescriptorBudget::plan(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let memory_budget = MemoryBudget::share(endpoints.len(), descriptors.memory_files());
@@ -99,7 +104,13 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
             }
         });
     }
-    Keeper::new(guests, connected, worker, descriptors, facts, signals).run()
+    Keeper::new(guests, connected, worker, descriptors, facts, signals).run(args.seccomp, &reach)
+}
+
+/// The folder that a path is in.
+fn folder(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).into()
 }
 
 /// Becomes readable at a signal that asks the daemon to end.

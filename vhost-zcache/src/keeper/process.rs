@@ -3,25 +3,23 @@
 //! again.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use libc::SIGSYS;
 use log::{error, warn};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::WaitIdStatus;
 
 use super::mirror::Carried;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
 use crate::link::message::{FromWorker, ToWorker};
 use crate::link::socket::Socket;
+use crate::spawner::{Child, Spawner};
 
 /// Time between two looks at whether the worker is alive.
 pub const BEAT: Duration = Duration::from_millis(500);
@@ -48,8 +46,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How workers are started.
 pub struct Recipe {
-    /// The arguments of the command line, without the program.
-    pub arguments: Vec<OsString>,
+    /// Who starts them.
+    pub spawner: Spawner,
     /// The ledger's file.
     pub ledger: Rc<File>,
     /// The socket of the statistics, if there is one.
@@ -76,7 +74,6 @@ enum State {
 
 struct Running {
     child: Child,
-    exit: OwnedFd,
     link: Socket,
     /// It will say nothing any more, and its process ends.
     hung_up: bool,
@@ -126,7 +123,7 @@ impl Worker {
     pub fn watched(&self) -> Option<(Option<BorrowedFd<'_>>, BorrowedFd<'_>)> {
         match &self.state {
             State::Down { .. } => None,
-            State::Up(running) => Some(((!running.hung_up).then(|| running.link.as_fd()), running.exit.as_fd())),
+            State::Up(running) => Some(((!running.hung_up).then(|| running.link.as_fd()), running.child.as_fd())),
         }
     }
 
@@ -160,24 +157,9 @@ impl Worker {
 
     fn spawn(&self) -> io::Result<Running> {
         let (link, theirs) = Socket::pair()?;
-        // The keeper has one thread, so nobody else starts a process meanwhile.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("vhost-zcache")
-            .args(&self.recipe.arguments)
-            .arg("--worker-link")
-            .arg(theirs.as_fd().as_raw_fd().to_string())
-            .stdin(Stdio::null())
-            .spawn()?;
-        drop(theirs);
-        let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
-            // Nobody could see its end.
-            let _ = child.kill();
-            let _ = child.wait();
-        })?;
+        let child = self.recipe.spawner.start(self.number, &theirs)?;
         Ok(Running {
             child,
-            exit,
             link,
             hung_up: false,
             was_silent: false,
@@ -241,15 +223,15 @@ impl Worker {
     /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         match &mut self.state {
-            State::Up(running) => running.child.try_wait().is_ok_and(|status| status.is_some()),
+            State::Up(running) => running.child.status().is_ok_and(|status| status.is_some()),
             State::Down { .. } => false,
         }
     }
 
     /// Takes note that the process has ended; how. What it has said last was received before.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<WaitIdStatus> {
         let State::Up(running) = &mut self.state else { return None };
-        let status = match running.child.try_wait() {
+        let status = match running.child.status() {
             Ok(status) => status?,
             Err(error) => {
                 error!("The worker's end cannot be seen: {error}");
@@ -263,8 +245,9 @@ impl Worker {
             self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
         }
         let pause = self.pause();
-        let how = match (status.code(), status.signal()) {
+        let how = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => format!("exited with {code}"),
+            (_, Some(SIGSYS)) => "was killed because it made a system call for which there is no rule".to_owned(),
             (_, Some(signal)) => format!("was killed by signal {signal}"),
             _ => "ended".to_owned(),
         };
@@ -339,7 +322,6 @@ impl Running {
     }
 
     fn kill(&mut self) {
-        // It fails when the process has ended.
-        let _ = self.child.kill();
+        self.child.kill();
     }
 }

@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -32,6 +32,23 @@ impl Socket {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(one), Self(other)))
+    }
+
+    /// Takes the end that the process was left by its number.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open.
+    pub fn inherit(number: i32) -> io::Result<Self> {
+        if number <= 2 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends
+        // with the statement.
+        fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+        // SAFETY: it is open, and whoever has started this process has left it by its number;
+        // nothing else was opened yet that could be mistaken for it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
     }
 
     /// Sends a message with files. Waits for room unless `flags` say otherwise.
@@ -87,12 +104,6 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl From<OwnedFd> for Socket {
-    fn from(fd: OwnedFd) -> Self {
-        Self(fd)
     }
 }
 

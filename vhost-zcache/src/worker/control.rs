@@ -3,16 +3,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use log::{debug, info};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::set_name;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::device::{ChangeError, Device};
@@ -27,6 +27,8 @@ use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::link::message::{Change, FromWorker, ToWorker};
 use crate::link::socket::Socket;
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Serves as a worker until the keeper ends.
 ///
@@ -41,7 +43,12 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
     }
     memory_fault::install().map_err(Error::Signals)?;
-    let link = inherit(link).map_err(Error::Link)?;
+    let link = Socket::inherit(link).map_err(Error::Link)?;
+    // Names are for whoever looks at the host's processes.
+    let _ = set_name(c"zcache-worker");
+    // All that it needs comes over the link. What the one before has left is no less strange than
+    // what guests say.
+    sandbox::confine_worker(args.seccomp)?;
     let Some((first, files)) = link.receive::<ToWorker>(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };
@@ -67,7 +74,13 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
         let server = StatsServer::new(listener, reporter);
-        thread::Builder::new().name("statistics".into()).spawn(|| server.run()).map_err(Error::Thread)?;
+        thread::Builder::new()
+            .name("statistics".into())
+            .spawn(|| {
+                sandbox::confine_thread(Kind::Statistics);
+                server.run();
+            })
+            .map_err(Error::Thread)?;
     }
     control.say(&FromWorker::Ready, &[])?;
     crash::point(Place::Ready);
@@ -75,19 +88,6 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
         info!("Worker {worker} goes on");
     }
     control.run()
-}
-
-/// Takes the keeper's end of the link.
-fn inherit(number: i32) -> io::Result<Socket> {
-    if number <= 2 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
-    // the statement.
-    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and the keeper has left it to this process by its number; nothing else
-    // was opened yet that could be mistaken for it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
 }
 
 struct Control {

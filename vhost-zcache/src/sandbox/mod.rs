@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a process or thread that was taken over could still do: as little as possible.
+//!
+//! Each process gives up its [`privileges`] and the file system ([`files`]) when all that it needs
+//! is open, and before it hears the first word of a peer. From then on it may make the system calls
+//! that [`rules`] has for its [`Kind`], each with a reason. Threads of the worker narrow these down to their own at
+//! their start. `docs/sandbox.md` is about the whole.
+
+pub mod files;
+pub mod filter;
+pub mod privileges;
+pub mod probe;
+pub mod rule;
+pub mod rules;
+
+use std::io;
+use std::sync::OnceLock;
+
+use clap::ValueEnum;
+use log::error;
+use thiserror::Error;
+
+use self::files::Reach;
+use self::filter::{Filter, FilterError};
+use self::rule::Kind;
+
+/// What becomes of a system call without a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SeccompMode {
+    /// The process is killed.
+    Kill,
+    /// It is carried out, and the kernel logs it.
+    Log,
+    /// There are no rules.
+    None,
+}
+
+/// Why a process is not confined.
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    /// The kernel keeps the process privileged.
+    #[error("privileges cannot be given up: {0}")]
+    Privileges(#[from] io::Error),
+    /// Landlock refuses.
+    #[error("files cannot be kept away: {0}")]
+    Files(#[from] landlock::RulesetError),
+    /// The filter is not taken.
+    #[error("system calls cannot be filtered: {0}")]
+    Calls(#[from] FilterError),
+}
+
+/// The filters of the worker's threads, once it is confined.
+static THREADS: OnceLock<Vec<(Kind, Filter)>> = OnceLock::new();
+
+/// Confines the keeper, which removes its sockets at `folders` when it ends.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxError> {
+    privileges::drop_all()?;
+    files::confine(reach)?;
+    Filter::new(&rules::of(Kind::Keeper), mode, std::process::id())?.apply()?;
+    probe::confined(Kind::Keeper);
+    Ok(())
+}
+
+/// Confines the spawner. Its filter is of another kind, because all that it executes keeps it.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_spawner(mode: SeccompMode) -> Result<(), SandboxError> {
+    privileges::drop_all()?;
+    files::confine(&Reach::Execute)?;
+    Ok(Filter::denying(rules::spawner::NEVER, mode)?.apply()?)
+}
+
+/// Confines the worker, of which this is the only thread yet.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_worker(mode: SeccompMode) -> Result<(), SandboxError> {
+    privileges::drop_all()?;
+    files::confine(&Reach::Nothing)?;
+    let filter = |kind| Ok::<_, FilterError>((kind, Filter::new(&rules::of(kind), mode, std::process::id())?));
+    let threads = [Kind::Queue, Kind::Store, Kind::Statistics].into_iter().map(filter);
+    let threads = threads.collect::<Result<_, _>>()?;
+    Filter::new(&rules::of_worker(), mode, std::process::id())?.apply()?;
+    let _ = THREADS.set(threads);
+    probe::confined(Kind::Control);
+    Ok(())
+}
+
+/// Confines this thread of the worker to what its kind does, if the process is confined. One that
+/// cannot be is the end of the process: it goes on as the next one.
+pub fn confine_thread(kind: Kind) {
+    let Some(threads) = THREADS.get() else { return };
+    let filter = threads.iter().find(|(whose, _)| *whose == kind).map(|(_, filter)| filter);
+    if let Some(Err(error)) = filter.map(Filter::apply) {
+        error!("{}", SandboxError::Calls(error));
+        std::process::abort();
+    }
+    probe::confined(kind);
+}
