@@ -2,6 +2,7 @@
 //! What the keeper waits for, and what it does then.
 
 use std::cell::RefCell;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -132,6 +133,8 @@ impl Keeper {
         if self.worker.due().is_some_and(|due| now >= due) {
             match self.worker.start(self.lives()) {
                 Ok(()) => self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker)),
+                // Nobody will ever serve these guests again; a daemon that is started anew can.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end = Some(Err(Error::Worker(error))),
                 Err(error) => error!("{}", Error::Worker(error)),
             }
         }

@@ -73,18 +73,22 @@ impl Spawner {
     ///
     /// # Errors
     ///
-    /// When the host has no process for it, or there is no spawner any more.
+    /// When the host has no process for it; `BrokenPipe` when there is no spawner any more.
     pub fn start(&self, worker: u64, link: &Socket) -> io::Result<Child> {
-        self.link.send(&Request { worker }, &[link.as_fd()], SendFlags::DONTWAIT)?;
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the process that starts workers was killed");
+        self.link.send(&Request { worker }, &[link.as_fd()], SendFlags::DONTWAIT).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::BrokenPipe => gone(),
+                _ => error,
+            }
+        })?;
         loop {
             let mut answer = [PollFd::new(&self.link, PollFlags::IN)];
             let patience = Timespec::try_from(PATIENCE).ok();
             if retry_on_intr(|| poll(&mut answer, patience.as_ref()))? == 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let Some((answer, files)) = self.link.receive::<Answer>(RecvFlags::DONTWAIT)? else {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the process that starts workers was killed"));
-            };
+            let Some((answer, files)) = self.link.receive::<Answer>(RecvFlags::DONTWAIT)? else { return Err(gone()) };
             let child = files.into_iter().next().map(|file| Child(file.into()));
             if answer.worker != worker {
                 // One that was given up, and will find its link closed.

@@ -49,6 +49,11 @@ impl Daemon {
 
     /// A daemon with a guest for each of `guests`. Its log, from `info` on, is kept.
     pub fn start_as(guests: &[&str], start: Start<'_>) -> Self {
+        Self::prepared(guests, start, |_| {})
+    }
+
+    /// As [`Daemon::start_as`], with more to be done to the command.
+    pub fn prepared(guests: &[&str], start: Start<'_>, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the sockets");
         let mut command = match start.files {
             None => binary(),
@@ -74,6 +79,7 @@ impl Daemon {
         if let Some(place) = start.die_at {
             command.env(vhost_zcache::crash::VARIABLE, place);
         }
+        prepare(&mut command);
         let child = command.spawn().expect("the daemon starts");
         let mut daemon = Self { child, directory, log, guests: guests.len() };
         let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
@@ -150,7 +156,8 @@ impl Daemon {
         self.stats()["guests"][number].take()
     }
 
-    /// The daemon's processes: the keeper, and the worker if there is one.
+    /// The daemon's processes: the keeper, and the worker if there is one. Not the one that starts
+    /// workers, which stays as it is.
     fn processes(&self) -> Vec<u32> {
         [self.child.id()].into_iter().chain(self.worker()).collect()
     }
@@ -162,9 +169,22 @@ impl Daemon {
 
     /// The process of the worker, if there is one.
     pub fn worker(&self) -> Option<u32> {
+        self.child_with("--worker-link")
+    }
+
+    /// The process that starts workers.
+    pub fn spawner(&self) -> Option<u32> {
+        self.child_with("--spawner-link")
+    }
+
+    /// The keeper's child that has this argument.
+    fn child_with(&self, argument: &str) -> Option<u32> {
         let keeper = self.child.id();
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
-        children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+        // One that has ended has no arguments any more.
+        let has =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|all| all.contains(argument));
+        children.split_whitespace().find(has).map(|pid| pid.parse().expect("a number"))
     }
 
     /// Kills the worker there is as `kill -9` does, or sends it another signal.
@@ -214,6 +234,11 @@ impl Daemon {
         self.child.try_wait().expect("the daemon's state").is_none()
     }
 
+    /// Waits for the end.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
     /// Sends a signal and waits for the end; the status and how long it took.
     pub fn end(&mut self, signal: Signal) -> (ExitStatus, Duration) {
         let start = Instant::now();
@@ -227,13 +252,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Shown for tests that fail.
         println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
-        let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The worker ends with it, a moment later. Nobody is to count its files or threads then.
+        // Its children end with it, a moment later. Nobody is to count its files or threads then.
         let end = Instant::now() + PATIENCE;
-        while worker.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
+        while children.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
