@@ -49,6 +49,14 @@ pub enum SandboxError {
     Calls(#[from] FilterError),
 }
 
+/// Gives up privileges and files. What a library wants to know once and for all it is asked before.
+fn give_up(reach: &Reach) -> Result<(), SandboxError> {
+    let _ = rustix::param::page_size();
+    privileges::drop_all()?;
+    files::confine(reach)?;
+    Ok(())
+}
+
 /// The filters of the worker's threads, once it is confined.
 static THREADS: OnceLock<Vec<(Kind, Filter)>> = OnceLock::new();
 
@@ -58,8 +66,7 @@ static THREADS: OnceLock<Vec<(Kind, Filter)>> = OnceLock::new();
 ///
 /// [`SandboxError`].
 pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxError> {
-    privileges::drop_all()?;
-    files::confine(reach)?;
+    give_up(reach)?;
     Filter::new(&rules::of(Kind::Keeper), mode, std::process::id())?.apply()?;
     probe::confined(Kind::Keeper);
     Ok(())
@@ -71,8 +78,7 @@ pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxErr
 ///
 /// [`SandboxError`].
 pub fn confine_spawner(mode: SeccompMode) -> Result<(), SandboxError> {
-    privileges::drop_all()?;
-    files::confine(&Reach::Execute)?;
+    give_up(&Reach::Execute)?;
     Ok(Filter::denying(rules::spawner::NEVER, mode)?.apply()?)
 }
 
@@ -82,8 +88,7 @@ pub fn confine_spawner(mode: SeccompMode) -> Result<(), SandboxError> {
 ///
 /// [`SandboxError`].
 pub fn confine_worker(mode: SeccompMode) -> Result<(), SandboxError> {
-    privileges::drop_all()?;
-    files::confine(&Reach::Nothing)?;
+    give_up(&Reach::Nothing)?;
     let filter = |kind| Ok::<_, FilterError>((kind, Filter::new(&rules::of(kind), mode, std::process::id())?));
     let threads = [Kind::Queue, Kind::Store, Kind::Statistics].into_iter().map(filter);
     let threads = threads.collect::<Result<_, _>>()?;

@@ -33,22 +33,22 @@ const SEND: u64 = 0xc018_2101;
 
 /// What was seen.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Rules that allowed a call, by their number.
     pub used: BTreeSet<(Kind, usize)>,
-    /// Calls without a rule.
-    pub without: BTreeSet<(Kind, c_long, [u64; 6])>,
+    /// Calls without a rule, with the arguments they were last made with.
+    pub without: BTreeMap<(Kind, c_long), [u64; 6]>,
 }
 
 /// Sees what a daemon calls.
-pub struct Observer {
+pub(crate) struct Observer {
     seen: Arc<Mutex<Seen>>,
     thread: JoinHandle<()>,
 }
 
 impl Observer {
     /// Observes a command that has not been started.
-    pub fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         let prepare = move || install(theirs.as_raw_fd());
         // SAFETY: it makes system calls with what is on its stack, and nothing else.
@@ -60,7 +60,7 @@ impl Observer {
     }
 
     /// All that was seen, once the daemon has ended.
-    pub fn seen(self) -> Seen {
+    pub(crate) fn seen(self) -> Seen {
         self.thread.join().expect("the observer");
         std::mem::take(&mut *self.seen.lock().expect("the calls"))
     }
@@ -197,7 +197,7 @@ impl Watcher {
             let used: Vec<usize> = rules::all().enumerate().filter(|(_, rule)| about(rule)).map(|(at, _)| at).collect();
             let mut seen = self.seen.lock().expect("what was seen");
             if used.is_empty() {
-                seen.without.insert((kind, number, data.args));
+                seen.without.insert((kind, number), data.args);
             }
             seen.used.extend(used.into_iter().map(|at| (kind, at)));
         }

@@ -10,9 +10,10 @@ const KEEPER: &[Kind] = &[Kind::Keeper];
 
 /// The rules.
 pub const RULES: &[Rule] = &[
-    rule!(KEEPER, SYS_epoll_pwait, "waits for sockets, timer, signals and the worker"),
     #[cfg(target_arch = "x86_64")]
-    rule!(KEEPER, SYS_epoll_wait, "the same"),
+    rule!(KEEPER, SYS_epoll_wait, "waits for sockets, timer, signals and the worker"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule!(KEEPER, SYS_epoll_pwait, "waits for sockets, timer, signals and the worker"),
     rule!(KEEPER, SYS_epoll_ctl, "what it waits for changes"),
     rule!(KEEPER, SYS_timerfd_settime, "when it is to wake up"),
     rule!(KEEPER, SYS_read, "the timer"),
@@ -23,8 +24,6 @@ pub const RULES: &[Rule] = &[
     rule!(KEEPER, SYS_sendmsg, "messages to the worker and the spawner"),
     rule!(KEEPER, SYS_socketpair, "a link for the next worker").only("Unix", &[Condition::is(0, 1)]),
     rule!(KEEPER, SYS_ppoll, "whether a VMM is still there; for the spawner's answer"),
-    #[cfg(target_arch = "x86_64")]
-    rule!(KEEPER, SYS_poll, "the same"),
     rule!(KEEPER, SYS_fcntl, "whether a file of memory can be written to")
         .only("to ask", &[Condition::is(1, F_GETFL.cast_unsigned())]),
     rule!(KEEPER, SYS_getsockopt, "whether an event is a Unix socket; who is at the other end")

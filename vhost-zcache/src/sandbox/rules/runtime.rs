@@ -21,7 +21,8 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_mprotect, "the allocator, guard pages of stacks").only("no code", NO_CODE),
     rule!(EVERYBODY, SYS_munmap, "gives memory back"),
     rule!(EVERYBODY, SYS_mremap, "the allocator grows what is large")
-        .only("not to an address", &[Condition::lacks(3, 2)]),
+        .only("not to an address", &[Condition::lacks(3, 2)])
+        .with("buffers that grow beyond 128 KiB"),
     rule!(EVERYBODY, SYS_madvise, "the allocator, stacks of threads that end; huge pages of the store in the worker"),
     // Threads.
     rule!(EVERYBODY, SYS_futex, "locks, and the ends of threads"),
@@ -41,7 +42,7 @@ pub const RULES: &[Rule] = &[
     // Time and chance.
     rule!(EVERYBODY, SYS_clock_gettime, "time, where the kernel does not give it without a call")
         .with("clocks that are not in the vDSO"),
-    rule!(EVERYBODY, SYS_clock_nanosleep, "sleeps"),
+    rule!(EVERYBODY, SYS_clock_nanosleep, "sleeps").with("errors that are waited out"),
     rule!(EVERYBODY, SYS_getrandom, "seeds of hash tables, of the store, of the allocator"),
     // Files that are open.
     rule!(EVERYBODY, SYS_write, "the log; events"),

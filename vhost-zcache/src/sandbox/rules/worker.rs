@@ -23,8 +23,10 @@ pub const RULES: &[Rule] = &[
         .only("to duplicate", &[Condition::is(1, F_DUPFD_CLOEXEC.cast_unsigned())]),
     rule!(CONTROL, SYS_fstat, "sizes and kinds of files that come over the link"),
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
-    rule!(CONTROL, SYS_lseek, "which parts of the store's memory the worker before has used"),
-    rule!(STORING, SYS_fallocate, "gives memory of the store back to the host"),
+    rule!(&[Kind::Control, Kind::Store], SYS_lseek, "which parts of the store's memory are in use"),
+    rule!(&[Kind::Control, Kind::Store], SYS_fallocate, "gives memory of the store back to the host"),
+    rule!(QUEUE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
+    rule!(CONTROL, SYS_sysinfo, "how much memory the host has, of which the store takes a part"),
     // Rings.
     rule!(CONTROL, SYS_eventfd2, "tells a ring's thread to stop"),
     rule!(CONTROL, SYS_read, "takes that back"),
@@ -32,8 +34,6 @@ pub const RULES: &[Rule] = &[
         .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())]),
     rule!(QUEUE, SYS_read, "a kick"),
     rule!(QUEUE, SYS_ppoll, "waits for kicks, and looks for room for an interrupt"),
-    #[cfg(target_arch = "x86_64")]
-    rule!(QUEUE, SYS_poll, "the same"),
     // Threads.
     rule!(CONTROL, SYS_clone, "starts a thread").only("threads", &[Condition::has(0, CLONE_THREAD.cast_unsigned())]),
     rule!(CONTROL, SYS_clone3, "its flags cannot be looked at; the C library goes back to clone").refused(ENOSYS),
@@ -53,11 +53,7 @@ pub const RULES: &[Rule] = &[
     rule!(STATISTICS, SYS_accept4, "a reader connects"),
     rule!(STATISTICS, SYS_sendto, "the document"),
     rule!(STATISTICS, SYS_ppoll, "waits for readers"),
-    #[cfg(target_arch = "x86_64")]
-    rule!(STATISTICS, SYS_poll, "the same"),
-    rule!(STATISTICS, SYS_getsockopt, "who is at the other end")
-        .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())]),
     // Tests have a worker die by its own hand; a release cannot.
     #[cfg(debug_assertions)]
-    rule!(STORING, SYS_kill, "a death to order").only("itself", &[Condition::is_self(0)]),
+    rule!(STORING, SYS_kill, "a death to order").only("itself", &[Condition::is_self(0)]).with("builds for tests"),
 ];
