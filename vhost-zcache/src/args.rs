@@ -9,7 +9,7 @@ use log::LevelFilter;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::access::{Group, Owner, SocketAccess, SocketMode};
+use crate::access::{Group, Owner, Peers, SocketAccess, SocketMode};
 use crate::sandbox::SeccompMode;
 
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
@@ -22,6 +22,8 @@ pub const MAX_QUEUES: u16 = 64;
 ///
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
+///   peer=USER           user whose processes may be at the other end, by name or number, whatever
+///                       the mode says (repeatable)
 ///   mode=MODE           who may connect to the socket, as an octal number [default: 0600, or
 ///                       0660 if there is a group]
 ///   owner=USER          user the socket belongs to, by name or number
@@ -69,8 +71,8 @@ pub struct Args {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<Group>,
 
-    /// Answer each connection at PATH with one JSON document of statistics; mode, owner and group
-    /// may follow as for a guest's socket
+    /// Answer each connection at PATH with one JSON document of statistics; peer, mode, owner and
+    /// group may follow as for a guest's socket
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub stats_socket: Option<StatsPath>,
 
@@ -108,8 +110,8 @@ pub enum ArgError {
     Descriptor,
     /// An unknown option of a guest.
     #[error(
-        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets with \
-         a path mode=MODE, owner=USER and group=GROUP"
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets \
+         peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
     )]
     Option(String),
     /// An option of a guest with a wrong value.
@@ -164,6 +166,8 @@ pub struct GuestOptions {
     pub memory_limit: Option<Size>,
     /// UUIDs of shared pools it may join.
     pub allow_shared: Vec<[u8; 16]>,
+    /// Whose processes may be at the other end.
+    pub peers: Peers,
 }
 
 impl GuestOptions {
@@ -179,6 +183,7 @@ impl GuestOptions {
                 }
                 self.allow_shared.push(uuid.into_bytes());
             }
+            "peer" => self.peers.add(parse("peer", value)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -245,15 +250,20 @@ pub struct StatsPath {
     pub path: PathBuf,
     /// Who may connect.
     pub access: SocketAccess,
+    /// Whose processes may be at the other end.
+    pub peers: Peers,
 }
 
 impl FromStr for StatsPath {
     type Err = ArgError;
 
     fn from_str(text: &str) -> Result<Self, ArgError> {
-        let mut access = SocketAccess::default();
-        let path = split(text, |name, value| access.take(name, value))?.into();
-        Ok(Self { path, access })
+        let (mut access, mut peers) = (SocketAccess::default(), Peers::default());
+        let path = split(text, |name, value| match name {
+            "peer" => parse("peer", value).map(|user| peers.add(user)).map(|()| true),
+            _ => access.take(name, value),
+        })?;
+        Ok(Self { path: path.into(), access, peers })
     }
 }
 
@@ -347,6 +357,7 @@ mod tests {
             "a,mode=rw",
             "a,owner=nobody that I know",
             "a,group=",
+            "a,peer=nobody that I know",
             "a,allow-shared=\
                       00000000-0000-0000-0000-000000000000",
         ] {

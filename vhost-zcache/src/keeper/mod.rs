@@ -76,7 +76,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     }
     endpoints.extend(inherited);
     let mut stats = None;
-    if let Some(StatsPath { path, access }) = &args.stats_socket {
+    if let Some(StatsPath { path, access, .. }) = &args.stats_socket {
         let socket = BoundSocket::bind(path, *access)?;
         let listener = OwnedFd::from(socket.listener().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
@@ -94,13 +94,15 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     let facts = Facts { num_queues: args.queues, memory_budget };
 
     let (mut guests, mut connected) = (Vec::new(), Vec::new());
-    for (number, (name, endpoint)) in endpoints.into_iter().enumerate() {
+    let options = args.socket_path.iter().map(|guest| &guest.options).chain(args.fd.iter().map(|guest| &guest.options));
+    for (number, ((name, endpoint), options)) in endpoints.into_iter().zip(options).enumerate() {
+        let peers = options.peers.clone();
         let log = Log::new(name);
         guests.push(match endpoint {
-            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener))),
+            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener)), peers),
             Endpoint::Connected(stream) => {
                 connected.push((number, stream));
-                Guest::new(number, log, None)
+                Guest::new(number, log, None, peers)
             }
         });
     }

@@ -73,7 +73,8 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
-        let server = StatsServer::new(listener, reporter);
+        let peers = args.stats_socket.as_ref().map(|stats| stats.peers.clone()).unwrap_or_default();
+        let server = StatsServer::new(listener, reporter, peers);
         thread::Builder::new()
             .name("statistics".into())
             .spawn(|| {

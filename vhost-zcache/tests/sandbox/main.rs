@@ -2,7 +2,8 @@
 //! What the daemon's processes may still do, and whether it suffices.
 //!
 //! [`kinds`] has each kind of thread do what it may not; [`usage`] compares all that is done with
-//! the rules; [`processes`] looks at what the kernel says of the processes.
+//! the rules, and [`table`] the documentation; [`processes`] looks at what the kernel says of the
+//! processes.
 
 #[path = "../client/mod.rs"]
 mod client;
@@ -10,4 +11,5 @@ mod client;
 mod kinds;
 mod observer;
 mod processes;
+mod table;
 mod usage;

@@ -50,7 +50,8 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_close, "files that came over a socket, and others"),
     #[cfg(debug_assertions)]
     rule!(EVERYBODY, SYS_fcntl, "builds for tests look whether what they close is open")
-        .only("to look", &[Condition::is(1, libc::F_GETFD.cast_unsigned())]),
+        .only("to look", &[Condition::is(1, libc::F_GETFD.cast_unsigned())])
+        .with("builds for tests"),
     // What a library can do without. Nothing may be opened in any case.
     rule!(EVERYBODY, SYS_openat, "the C library and backtraces look at files of /proc and /sys, and go on without")
         .refused(EACCES),

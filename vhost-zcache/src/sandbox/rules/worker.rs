@@ -53,6 +53,9 @@ pub const RULES: &[Rule] = &[
     rule!(STATISTICS, SYS_accept4, "a reader connects"),
     rule!(STATISTICS, SYS_sendto, "the document"),
     rule!(STATISTICS, SYS_ppoll, "waits for readers"),
+    rule!(STATISTICS, SYS_getsockopt, "who is at the other end")
+        .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())])
+        .with("a socket with peer="),
     // Tests have a worker die by its own hand; a release cannot.
     #[cfg(debug_assertions)]
     rule!(STORING, SYS_kill, "a death to order").only("itself", &[Condition::is_self(0)]).with("builds for tests"),
