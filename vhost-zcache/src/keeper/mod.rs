@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::ledger::Ledger;
-use crate::sandbox::files::Reach;
+use crate::sandbox::{self, files::Reach};
 use crate::spawner::Spawner;
 use crate::worker::start::memory_limit;
 
@@ -63,6 +63,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let signals = signals().map_err(Error::Signals)?;
     raise_descriptor_limit();
+    sandbox::close_off()?;
     let spawner = Spawner::launch(arguments).map_err(Error::Spawner)?;
 
     // Sockets at a path are removed when this function returns.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which files a process may reach by a path (Landlock). Files that are open or come over a socket
-//! are not concerned.
+//! Which files a process may reach by a path, and which processes by a signal (Landlock). Files that
+//! are open or come over a socket are not concerned.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,20 @@ pub enum Reach {
     Nothing,
 }
 
+/// The newest version of Landlock that is made use of; the kernel's may be older.
+const NEWEST: ABI = ABI::V6;
+
+/// Closes this process off, with all that it starts: signals and abstract sockets of theirs reach
+/// nobody else.
+///
+/// # Errors
+///
+/// When the kernel knows Landlock and does not let the process be confined.
+pub fn close_off() -> Result<(), RulesetError> {
+    Ruleset::default().scope(Scope::from_all(NEWEST))?.create()?.restrict_self()?;
+    Ok(())
+}
+
 /// Leaves the process what it needs. Kernels without Landlock, or with a part of it, do what they
 /// can.
 ///
@@ -28,18 +42,17 @@ pub enum Reach {
 ///
 /// When the kernel knows Landlock and does not let the process be confined.
 pub fn confine(reach: &Reach) -> Result<(), RulesetError> {
-    // The newest that the crate's enums were checked against here; the kernel's may be older.
-    let abi = ABI::V6;
-    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi))?.handle_access(AccessNet::from_all(abi))?;
-    // The keeper's signals are for the worker, which is confined otherwise than it is itself.
-    let scope = match reach {
-        Reach::Remove(_) | Reach::Execute => Scope::AbstractUnixSocket.into(),
-        Reach::Nothing => Scope::from_all(abi),
-    };
-    let mut ruleset = ruleset.scope(scope)?.create()?;
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?;
+    let ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST))?;
+    // The keeper's signals are for the worker, with which it was closed off.
+    let mut ruleset = match reach {
+        Reach::Remove(_) | Reach::Execute => ruleset,
+        Reach::Nothing => ruleset.scope(Scope::from_all(NEWEST))?,
+    }
+    .create()?;
     let (folders, access): (&[PathBuf], BitFlags<AccessFs>) = match reach {
         Reach::Remove(folders) => (folders, AccessFs::RemoveFile.into()),
-        Reach::Execute => (&[PathBuf::from("/")], AccessFs::from_read(abi)),
+        Reach::Execute => (&[PathBuf::from("/")], AccessFs::from_read(NEWEST)),
         Reach::Nothing => (&[], BitFlags::empty()),
     };
     for folder in folders {

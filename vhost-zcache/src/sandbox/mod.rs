@@ -60,7 +60,16 @@ fn give_up(reach: &Reach) -> Result<(), SandboxError> {
 /// The filters of the worker's threads, once it is confined.
 static THREADS: OnceLock<Vec<(Kind, Filter)>> = OnceLock::new();
 
-/// Confines the keeper, which removes its sockets at `folders` when it ends.
+/// Closes the daemon off from other processes. To be called before it has a second process.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn close_off() -> Result<(), SandboxError> {
+    Ok(files::close_off()?)
+}
+
+/// Confines the keeper, which needs `reach` when it ends.
 ///
 /// # Errors
 ///

@@ -23,8 +23,16 @@ mod deeds {
 
     use log::info;
     use rustix::net::{AddressFamily, SocketType, socket};
+    use rustix::process::{getppid, test_kill_process};
 
     use super::{Kind, VARIABLE};
+
+    /// Takes all of the stack there is.
+    #[allow(unconditional_recursion, reason = "that is what it is for")]
+    #[inline(never)]
+    fn deeper(depth: u64) -> u64 {
+        std::hint::black_box([depth; 64])[0] + deeper(depth + 1)
+    }
 
     pub(super) fn confined(kind: Kind) {
         let Ok(text) = env::var(VARIABLE) else { return };
@@ -37,6 +45,9 @@ mod deeds {
             // With what it says, and the trace that it tries to make.
             "panic" => format!("{:?}", panic::catch_unwind(|| panic!("a panic to order")).is_err()),
             "abort" => process::abort(),
+            "overflow" => format!("{}", deeper(0)),
+            // There is a parent.
+            "signal" => format!("{:?}", getppid().map(test_kill_process)),
             "execute" => format!("{:?}", process::Command::new("/bin/true").status().map(drop)),
             _ => return,
         };

@@ -84,7 +84,9 @@ fn nothing_can_be_executed() {
 #[test]
 fn abort_is_an_abort() {
     for kind in Kind::ALL {
-        log_of_one_that_dies(kind, "abort", if kind == Kind::Keeper { "signal: 6" } else { "was killed by signal 6" });
+        let says = if kind == Kind::Keeper { "signal: 6" } else { "was killed by signal 6" };
+        log_of_one_that_dies(kind, "abort", says);
+        log_of_one_that_dies(kind, "overflow", says);
     }
 }
 
@@ -109,6 +111,16 @@ fn no_file_can_be_opened() {
             let refused = format!("Probe of {}: {deed}: Err(Os {{ code: 13", kind.name());
             assert!(daemon.lines(&refused) > 0, "{kind:?} with {mode}: {}", daemon.log());
         }
+    }
+}
+
+#[test]
+fn landlock_lets_nobody_else_be_signalled() {
+    for kind in Kind::ALL {
+        let daemon = daemon(kind, "signal", &["--seccomp", "none"]);
+        use_all(&daemon);
+        let refused = format!("Probe of {}: signal: Some(Err(Os {{ code: 1,", kind.name());
+        assert!(daemon.lines(&refused) > 0, "{kind:?}: {}", daemon.log());
     }
 }
 

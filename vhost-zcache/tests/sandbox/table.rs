@@ -36,6 +36,7 @@ fn name(error: i32) -> &'static str {
     match error {
         libc::EACCES => "EACCES",
         libc::ENOSYS => "ENOSYS",
+        libc::ENOTTY => "ENOTTY",
         _ => panic!("the table has no name for error {error}"),
     }
 }
@@ -53,7 +54,12 @@ fn rules_are_given_once() {
         let of_kind = rules::of(kind);
         for (at, rule) in of_kind.iter().enumerate() {
             let same = |other: &&&Rule| other.number == rule.number && other.conditions == rule.conditions;
-            assert!(!of_kind[at + 1..].iter().any(|other| same(&other)), "{}: {} is there twice", kind.name(), rule.name());
+            assert!(
+                !of_kind[at + 1..].iter().any(|other| same(&other)),
+                "{}: {} is there twice",
+                kind.name(),
+                rule.name()
+            );
         }
     }
 }

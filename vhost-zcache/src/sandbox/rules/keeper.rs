@@ -31,5 +31,8 @@ pub const RULES: &[Rule] = &[
     rule!(KEEPER, SYS_fstat, "what kind of file a VMM has passed"),
     rule!(KEEPER, SYS_pidfd_send_signal, "ends a worker. It can get at no other process"),
     rule!(KEEPER, SYS_waitid, "how a worker has ended"),
+    #[cfg(target_arch = "x86_64")]
     rule!(KEEPER, SYS_unlink, "removes its sockets when it ends; Landlock says where"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule!(KEEPER, SYS_unlinkat, "removes its sockets when it ends; Landlock says where"),
 ];

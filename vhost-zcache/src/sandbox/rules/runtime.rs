@@ -2,7 +2,7 @@
 //! What every thread does, by being a thread of a Rust program. It depends on the C library, whose
 //! versions do it by different calls; these are rules for all that are known.
 
-use libc::{EACCES, PROT_EXEC};
+use libc::{EACCES, ENOTTY, PROT_EXEC};
 
 use super::rule;
 use crate::sandbox::rule::{Condition, Kind, Rule};
@@ -39,6 +39,7 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_exit_group, "the process ends"),
     rule!(EVERYBODY, SYS_restart_syscall, "the kernel goes on with a call after SIGSTOP and SIGCONT")
         .with("a wait that was stopped"),
+    rule!(EVERYBODY, SYS_sched_getaffinity, "how many processors there are, for the allocator and the store"),
     // Time and chance.
     rule!(EVERYBODY, SYS_clock_gettime, "time, where the kernel does not give it without a call")
         .with("clocks that are not in the vDSO"),
@@ -52,11 +53,14 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_fcntl, "builds for tests look whether what they close is open")
         .only("to look", &[Condition::is(1, libc::F_GETFD.cast_unsigned())])
         .with("builds for tests"),
-    // What a library can do without. Nothing may be opened in any case.
+    // What a library can do without. No file is reached by a path in any case.
     rule!(EVERYBODY, SYS_openat, "the C library and backtraces look at files of /proc and /sys, and go on without")
         .refused(EACCES),
-    rule!(EVERYBODY, SYS_getcwd, "a backtrace shortens paths, and goes on without").refused(EACCES),
-    rule!(EVERYBODY, SYS_readlinkat, "a backtrace looks where the program is")
-        .refused(EACCES)
-        .with("backtraces of other versions of Rust"),
+    rule!(EVERYBODY, SYS_getcwd, "a backtrace shortens paths").refused(EACCES),
+    #[cfg(target_arch = "x86_64")]
+    rule!(EVERYBODY, SYS_readlink, "a backtrace looks where the program is").refused(EACCES),
+    rule!(EVERYBODY, SYS_readlinkat, "the same").refused(EACCES),
+    rule!(EVERYBODY, SYS_statx, "a backtrace looks for more about the program").refused(EACCES),
+    rule!(EVERYBODY, SYS_newfstatat, "the same").refused(EACCES),
+    rule!(EVERYBODY, SYS_ioctl, "the C library asks whether the log is a terminal").refused(ENOTTY),
 ];

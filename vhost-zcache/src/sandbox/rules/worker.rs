@@ -44,11 +44,6 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_prctl, "a thread narrows its rules down")
         .only("fewer rights", &[Condition::is(0, PR_SET_NO_NEW_PRIVS.cast_unsigned())]),
     rule!(CONTROL, SYS_seccomp, "a thread narrows its rules down").only("a filter", &[Condition::is(0, 1)]),
-    rule!(
-        CONTROL,
-        SYS_sched_getaffinity,
-        "how many processors there are: for the store's parts, and to make its index again"
-    ),
     // Statistics.
     rule!(STATISTICS, SYS_accept4, "a reader connects"),
     rule!(STATISTICS, SYS_sendto, "the document"),
