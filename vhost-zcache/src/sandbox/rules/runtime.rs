@@ -2,7 +2,7 @@
 //! What every thread does, by being a thread of a Rust program. It depends on the C library, whose
 //! versions do it by different calls; these are rules for all that are known.
 
-use libc::{EACCES, ENOTTY, PROT_EXEC};
+use libc::{EACCES, ENOTTY, PR_SET_VMA, PROT_EXEC};
 
 use super::rule;
 use crate::sandbox::rule::{Condition, Kind, Rule};
@@ -32,6 +32,11 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_rt_sigaction, "handlers; the default is restored by abort and by faults that are nobody's"),
     rule!(EVERYBODY, SYS_rt_sigreturn, "a handler returns"),
     rule!(EVERYBODY, SYS_sigaltstack, "each thread has a stack for the fault of its stack"),
+    rule!(EVERYBODY, SYS_set_robust_list, "a thread begins"),
+    rule!(EVERYBODY, SYS_rseq, "a thread begins, or ends in some versions"),
+    rule!(EVERYBODY, SYS_prctl, "the allocator names its memory")
+        .only("memory's names", &[Condition::is(0, PR_SET_VMA.cast_unsigned())])
+        .with("glibc's tunable decorate_maps"),
     rule!(EVERYBODY, SYS_gettid, "abort; names of threads that panic"),
     rule!(EVERYBODY, SYS_getpid, "abort, and signals to a thread"),
     rule!(EVERYBODY, SYS_tgkill, "abort; a ring's thread is interrupted").only("itself", &[Condition::is_self(0)]),

@@ -37,8 +37,6 @@ pub const RULES: &[Rule] = &[
     // Threads.
     rule!(CONTROL, SYS_clone, "starts a thread").only("threads", &[Condition::has(0, CLONE_THREAD.cast_unsigned())]),
     rule!(CONTROL, SYS_clone3, "its flags cannot be looked at; the C library goes back to clone").refused(ENOSYS),
-    rule!(CONTROL, SYS_set_robust_list, "a thread begins"),
-    rule!(CONTROL, SYS_rseq, "a thread begins"),
     rule!(CONTROL, SYS_prctl, "a thread begins: its name")
         .only("names", &[Condition::is(0, PR_SET_NAME.cast_unsigned())]),
     rule!(CONTROL, SYS_prctl, "a thread narrows its rules down")
