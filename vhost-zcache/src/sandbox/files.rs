@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which files a process may reach by a path, and which processes by a signal (Landlock). Files that
-//! are open or come over a socket are not concerned.
+//! Which files a process may reach by a path, and which processes by a signal (Landlock). Files
+//! that are open or come over a socket are not concerned.
 
 use std::path::PathBuf;
 

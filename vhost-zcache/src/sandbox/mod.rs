@@ -3,8 +3,8 @@
 //!
 //! Each process gives up its [`privileges`] and the file system ([`files`]) when all that it needs
 //! is open, and before it hears the first word of a peer. From then on it may make the system calls
-//! that [`rules`] has for its [`Kind`], each with a reason. Threads of the worker narrow these down to their own at
-//! their start. `docs/sandbox.md` is about the whole.
+//! that [`rules`] has for its [`Kind`], each with a reason. Threads of the worker narrow these down
+//! to their own at their start. `docs/sandbox.md` is about the whole.
 
 pub mod files;
 pub mod filter;

@@ -8,8 +8,8 @@ use std::ffi::{c_int, c_long};
 pub enum Kind {
     /// The keeper.
     Keeper,
-    /// The worker's first thread, which does what the keeper says, and those that help it to make the
-    /// index again. Its rules hold for the process, so it has those of the other kinds as well.
+    /// The worker's first thread, which does what the keeper says, and those that help it to make
+    /// the index again. Its rules hold for the process, so it has those of the other kinds as well.
     Control,
     /// A thread that serves a ring.
     Queue,

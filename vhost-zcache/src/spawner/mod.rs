@@ -3,8 +3,8 @@
 //!
 //! The keeper hears strangers, so it must not be able to execute anything; and what it executed
 //! would have its filter of system calls, which would have to allow all that a worker does. So a
-//! process that hears nobody but the keeper does it ([`process`]). A worker is the keeper's child all
-//! the same ([`sibling`]), which sees its end and dies with it.
+//! process that hears nobody but the keeper does it ([`process`]). A worker is the keeper's child
+//! all the same ([`sibling`]), so the keeper sees its end, and it dies with the keeper.
 
 pub mod process;
 pub mod sibling;
