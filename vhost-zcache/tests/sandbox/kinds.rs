@@ -30,6 +30,11 @@ fn use_all(daemon: &Daemon) {
     assert_eq!(daemon.stats()["store"]["pages"], 50);
 }
 
+/// Waits for a line of the log: threads do not wait for one another to begin.
+fn expect_line(daemon: &Daemon, text: &str) {
+    eventually(text, || daemon.lines(text) > 0);
+}
+
 /// The daemon of a process that dies over and over never serves; its log, once it says so.
 fn log_of_one_that_dies(kind: Kind, deed: &str, says: &str) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -96,7 +101,7 @@ fn a_call_without_a_rule_is_carried_out_where_it_is_only_logged() {
         for mode in ["log", "none"] {
             let daemon = daemon(kind, "denied", &["--seccomp", mode]);
             use_all(&daemon);
-            assert!(daemon.lines(&format!("Probe of {}: denied: Ok", kind.name())) > 0, "{mode}: {}", daemon.log());
+            expect_line(&daemon, &format!("Probe of {}: denied: Ok", kind.name()));
         }
     }
 }
@@ -109,7 +114,7 @@ fn no_file_can_be_opened() {
             let daemon = daemon(kind, deed, &["--seccomp", mode]);
             use_all(&daemon);
             let refused = format!("Probe of {}: {deed}: Err(Os {{ code: 13", kind.name());
-            assert!(daemon.lines(&refused) > 0, "{kind:?} with {mode}: {}", daemon.log());
+            expect_line(&daemon, &refused);
         }
     }
 }
@@ -120,7 +125,7 @@ fn landlock_lets_nobody_else_be_signalled() {
         let daemon = daemon(kind, "signal", &["--seccomp", "none"]);
         use_all(&daemon);
         let refused = format!("Probe of {}: signal: Some(Err(Os {{ code: 1,", kind.name());
-        assert!(daemon.lines(&refused) > 0, "{kind:?}: {}", daemon.log());
+        expect_line(&daemon, &refused);
     }
 }
 
@@ -130,7 +135,7 @@ fn landlock_lets_nothing_be_executed() {
         let daemon = daemon(kind, "execute", &["--seccomp", "none"]);
         use_all(&daemon);
         let refused = format!("Probe of {}: execute: Err(Os {{ code: 13", kind.name());
-        assert!(daemon.lines(&refused) > 0, "{kind:?}: {}", daemon.log());
+        expect_line(&daemon, &refused);
     }
 }
 
@@ -139,8 +144,8 @@ fn a_panic_says_what_it_can_and_the_daemon_goes_on() {
     for kind in Kind::ALL {
         let daemon = daemon(kind, "panic", &[]);
         use_all(&daemon);
-        assert!(daemon.lines("a panic to order") > 0, "{}", daemon.log());
-        assert!(daemon.lines(&format!("Probe of {}: panic: true", kind.name())) > 0, "{}", daemon.log());
+        expect_line(&daemon, "a panic to order");
+        expect_line(&daemon, &format!("Probe of {}: panic: true", kind.name()));
         assert_eq!(daemon.deaths(), 0, "{}", daemon.log());
     }
 }

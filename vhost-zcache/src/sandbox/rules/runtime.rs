@@ -38,8 +38,10 @@ pub const RULES: &[Rule] = &[
         .only("memory's names", &[Condition::is(0, PR_SET_VMA.cast_unsigned())])
         .with("glibc's tunable decorate_maps"),
     rule!(EVERYBODY, SYS_gettid, "abort; names of threads that panic"),
-    rule!(EVERYBODY, SYS_getpid, "abort, and signals to a thread"),
-    rule!(EVERYBODY, SYS_tgkill, "abort; a ring's thread is interrupted").only("itself", &[Condition::is_self(0)]),
+    rule!(EVERYBODY, SYS_getpid, "abort, and signals to a thread").with("aborts and interrupts"),
+    rule!(EVERYBODY, SYS_tgkill, "abort; a ring's thread is interrupted")
+        .only("itself", &[Condition::is_self(0)])
+        .with("aborts and interrupts"),
     rule!(EVERYBODY, SYS_exit, "a thread ends").with("the ends of threads; the first one's ends the process"),
     rule!(EVERYBODY, SYS_exit_group, "the process ends"),
     rule!(EVERYBODY, SYS_restart_syscall, "the kernel goes on with a call after SIGSTOP and SIGCONT")
