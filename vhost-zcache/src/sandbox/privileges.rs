@@ -9,6 +9,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
+use super::probe;
+
 /// Gives up all that the process does not need: capabilities, those it could get by executing
 /// something, being looked into by others of the same user, and limits it could raise. To be called
 /// by the first thread, while it is the only one.
@@ -29,7 +31,9 @@ pub fn drop_all() -> io::Result<()> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     // There are pages of guests in its memory.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    if !probe::is_watched() {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.current, maximum: files.current })?;

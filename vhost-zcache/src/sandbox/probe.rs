@@ -9,6 +9,14 @@ use super::rule::Kind;
 /// Says who does what.
 pub const VARIABLE: &str = "ZCACHE_PROBE";
 
+/// Lets tests of another user than root count the files of a process, which stays dumpable.
+pub const WATCHED: &str = "ZCACHE_WATCHED";
+
+/// Whether tests want to look into the process.
+pub(super) fn is_watched() -> bool {
+    cfg!(debug_assertions) && std::env::var_os(WATCHED).is_some()
+}
+
 /// A thread of this kind is confined.
 pub(super) fn confined(kind: Kind) {
     #[cfg(debug_assertions)]

@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::process::{Pid, Signal, kill_process};
+use vhost_zcache::sandbox::probe::WATCHED;
 
-use crate::client::daemon::Daemon;
+use crate::client::daemon::{Daemon, Start};
 use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, page};
 
@@ -18,7 +19,9 @@ fn field(process: u32, file: &str, name: &str) -> String {
 
 #[test]
 fn every_process_has_given_up_what_it_does_not_need() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::prepared(&[""], Start::default(), |command| {
+        command.env_remove(WATCHED);
+    });
     let mut guest = Client::attach(&daemon.socket(0));
     guest.create(1, PERSISTENT);
     let worker = daemon.worker().expect("a worker");
@@ -34,7 +37,7 @@ fn every_process_has_given_up_what_it_does_not_need() {
         assert_eq!(status("NoNewPrivs"), "1", "{process}");
         assert_eq!(status("Seccomp"), "2", "{process}: a filter");
         assert_eq!(field(process, "limits", "Max core file size"), "0 0 bytes");
-        // Files of a process that cannot be dumped belong to root.
+        // Files of a process that cannot be dumped belong to root. (As those of root's always do.)
         assert_eq!(fs::metadata(format!("/proc/{process}/fd")).expect("the process").uid(), 0);
     }
     // Each thread of the worker has more filters than the process.
