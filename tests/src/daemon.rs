@@ -118,7 +118,7 @@ impl Daemon {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let children = std::fs::read_to_string(&children).context("The keeper has ended")?;
-            // One that is about to end has no command line.
+            // Another child starts workers; one that is about to end has no command line.
             let is_worker = |pid: &&str| {
                 let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 arguments.contains("--worker-link")

@@ -132,7 +132,7 @@ fn command(
     let boot = Boot::of(options)?;
     let mut line = Line { command: boot.program() };
     line.words(["-nodefaults", "-display", "none"]);
-    line.option("-smp", &options.cpus.to_string(), &[]);
+    line.option("-smp", &options.cpus().to_string(), &[]);
     line.memory(options);
     boot.begin(&mut line, options);
 

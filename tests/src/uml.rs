@@ -97,7 +97,7 @@ fn command(
         .env("TMPDIR", "/dev/shm")
         .args(artefacts.cmdline().split(' '))
         .arg(format!("mem={}M", options.memory_mib))
-        .arg(format!("ncpus={}", options.cpus))
+        .arg(format!("ncpus={}", options.cpus()))
         .arg(format!("uml_dir={}/", folder.path().display()))
         .arg(format!("umid={NAME}"))
         .arg(format!("mconsole=notify:{}", notices_of(folder).display()))

@@ -66,7 +66,7 @@ fn guests_do_not_notice_one_another() {
         for (index, name) in ["one", "two"].into_iter().enumerate() {
             let mut options = VmOptions::new(name).daemon(&daemon, index).disk_mib(192);
             options.memory_mib = 160;
-            options.cpus = 1;
+            options.cpus = Some(1);
             let vm = s.vm(options)?;
             vm.attach()?;
             vm.guest().sh(PREPARE)?;

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::sandbox;
+
 /// Most files. Older ones are removed.
 const MOST_FILES: usize = 16;
 
@@ -18,12 +20,14 @@ const MOST_BYTES: u64 = 128 << 10;
 const BEGINNING: &str = "worker-crash-";
 const END: &str = ".txt";
 
-/// Writes the report that is on standard input to a new file in a directory.
+/// Writes the report that is on standard input to a new file in a directory, which is all that the
+/// process can reach from then on.
 ///
 /// # Errors
 ///
 /// When it cannot be written. Nothing is left of it then.
-pub fn write(directory: &Path) -> io::Result<()> {
+pub fn run(directory: &Path) -> io::Result<()> {
+    sandbox::confine_report(directory).map_err(io::Error::other)?;
     write_from(&mut io::stdin().lock(), directory)
 }
 
@@ -34,7 +38,8 @@ fn write_from(report: &mut impl Read, directory: &Path) -> io::Result<()> {
     remove_old(directory)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let path = directory.join(format!("{BEGINNING}{seconds:012}-{}{END}", process::id()));
-    fill(&path, File::create_new(&path)?, &text)
+    // Not to be read as well, which the process may not.
+    fill(&path, File::options().write(true).create_new(true).open(&path)?, &text)
 }
 
 fn fill(path: &Path, mut file: impl Write, text: &[u8]) -> io::Result<()> {

@@ -13,6 +13,8 @@
 //! | [`worker`] | the process that may die: rings, threads, the store |
 //! | [`device`] | chains and requests; knows virtio |
 //! | [`admin`] | statistics |
+//! | [`spawner`] | the process that starts workers for the keeper |
+//! | [`sandbox`] | what each of them may do |
 //! | [`crash`] | where tests have a worker die |
 //! | [`crash_report`] | files that say why one has died |
 //! | `zcache-store` (a crate) | pools and pages; knows neither |
@@ -31,4 +33,6 @@ pub mod frontend;
 pub mod keeper;
 pub mod ledger;
 pub mod link;
+pub mod sandbox;
+pub mod spawner;
 pub mod worker;

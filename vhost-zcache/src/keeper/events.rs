@@ -2,7 +2,7 @@
 //! What the keeper waits for, and what it does then.
 
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ use super::running::Sign;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
 use crate::link::message::FromWorker;
+use crate::sandbox::files::Reach;
+use crate::sandbox::{self, SeccompMode};
 
 /// What an event is about. Numbers of guests are in the lower bits.
 const SIGNALS: u32 = 0;
@@ -91,18 +93,21 @@ impl Keeper {
         }
     }
 
-    /// Serves until it is told to end, or nobody can come any more.
+    /// Serves until it is told to end, or nobody can come any more. Before, it gives up all but
+    /// `reach`.
     ///
     /// # Errors
     ///
     /// [`Error`], one line for the user.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(mut self, seccomp: SeccompMode, reach: &Reach) -> Result<(), Error> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
         self.timer = Some(timer.map_err(|error| Error::Descriptors(error.into()))?);
+        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
+        // All that is ever opened is open.
+        sandbox::confine_keeper(seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
         let keeper = Rc::new(RefCell::new(self));
-        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
         events.add_subscriber(Rc::clone(&keeper));
         loop {
             let end = keeper.borrow_mut().end.take();
@@ -138,6 +143,8 @@ impl Keeper {
         if self.worker.is_wanted() {
             match self.worker.start(self.lives()) {
                 Ok(()) => self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker)),
+                // Nobody will ever serve these guests again; a daemon that is started anew can.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end = Some(Err(Error::Worker(error))),
                 Err(error) => error!("{}", Error::Worker(error)),
             }
         }

@@ -21,6 +21,7 @@ use super::door::Door;
 use super::log::Log;
 use super::mirror::{Carried, Mirror};
 use super::process::Worker;
+use crate::access::Peers;
 use crate::frontend::budget::{Admission, DescriptorBudget};
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::{Channel, End, Message};
@@ -49,6 +50,7 @@ pub struct Guest {
     number: usize,
     log: Log,
     door: Option<Door>,
+    peers: Peers,
     state: State,
     /// The socket of a VMM that is gone, as long as it is waited on.
     closed: Option<Channel>,
@@ -93,8 +95,8 @@ struct Pending {
 impl Guest {
     /// A guest that is not connected, and comes to a door.
     #[must_use]
-    pub fn new(number: usize, log: Log, door: Option<Door>) -> Self {
-        Self { number, log, door, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
+    pub fn new(number: usize, log: Log, door: Option<Door>, peers: Peers) -> Self {
+        Self { number, log, door, peers, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
     }
 
     /// The log of its socket.
@@ -177,8 +179,12 @@ impl Guest {
         }
     }
 
-    /// A VMM has connected.
+    /// Somebody has connected.
     pub fn connect(&mut self, stream: UnixStream, worker: &mut Worker, budget: &DescriptorBudget, facts: Facts) {
+        if let Err(stranger) = self.peers.admit(&stream) {
+            self.log.say(Occasion::Refused, format_args!("a connection was turned away: {stranger}"));
+            return;
+        }
         let Some(admission) = budget.admit() else {
             let why = "a VMM was turned away: with one more the process could run out of files (RLIMIT_NOFILE)";
             self.log.say(Occasion::Refused, format_args!("{why}"));

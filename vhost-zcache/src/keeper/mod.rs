@@ -5,14 +5,13 @@
 //! vhost-user with each VMM ([`guest`], [`dispatch`]), answers the configuration space from memory,
 //! and keeps all that a VMM has set up ([`mirror`]) with the files that came along. It maps no
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
-//! gets everything by descriptor; when it dies the next one is told all of it again, as soon as
-//! the old one is [`exiting`]; a [`report`] says why it did. A [`running`] process may be of
+//! gets everything by descriptor; when it dies the next one is told all of it again, as soon as the
+//! old one does nothing any more; a [`report`] says why it did. A [`running`] process may be of
 //! another program. [`events`] is what the thread waits for.
 
 pub mod dispatch;
 pub mod door;
 pub mod events;
-pub mod exiting;
 pub mod guest;
 pub mod log;
 pub mod mirror;
@@ -21,11 +20,11 @@ pub mod report;
 pub mod running;
 
 use std::collections::BTreeSet;
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ::log::info;
@@ -39,12 +38,13 @@ use self::guest::Guest;
 use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
-use self::running::Program;
 use crate::args::{Args, FdGuest, PathGuest, StatsPath};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::ledger::Ledger;
+use crate::sandbox::{self, files::Reach};
+use crate::spawner::Spawner;
 use crate::worker::start::memory_limit;
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
@@ -54,7 +54,7 @@ use crate::worker::start::memory_limit;
 /// # Errors
 ///
 /// [`Error`], one line for the user.
-pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
+pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     check_unique(args)?;
     let inherited = args
         .fd
@@ -67,6 +67,8 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let signals = signals().map_err(Error::Signals)?;
     raise_descriptor_limit();
+    sandbox::close_off()?;
+    let spawner = Spawner::launch(arguments).map_err(Error::Spawner)?;
 
     // Sockets at a path are removed when this function returns.
     let mut bound = Vec::new();
@@ -79,7 +81,7 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     }
     endpoints.extend(inherited);
     let mut stats = None;
-    if let Some(StatsPath { path, access }) = &args.stats_socket {
+    if let Some(StatsPath { path, access, .. }) = &args.stats_socket {
         let socket = BoundSocket::bind(path, *access)?;
         let listener = OwnedFd::from(socket.listener().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
@@ -89,31 +91,39 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let recipe = Recipe {
-        program: Program::own(),
-        path: args.upgrade_binary.clone().map_or_else(env::current_exe, Ok).map_err(Error::Worker)?,
-        arguments,
+        spawner,
+        path: args.upgrade_path().map_err(Error::Worker)?,
         names: endpoints.iter().map(|(name, _)| name.clone()).collect(),
         ledger: Rc::new(ledger_file),
         stats,
     };
-    let worker = Worker::new(recipe, ledger, Reports::new(args.crash_directory()));
+    let worker = Worker::new(recipe, ledger, Reports::new(args.crash_directory().is_some()));
+    let reach = Reach::Remove(bound.iter().map(|socket| folder(socket.path())).collect());
     // All that stays open is open now.
     let descriptors = DescriptorBudget::plan(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let memory_budget = MemoryBudget::share(endpoints.len(), descriptors.memory_files());
     let facts = Facts { num_queues: args.queues, memory_budget };
 
     let (mut guests, mut connected) = (Vec::new(), Vec::new());
-    for (number, (name, endpoint)) in endpoints.into_iter().enumerate() {
+    let options = args.socket_path.iter().map(|guest| &guest.options).chain(args.fd.iter().map(|guest| &guest.options));
+    for (number, ((name, endpoint), options)) in endpoints.into_iter().zip(options).enumerate() {
+        let peers = options.peers.clone();
         let log = Log::new(name);
         guests.push(match endpoint {
-            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener))),
+            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener)), peers),
             Endpoint::Connected(stream) => {
                 connected.push((number, stream));
-                Guest::new(number, log, None)
+                Guest::new(number, log, None, peers)
             }
         });
     }
-    Keeper::new(guests, connected, worker, descriptors, facts, signals).run()
+    Keeper::new(guests, connected, worker, descriptors, facts, signals).run(args.seccomp, &reach)
+}
+
+/// The folder that a path is in.
+fn folder(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).into()
 }
 
 /// Signals that are for the keeper.

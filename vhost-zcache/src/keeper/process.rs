@@ -2,9 +2,9 @@
 //! The worker as the keeper sees it: a process that is started, talked to, watched, and started
 //! again; and another one that is to take its place.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -12,16 +12,18 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use libc::SIGSYS;
 use log::{error, info, warn};
 use rustix::process::Signal;
 
 use super::mirror::Carried;
 use super::report::{Obituary, Reports};
-use super::running::{Program, Running, Sign};
+use super::running::{Running, Sign};
 use crate::ledger::Ledger;
 use crate::ledger::restore::RestoreLedger;
 use crate::ledger::service::QueueLedger;
 use crate::link::message::{Build, FromWorker, ToWorker};
+use crate::spawner::{Program, Spawner};
 
 /// Time between two looks at whether the worker is alive.
 pub const BEAT: Duration = Duration::from_millis(500);
@@ -51,12 +53,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How workers are started.
 pub struct Recipe {
-    /// The program.
-    pub program: Program,
-    /// Where a newer one is looked for.
+    /// Who starts them.
+    pub spawner: Spawner,
+    /// Where the spawner looks for a newer program.
     pub path: PathBuf,
-    /// The arguments of the command line, without the program.
-    pub arguments: Vec<OsString>,
     /// Names of the guests.
     pub names: Vec<String>,
     /// The ledger's file.
@@ -89,8 +89,8 @@ pub struct Worker {
     short_lives: u32,
     state: State,
     next: Option<Next>,
-    /// The program of the worker there is, if it is another than the recipe's.
-    on_trial: Option<Program>,
+    /// The worker there is is of another program than the one that is kept.
+    on_trial: bool,
     gone: Vec<(Running, Obituary)>,
     /// Processes that have ended, until nobody waits for their files any more.
     ended: Vec<Running>,
@@ -104,7 +104,6 @@ enum State {
 /// A process of another program, which is to be the next worker.
 struct Next {
     running: Running,
-    program: Program,
     /// It is of a build that goes on where this one ends.
     fits: bool,
 }
@@ -122,7 +121,7 @@ impl Worker {
             short_lives: 0,
             state: State::Down { until: Instant::now() },
             next: None,
-            on_trial: None,
+            on_trial: false,
             gone: Vec::new(),
             ended: Vec::new(),
         }
@@ -215,10 +214,10 @@ impl Worker {
         self.number += 1;
         let running = match self.next.take_if(|next| next.fits) {
             Some(next) => {
-                self.on_trial = Some(next.program);
+                self.on_trial = true;
                 next.running
             }
-            None => match self.spawn(&self.recipe.program) {
+            None => match self.spawn(Program::Kept) {
                 Ok(running) => running,
                 Err(error) => {
                     self.short_lives = self.short_lives.saturating_add(FREE_DEATHS);
@@ -235,8 +234,8 @@ impl Worker {
         Ok(())
     }
 
-    fn spawn(&self, program: &Program) -> io::Result<Running> {
-        Running::spawn(program, &self.recipe.arguments, self.ledger.all_queues().len())
+    fn spawn(&self, program: Program) -> io::Result<Running> {
+        Running::spawn(&self.recipe.spawner, program, self.ledger.all_queues().len())
     }
 
     /// Sends a message, or leaves it to be sent when there is room.
@@ -267,9 +266,11 @@ impl Worker {
                 if let Some(running) = self.running() {
                     running.ready = Some(Instant::now());
                 }
-                if let Some(program) = self.on_trial.take() {
+                if mem::take(&mut self.on_trial) {
                     info!("Worker {} is of the new program and has taken over", self.number);
-                    self.recipe.program = program;
+                    if let Err(error) = self.recipe.spawner.keep() {
+                        error!("The workers that follow are not of the new program: {error}");
+                    }
                 }
             }
             FromWorker::Pong => {
@@ -301,26 +302,23 @@ impl Worker {
     /// Whether there was a worker that does nothing any more.
     pub fn is_done(&mut self) -> bool {
         let has_to_end = matches!(&self.state, State::Up(running) if self.has_to_end(running));
-        match &mut self.state {
-            State::Up(running) if has_to_end => running.exit_status().is_some(),
-            State::Up(running) => running.is_done(),
-            State::Down { .. } => false,
-        }
+        let Self { state: State::Up(running), recipe, .. } = self else { return false };
+        if has_to_end { running.exit_status().is_some() } else { running.is_done(&recipe.spawner) }
     }
 
     /// Takes note that the worker does nothing any more; how it has ended, if it has. What it has
     /// said last was received before.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        let State::Up(running) = std::mem::replace(&mut self.state, State::Down { until: Instant::now() }) else {
+        let State::Up(running) = mem::replace(&mut self.state, State::Down { until: Instant::now() }) else {
             return None;
         };
-        let mut running = *running;
+        let running = *running;
         let has_left = running.left;
         let lived = running.ready.is_some_and(|ready| ready.elapsed() >= SHORT_LIFE);
         if !has_left {
             self.short_lives = if lived { 0 } else { self.short_lives.saturating_add(1) };
         }
-        if self.on_trial.take().is_some() {
+        if mem::take(&mut self.on_trial) {
             error!("The new program's worker has died before it was ready: the program stays as it was");
         }
         let mut obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names);
@@ -354,7 +352,7 @@ impl Worker {
 
     /// Takes note of processes that have ended after they did nothing any more.
     pub fn look_at_gone(&mut self) {
-        for (mut running, obituary) in std::mem::take(&mut self.gone) {
+        for (running, obituary) in mem::take(&mut self.gone) {
             match running.exit_status() {
                 Some(status) => {
                     self.reports.file(obituary, status);
@@ -375,7 +373,7 @@ impl Worker {
     /// Asks the worker whether it is alive, and kills one that has not answered for long, or in
     /// which a chain does not come to an end.
     pub fn beat(&mut self) {
-        self.reports.go_on();
+        self.reports.go_on(&self.recipe.spawner);
         if let Some(next) = &mut self.next {
             next.running.unanswered += 1;
             if !next.fits && next.running.unanswered > BUILD_PATIENCE {
@@ -420,19 +418,15 @@ impl Worker {
     /// Starts a process of the program that has the recipe's path now, which takes the worker's
     /// place if it fits.
     pub fn upgrade(&mut self) {
-        if self.next.is_some() {
+        if self.next.is_some() || self.on_trial {
             warn!("No upgrade: one is under way");
             return;
         }
         let path = self.recipe.path.display();
-        let spawned = Program::named(&self.recipe.path).and_then(|program| {
-            let running = self.spawn(&program)?;
-            Ok(Next { running, program, fits: false })
-        });
-        match spawned {
-            Ok(next) => {
+        match self.spawn(Program::Newest) {
+            Ok(running) => {
                 info!("Upgrading to {path}");
-                self.next = Some(next);
+                self.next = Some(Next { running, fits: false });
             }
             Err(error) => error!("No upgrade: {path} cannot be started: {error}"),
         }
@@ -491,6 +485,7 @@ pub struct Watched {
 pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with {code}"),
+        (_, Some(SIGSYS)) => "was killed because it made a system call for which there is no rule".to_owned(),
         (_, Some(signal)) => format!("was killed by signal {signal}"),
         _ => "ended".to_owned(),
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the operator is told of a worker that has died: a line in the log, and a file.
 //!
-//! A disk may be slow, and the keeper never waits. So the file is written by a process of its own,
-//! one at a time, which is given the text.
+//! A disk may be slow, and the keeper never waits, nor can it open a file. So the file is written by
+//! a process of its own, one at a time, which the spawner starts and gives the text.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write as _};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use log::{info, warn};
@@ -19,6 +19,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::process::in_words;
 use super::running::Running;
 use crate::ledger::Ledger;
+use crate::spawner::Spawner;
+use crate::spawner::child::Child;
 
 /// Reports that wait to be written. What there is more of is only in the log.
 const MOST_WAITING: usize = 4;
@@ -89,16 +91,16 @@ impl Obituary {
 
 /// Where reports go.
 pub struct Reports {
-    directory: Option<PathBuf>,
+    are_written: bool,
     waiting: VecDeque<String>,
     writer: Option<Child>,
 }
 
 impl Reports {
-    /// Reports that go to a directory, or to the log alone.
+    /// Reports that are written to files, or go to the log alone.
     #[must_use]
-    pub fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, waiting: VecDeque::new(), writer: None }
+    pub fn new(are_written: bool) -> Self {
+        Self { are_written, waiting: VecDeque::new(), writer: None }
     }
 
     /// Says how a worker has ended.
@@ -117,7 +119,7 @@ impl Reports {
             in_service.len(),
             pause.as_millis()
         );
-        if self.directory.is_none() || self.waiting.len() >= MOST_WAITING {
+        if !self.are_written || self.waiting.len() >= MOST_WAITING {
             return;
         }
         let release = env!("CARGO_PKG_VERSION");
@@ -129,31 +131,24 @@ impl Reports {
     }
 
     /// Has the next report written, when the one before is.
-    pub fn go_on(&mut self) {
-        if let Some(writer) = &mut self.writer
-            && writer.try_wait().is_ok_and(|status| status.is_none())
+    pub fn go_on(&mut self, spawner: &Spawner) {
+        if let Some(writer) = &self.writer
+            && writer.status().is_ok_and(|status| status.is_none())
         {
             return;
         }
         self.writer = None;
-        let Some(directory) = &self.directory else { return };
         let Some(report) = self.waiting.pop_front() else { return };
-        match write(directory, &report) {
+        match write(spawner, &report) {
             Ok(writer) => self.writer = Some(writer),
             Err(error) => warn!("A crash report cannot be written: {error}"),
         }
     }
 }
 
-fn write(directory: &PathBuf, report: &str) -> io::Result<Child> {
-    let mut file = File::from(memfd_create("zcache-report", MemfdFlags::CLOEXEC)?);
-    file.write_all(report.as_bytes())?;
-    file.seek(SeekFrom::Start(0))?;
-    Command::new("/proc/self/exe")
-        .arg0("vhost-zcache")
-        .arg("--write-crash-report")
-        .arg(directory)
-        .stdin(Stdio::from(file))
-        .stdout(Stdio::null())
-        .spawn()
+fn write(spawner: &Spawner, report: &str) -> io::Result<Child> {
+    let file = File::from(memfd_create("zcache-report", MemfdFlags::CLOEXEC)?);
+    // Whoever reads it begins at its beginning.
+    file.write_all_at(report.as_bytes(), 0)?;
+    spawner.report(file.as_fd())
 }

@@ -2,26 +2,22 @@
 //! A worker's process, from its start to its end.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::error;
-use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::exiting::is_exiting;
 use crate::link::message::{FromWorker, ToWorker};
 use crate::link::socket::Socket;
+use crate::spawner::child::Child;
+use crate::spawner::{Program, Spawner};
 use crate::worker::sentinel::SENTINELS;
 
 /// Time between the first looks at whether a process that is ending has come so far, and between
@@ -34,37 +30,6 @@ const MOST_LOOKS: u32 = 256;
 
 /// Panics that are kept of a process.
 const MOST_PANICS: usize = 4;
-
-/// The program that workers are made of: a file, whatever has become of its name since.
-#[derive(Debug, Clone)]
-pub struct Program(Option<Rc<OwnedFd>>);
-
-impl Program {
-    /// The keeper's own.
-    #[must_use]
-    pub fn own() -> Self {
-        Self(None)
-    }
-
-    /// The one that has a name now.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that name.
-    pub fn named(path: &PathBuf) -> io::Result<Self> {
-        let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self(Some(Rc::new(file))))
-    }
-
-    /// By which name it can be executed.
-    #[must_use]
-    pub fn path(&self) -> String {
-        match &self.0 {
-            None => "/proc/self/exe".into(),
-            Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()),
-        }
-    }
-}
 
 /// What the keeper waits for of a worker's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +45,6 @@ pub enum Sign {
 /// A process.
 pub struct Running {
     child: Child,
-    exit: OwnedFd,
     link: Socket,
     /// What they hold the other ends of, and whether their ends were seen.
     sentinels: Vec<(OwnedFd, bool)>,
@@ -115,39 +79,19 @@ impl Running {
     /// # Errors
     ///
     /// When the host does not give what it takes.
-    pub fn spawn(program: &Program, arguments: &[OsString], queues: usize) -> io::Result<Self> {
+    pub fn spawn(spawner: &Spawner, program: Program, queues: usize) -> io::Result<Self> {
         let (link, theirs) = Socket::pair()?;
         let mut sentinels = Vec::new();
-        let mut kept = Vec::new();
-        let mut inherited = vec![theirs.as_fd().as_raw_fd()];
+        let mut held = Vec::new();
         for _ in 0..SENTINELS {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
             sentinels.push((reader, false));
-            inherited.push(writer.as_raw_fd());
-            kept.push(writer);
+            held.push(writer);
         }
-        // The keeper has one thread, so nobody else starts a process meanwhile.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        for writer in &kept {
-            fcntl_setfd(writer, FdFlags::empty())?;
-        }
-        let numbers: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
-        let mut child = Command::new(program.path())
-            .arg0("vhost-zcache")
-            .args(arguments)
-            .arg("--worker-link")
-            .arg(numbers.join(","))
-            .stdin(Stdio::null())
-            .spawn()?;
-        drop((theirs, kept));
-        let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
-            // Nobody could see its end.
-            let _ = child.kill();
-            let _ = child.wait();
-        })?;
+        let files: Vec<BorrowedFd<'_>> = iter::once(theirs.as_fd()).chain(held.iter().map(AsFd::as_fd)).collect();
+        let child = spawner.start(program, &files)?;
         Ok(Self {
             child,
-            exit,
             link,
             sentinels,
             hung_up: false,
@@ -170,7 +114,7 @@ impl Running {
         let link = (!self.hung_up).then(|| (self.link.as_fd().as_raw_fd(), Sign::Link, !self.outgoing.is_empty()));
         let sentinels = self.sentinels.iter().filter(|(_, seen)| !seen);
         let sentinels = sentinels.map(|(file, _)| (file.as_raw_fd(), Sign::Sentinel, false));
-        link.into_iter().chain(sentinels).chain([(self.exit.as_raw_fd(), Sign::Exit, false)])
+        link.into_iter().chain(sentinels).chain([(self.child.as_fd().as_raw_fd(), Sign::Exit, false)])
     }
 
     /// Sends a message, or leaves it to be sent when there is room. What it was not told when it
@@ -226,8 +170,7 @@ impl Running {
 
     /// Ends it.
     pub fn kill(&mut self) {
-        // It fails when the process has ended.
-        let _ = self.child.kill();
+        self.child.kill();
         self.seems_to_end();
     }
 
@@ -255,12 +198,12 @@ impl Running {
     }
 
     /// Whether it does nothing any more. What it has said can still be received.
-    pub fn is_done(&mut self) -> bool {
+    pub fn is_done(&mut self, spawner: &Spawner) -> bool {
         if let Some((looks, due)) = &mut self.looks
             && *looks < MOST_LOOKS
             && Instant::now() >= *due
         {
-            if is_exiting(self.child.id()) {
+            if spawner.is_exiting(&self.child) {
                 return true;
             }
             *looks += 1;
@@ -270,8 +213,8 @@ impl Running {
     }
 
     /// How the process has ended, if it has.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap_or_else(|error| {
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.child.status().unwrap_or_else(|error| {
             error!("The worker's end cannot be seen: {error}");
             None
         })
@@ -280,6 +223,6 @@ impl Running {
     /// Number of the process.
     #[must_use]
     pub fn process(&self) -> u32 {
-        self.child.id()
+        self.child.number()
     }
 }

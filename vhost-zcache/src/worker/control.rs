@@ -4,16 +4,16 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::{mem, process, thread};
 
 use log::{debug, info};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::set_name;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use super::device::{ChangeError, Device};
@@ -28,7 +28,9 @@ use crate::device::memory_fault;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::link::message::{Build, Change, FromWorker, ToWorker};
-use crate::link::socket::Socket;
+use crate::link::socket::{Socket, inherit};
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Serves as a worker until the keeper ends.
 ///
@@ -37,7 +39,7 @@ use crate::link::socket::Socket;
 /// [`Error`] when it cannot do what it is for.
 pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     // It was executed by a name that says nothing. This one is for whoever looks at processes.
-    let _ = rustix::thread::set_name(c"zcache-worker");
+    let _ = set_name(c"zcache-worker");
     // Without a keeper there is nobody who knows what VMMs want.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
     // A signal for all of the daemon's processes means the keeper, who ends this one.
@@ -45,10 +47,18 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
     }
     memory_fault::install().map_err(Error::Signals)?;
-    let link = Socket::from(inherit(link).map_err(Error::Link)?);
-    for number in sentinels {
+    let link = Socket::inherit(link).map_err(Error::Link)?;
+    let sentinels = sentinels.iter().map(|number| inherit(*number)).collect::<io::Result<Vec<_>>>();
+    let sentinels = sentinels.map_err(Error::Link)?;
+    if args.crash_directory().is_some() {
+        last_words::prepare();
+    }
+    // All that it needs comes over the link. What the one before has left is no less strange than
+    // what guests say.
+    sandbox::confine_worker(args.seccomp)?;
+    for file in sentinels {
         // Without them the keeper waits for longer when this process is killed.
-        if let Err(error) = sentinel::post(inherit(*number).map_err(Error::Link)?) {
+        if let Err(error) = sentinel::post(file) {
             debug!("There is no sentinel: {error}");
         }
     }
@@ -80,8 +90,15 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
-        let server = StatsServer::new(listener, reporter);
-        thread::Builder::new().name("statistics".into()).spawn(|| server.run()).map_err(Error::Thread)?;
+        let peers = args.stats_socket.as_ref().map(|stats| stats.peers.clone()).unwrap_or_default();
+        let server = StatsServer::new(listener, reporter, peers);
+        thread::Builder::new()
+            .name("statistics".into())
+            .spawn(|| {
+                sandbox::confine_thread(Kind::Statistics);
+                server.run();
+            })
+            .map_err(Error::Thread)?;
     }
     control.say(&FromWorker::Ready, &[])?;
     crash::point(Place::Ready);
@@ -89,19 +106,6 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
         info!("Worker {worker} goes on");
     }
     control.run()
-}
-
-/// Takes a file that the keeper has left open.
-fn inherit(number: i32) -> io::Result<OwnedFd> {
-    if number <= 2 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
-    // the statement.
-    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and the keeper has left it to this process by its number, each once;
-    // what was opened since has other numbers.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 struct Control {

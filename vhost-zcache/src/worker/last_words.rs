@@ -16,6 +16,12 @@ const MOST_BYTES: usize = 24 << 10;
 /// Threads whose panics are caught: they cost one queue, or one round of the background.
 const CAUGHT: [&str; 2] = ["queue", "zcache-store"];
 
+/// Looks up a trace. The names in it come from files, which cannot be opened once the process is
+/// confined; what was read of them once is kept.
+pub fn prepare() {
+    let _ = Backtrace::force_capture().to_string();
+}
+
 /// Has the keeper told of each panic. One that nobody catches ends the process at once: unwinding
 /// would take the guests apart, and their pages with them, which are the next worker's.
 ///

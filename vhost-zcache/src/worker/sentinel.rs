@@ -10,6 +10,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::channel;
 use std::thread;
 
+use libc::c_uint;
+
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
+
 /// Sentinels of a process.
 pub const SENTINELS: usize = 2;
 
@@ -22,6 +27,7 @@ pub fn post(file: OwnedFd) -> io::Result<()> {
     let (ready, is_ready) = channel();
     let number = file.as_raw_fd();
     thread::Builder::new().name("sentinel".into()).spawn(move || {
+        sandbox::confine_thread(Kind::Sentinel);
         let alone = keep_only(number);
         let is_alone = alone.is_ok();
         let _ = ready.send(alone);
@@ -37,19 +43,16 @@ pub fn post(file: OwnedFd) -> io::Result<()> {
 
 /// Gives this thread a table of files of its own, with one file in it.
 fn keep_only(number: RawFd) -> io::Result<()> {
-    // SAFETY: no file that anybody knows of is closed: the thread's table is its own from here on,
-    // it owns nothing in it, and never opens, closes or uses a file again.
-    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_FILES) })?;
-    let close = |first: RawFd, last: RawFd| {
-        // SAFETY: as above.
-        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    let close = |first: RawFd, last: RawFd, flags: c_uint| {
+        // SAFETY: no file that anybody knows of is closed: the thread's table is its own from the
+        // first of these calls on, it owns nothing in it, and never opens, closes or uses a file
+        // again.
+        match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     };
-    if number > 0 {
-        close(0, number - 1)?;
-    }
-    close(number + 1, RawFd::MAX)
-}
-
-fn check(result: libc::c_long) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // There are files in front, as those of the standard are always open.
+    close(0, number - 1, libc::CLOSE_RANGE_UNSHARE)?;
+    close(number + 1, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE)
 }

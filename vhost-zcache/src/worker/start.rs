@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::ledger::restore::RestoreLedger;
 use crate::ledger::session::SessionState;
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each. The
 /// other part is for whoever comes first, so that a guest that needs much finds it, and none can
@@ -107,6 +109,7 @@ impl Watch for Places<'_> {
 pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) -> Result<Started, Error> {
     let named = named(args);
     let limit = memory_limit(args);
+    let config = StoreConfig { thread_start: || sandbox::confine_thread(Kind::Store), ..StoreConfig::new(limit) };
     let share = limit / RESERVED_SHARE / (named.len() as u64).max(1);
     let policies = Policies { args, named: &named, share, made: OnceCell::new() };
     // A session that was never noted is one that was never used.
@@ -117,14 +120,14 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
     let noted: Vec<Option<SessionState>> = (0..named.len()).map(noted).collect();
 
     let (store, mut found) = match arena {
-        None => (Store::new(StoreConfig::new(limit))?, BTreeMap::new()),
+        None => (Store::new(config)?, BTreeMap::new()),
         Some(arena) => {
             let places = Places { noted: &noted, ledger };
-            let config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| match places.of(number) {
+            let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| match places.of(number) {
                 Some(place) => policies.get(reserve)[place].config(&named[place].0),
                 None => GuestConfig::new("a guest that has left"),
             };
-            let Rebuilt { store, guests, .. } = Store::rebuild_with(StoreConfig::new(limit), arena, config, &places)?;
+            let Rebuilt { store, guests, .. } = Store::rebuild_with(config, arena, guest_config, &places)?;
             crash::point(Place::Rebuilt);
             let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
             (store, by_number)

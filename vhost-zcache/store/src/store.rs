@@ -52,6 +52,8 @@ pub struct StoreConfig {
     pub shards: usize,
     /// How cold pages are recompressed; `None` leaves them as they are.
     pub cold: Option<ColdConfig>,
+    /// What the background thread does first, such as to give up what it does not need.
+    pub thread_start: fn(),
     /// Failures on order, for tests.
     pub faults: Faults,
 }
@@ -66,6 +68,7 @@ impl StoreConfig {
             background: Background::Thread,
             shards: (cpus * 4).next_power_of_two().clamp(8, 64),
             cold: Some(ColdConfig::default()),
+            thread_start: || {},
             faults: Faults::default(),
         }
     }
@@ -117,9 +120,9 @@ pub struct Store {
 }
 
 /// Starts the background thread, or leaves the background to the owner.
-fn start(engine: &Arc<Engine>, background: Background) -> Result<Option<Arc<Mutex<Upkeep>>>, StoreError> {
+fn start(engine: &Arc<Engine>, background: Background, first: fn()) -> Result<Option<Arc<Mutex<Upkeep>>>, StoreError> {
     match background {
-        Background::Thread => background::start(engine).map(|()| None).map_err(StoreError::Thread),
+        Background::Thread => background::start(engine, first).map(|()| None).map_err(StoreError::Thread),
         Background::Manual => Ok(Some(Arc::new(Mutex::new(Upkeep::new(engine.cold))))),
     }
 }
@@ -143,7 +146,7 @@ impl Store {
             domains: Arc::default(),
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
-        let manual = start(&engine, config.background)?;
+        let manual = start(&engine, config.background, config.thread_start)?;
         Ok(Self { engine, manual })
     }
 
@@ -192,7 +195,7 @@ impl Store {
         engine.common.arena.settle();
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
-        let manual = start(&engine, config.background)?;
+        let manual = start(&engine, config.background, config.thread_start)?;
         Ok(Rebuilt { store: Self { engine, manual }, guests, dropped_records: dropped })
     }
 
