@@ -11,6 +11,7 @@ const QUEUE: &[Kind] = &[Kind::Queue];
 const STATISTICS: &[Kind] = &[Kind::Statistics];
 const SENTINEL: &[Kind] = &[Kind::Sentinel];
 const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
+#[cfg(debug_assertions)]
 const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
 
 /// The rules.
