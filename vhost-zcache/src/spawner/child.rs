@@ -72,11 +72,13 @@ mod tests {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
     fn end_of(script: &str) -> ExitStatus {
-        let process = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let mut process = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let child = Child::new(process.id(), pidfd_open(Pid::from_child(&process), PidfdFlags::empty()).unwrap());
         poll(&mut [PollFd::new(&child, PollFlags::IN)], None).unwrap();
-        assert!(child.status().unwrap().is_some());
-        child.status().unwrap().expect("it is still known")
+        let status = child.status().unwrap();
+        // It is known as long as nobody has waited for it.
+        assert_eq!(Some(process.wait().unwrap()), status);
+        status.unwrap()
     }
 
     #[test]
