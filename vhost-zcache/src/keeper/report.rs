@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the operator is told of a worker that has died: a line in the log, and a file.
 //!
-//! A disk may be slow, and the keeper never waits, nor can it open a file. So the file is written by
-//! a process of its own, one at a time, which the spawner starts and gives the text.
+//! A disk may be slow, and the keeper never waits, nor can it open a file. So the file is written
+//! by a process of its own, one at a time, which the spawner starts and gives the text.
 
 use std::collections::VecDeque;
 use std::fmt::Write;

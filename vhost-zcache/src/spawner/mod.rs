@@ -2,11 +2,11 @@
 //! A small process that starts processes for the keeper.
 //!
 //! The keeper hears strangers, so it must not be able to execute or open anything; and what it
-//! executed would have its filter of system calls, which would have to allow all that a worker does.
-//! So a process that hears nobody but the keeper does it ([`process`]), and looks for it whether a
-//! worker is [`exiting`]. It opens the [`programs`] as well, so that whoever has the keeper can have
-//! nothing run but what the operator has named. What it starts is the keeper's child all the same
-//! ([`sibling`]), which sees its end.
+//! executed would have its filter of system calls, which would have to allow all that a worker
+//! does. So a process that hears nobody but the keeper does it ([`process`]), and looks for it
+//! whether a worker is [`exiting`]. It opens the [`programs`] as well, so that whoever has the
+//! keeper can have nothing run but what the operator has named. What it starts is the keeper's
+//! child all the same ([`sibling`]), which sees its end.
 
 pub mod child;
 pub mod exiting;
