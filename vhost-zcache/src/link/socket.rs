@@ -120,8 +120,8 @@ pub fn inherit(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
     // the statement.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and whoever has started this process has left it by its number, each once;
-    // what was opened since has other numbers.
+    // SAFETY: it is open, and whoever has started this process has left it by its number, each
+    // once; what was opened since has other numbers.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

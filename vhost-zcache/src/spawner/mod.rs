@@ -144,8 +144,8 @@ impl Spawner {
         started(self.ask(Wish::Report, &[file])?)
     }
 
-    /// Whether a child does nothing any more, although it may not have ended. `false` if that cannot
-    /// be told.
+    /// Whether a child does nothing any more, although it may not have ended. `false` if that
+    /// cannot be told.
     #[must_use]
     pub fn is_exiting(&self, child: &Child) -> bool {
         let answer = self.ask(Wish::Look { process: child.number() }, &[]);
