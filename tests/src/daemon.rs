@@ -117,8 +117,13 @@ impl Daemon {
         let children = format!("/proc/{keeper}/task/{keeper}/children");
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let worker = std::fs::read_to_string(&children).context("The keeper has ended")?;
-            match worker.split_whitespace().next() {
+            let children = std::fs::read_to_string(&children).context("The keeper has ended")?;
+            // Another child starts workers; one that is about to end has no command line.
+            let is_worker = |pid: &&str| {
+                let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                arguments.contains("--worker-link")
+            };
+            match children.split_whitespace().find(is_worker) {
                 Some(worker) => {
                     let pid = worker.parse().ok().and_then(Pid::from_raw).context("No process id")?;
                     return Ok(kill_process(pid, Signal::KILL)?);

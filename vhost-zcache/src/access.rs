@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who may connect to a socket.
 
+use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use nix::unistd;
 use rustix::fs::{Gid, Mode, Uid};
+use rustix::net::sockopt::socket_peercred;
 use thiserror::Error;
 
 /// Mode of a socket for which neither a mode nor a group was given.
@@ -40,6 +42,37 @@ impl SocketAccess {
         self.mode.map_or(default, |mode| mode.0)
     }
 }
+
+/// Whose processes may be at the other end of a socket, besides those who may connect: anybody's if
+/// nobody was named. A mode can be changed, and a connection handed on, by whoever has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peers(Vec<Owner>);
+
+impl Peers {
+    /// Names one more user.
+    pub fn add(&mut self, user: Owner) {
+        self.0.push(user);
+    }
+
+    /// Whether the process that has connected may be there.
+    ///
+    /// # Errors
+    ///
+    /// The user it is of.
+    pub fn admit(&self, socket: impl AsFd) -> Result<(), Stranger> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let user = socket_peercred(socket).map(|process| process.uid).ok();
+        let known = user.is_some_and(|user| self.0.contains(&Owner(user)));
+        if known { Ok(()) } else { Err(Stranger(user)) }
+    }
+}
+
+/// A user who may not be at the other end of a socket, or nobody knows who.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a process of user {} may not be there", self.0.map_or("unknown".into(), |user| user.as_raw().to_string()))]
+pub struct Stranger(Option<Uid>);
 
 /// Why an owner, a group or a mode is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -135,6 +168,18 @@ mod tests {
         assert_eq!("0".parse(), Ok(Group(Gid::ROOT)));
         assert_eq!("no such user".parse::<Owner>(), Err(AccessError::User("no such user".into())));
         assert_eq!("4294967295".parse::<Group>(), Err(AccessError::Group("4294967295".into())));
+    }
+
+    #[test]
+    fn strangers_are_known_by_the_kernel() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let me = rustix::process::geteuid();
+        let mut peers = Peers::default();
+        assert_eq!(peers.admit(&one), Ok(()), "nobody was named");
+        peers.add(Owner(Uid::from_raw(me.as_raw() + 1)));
+        assert_eq!(peers.admit(&one), Err(Stranger(Some(me))));
+        peers.add(Owner(me));
+        assert_eq!(peers.admit(&one), Ok(()));
     }
 
     #[test]

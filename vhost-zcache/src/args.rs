@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line.
 
+use std::env;
+use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,7 +11,8 @@ use log::LevelFilter;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::access::{Group, Owner, SocketAccess, SocketMode};
+use crate::access::{Group, Owner, Peers, SocketAccess, SocketMode};
+use crate::sandbox::SeccompMode;
 
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
 pub const MAX_QUEUES: u16 = 64;
@@ -21,13 +24,15 @@ pub const MAX_QUEUES: u16 = 64;
 ///
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
+///   peer=USER           user whose processes may be at the other end, by name or number, whatever
+///                       the mode says (repeatable)
 ///   mode=MODE           who may connect to the socket, as an octal number [default: 0600, or
 ///                       0660 if there is a group]
 ///   owner=USER          user the socket belongs to, by name or number
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
-    .args(["socket_path", "fd", "print_capabilities"])))]
+    .args(["socket_path", "fd", "print_capabilities", "write_crash_report"])))]
 pub struct Args {
     /// Listen for a guest's VMM at PATH (repeatable)
     #[arg(long, value_name = "PATH[,OPTION]...")]
@@ -68,8 +73,8 @@ pub struct Args {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<Group>,
 
-    /// Answer each connection at PATH with one JSON document of statistics; mode, owner and group
-    /// may follow as for a guest's socket
+    /// Answer each connection at PATH with one JSON document of statistics; peer, mode, owner and
+    /// group may follow as for a guest's socket
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub stats_socket: Option<StatsPath>,
 
@@ -77,9 +82,31 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
 
-    /// Be the worker of the keeper at the other end of this inherited socket
+    /// Write a report to a file in DIRECTORY when a worker process has died; the newest 16 are
+    /// kept [default: systemd's $STATE_DIRECTORY or $LOGS_DIRECTORY, else there is only the log]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub crash_directory: Option<PathBuf>,
+
+    /// Program of which the worker process is made anew at SIGUSR2 [default: the daemon's own path]
+    #[arg(long, value_name = "PATH")]
+    pub upgrade_binary: Option<PathBuf>,
+
+    /// What happens when the daemon makes a system call that it has no rule for
+    #[arg(long, value_name = "ACTION", value_enum, default_value_t = SeccompMode::Kill)]
+    pub seccomp: SeccompMode,
+
+    /// Be the worker of the keeper at the other end of this inherited socket, and hold the files
+    /// that follow
+    #[arg(long, value_name = "N", hide = true, value_delimiter = ',')]
+    pub worker_link: Vec<i32>,
+
+    /// Start processes for the keeper at the other end of this inherited socket
     #[arg(long, value_name = "N", hide = true)]
-    pub worker_link: Option<i32>,
+    pub spawner_link: Option<i32>,
+
+    /// Write the report that is on standard input to a file in this directory
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub write_crash_report: Option<PathBuf>,
 }
 
 /// Why an argument is not understood.
@@ -99,8 +126,8 @@ pub enum ArgError {
     Descriptor,
     /// An unknown option of a guest.
     #[error(
-        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets with \
-         a path mode=MODE, owner=USER and group=GROUP"
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets \
+         peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
     )]
     Option(String),
     /// An option of a guest with a wrong value.
@@ -141,6 +168,28 @@ impl FromStr for Size {
 }
 
 impl Args {
+    /// Where reports on workers that have died go, if anywhere but to the log.
+    #[must_use]
+    pub fn crash_directory(&self) -> Option<PathBuf> {
+        let of_systemd = |variable| {
+            // There may be several, separated by colons.
+            let directories = env::var(variable).ok()?;
+            directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+        };
+        let given = self.crash_directory.clone();
+        given.or_else(|| of_systemd("STATE_DIRECTORY")).or_else(|| of_systemd("LOGS_DIRECTORY"))
+    }
+
+    /// Where a newer program is looked for. To be asked at the start: the daemon's own program may
+    /// have no name later.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` does not say what the own one is.
+    pub fn upgrade_path(&self) -> io::Result<PathBuf> {
+        self.upgrade_binary.clone().map_or_else(env::current_exe, Ok)
+    }
+
     /// Owner and mode of guests' sockets that are not given any.
     #[must_use]
     pub fn socket_access(&self) -> SocketAccess {
@@ -155,6 +204,8 @@ pub struct GuestOptions {
     pub memory_limit: Option<Size>,
     /// UUIDs of shared pools it may join.
     pub allow_shared: Vec<[u8; 16]>,
+    /// Whose processes may be at the other end.
+    pub peers: Peers,
 }
 
 impl GuestOptions {
@@ -170,6 +221,7 @@ impl GuestOptions {
                 }
                 self.allow_shared.push(uuid.into_bytes());
             }
+            "peer" => self.peers.add(parse("peer", value)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -236,15 +288,20 @@ pub struct StatsPath {
     pub path: PathBuf,
     /// Who may connect.
     pub access: SocketAccess,
+    /// Whose processes may be at the other end.
+    pub peers: Peers,
 }
 
 impl FromStr for StatsPath {
     type Err = ArgError;
 
     fn from_str(text: &str) -> Result<Self, ArgError> {
-        let mut access = SocketAccess::default();
-        let path = split(text, |name, value| access.take(name, value))?.into();
-        Ok(Self { path, access })
+        let (mut access, mut peers) = (SocketAccess::default(), Peers::default());
+        let path = split(text, |name, value| match name {
+            "peer" => parse("peer", value).map(|user| peers.add(user)).map(|()| true),
+            _ => access.take(name, value),
+        })?;
+        Ok(Self { path: path.into(), access, peers })
     }
 }
 
@@ -338,6 +395,7 @@ mod tests {
             "a,mode=rw",
             "a,owner=nobody that I know",
             "a,group=",
+            "a,peer=nobody that I know",
             "a,allow-shared=\
                       00000000-0000-0000-0000-000000000000",
         ] {

@@ -2,8 +2,8 @@
 //! Places at which tests have a worker die: after each store that somebody else can see.
 //!
 //! In a build for tests the environment variable [`VARIABLE`] names a place, how often it is passed
-//! before it kills, and how many workers it kills: `used-published:3:1`. In a release it is
-//! nothing.
+//! before it kills, how many workers it kills, and how if not by SIGKILL (`abort`, `panic`; `hang`
+//! does not kill): `used-published:3:1`, `changed:1:2:panic`. In a release it is nothing.
 
 /// Names the place.
 pub const VARIABLE: &str = "ZCACHE_DIE_AT";
@@ -34,6 +34,8 @@ places! {
     ArenaMade "arena-made",
     /// The keeper was given the store's memory.
     ArenaGiven "arena-given",
+    /// A guest's part of the index is made again.
+    Rebuilding "rebuilding",
     /// The index was made again, and no guest was let in.
     Rebuilt "rebuilt",
     /// A guest's session was taken over.
@@ -114,15 +116,25 @@ pub fn arm(worker: u64) {
 #[cfg(debug_assertions)]
 mod armed {
     use std::env;
+    use std::process;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
 
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::{Place, VARIABLE};
 
-    static ARMED: OnceLock<(Place, u64)> = OnceLock::new();
+    static ARMED: OnceLock<(Place, u64, Way)> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    #[derive(Debug, Clone, Copy)]
+    enum Way {
+        Kill,
+        Abort,
+        Panic,
+        Hang,
+    }
 
     pub(super) fn arm(worker: u64) {
         let Ok(text) = env::var(VARIABLE) else { return };
@@ -130,19 +142,32 @@ mod armed {
         let place = parts.next().and_then(|name| Place::ALL.iter().find(|place| place.name() == name));
         let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
         let (passes, workers) = (number().unwrap_or(1), number().unwrap_or(1));
+        let way = match parts.next() {
+            Some("panic") => Way::Panic,
+            Some("abort") => Way::Abort,
+            Some("hang") => Way::Hang,
+            _ => Way::Kill,
+        };
         if let Some(place) = place
             && worker <= workers
         {
-            let _ = ARMED.set((*place, passes));
+            let _ = ARMED.set((*place, passes, way));
         }
     }
 
     pub(super) fn pass(place: Place) {
-        if let Some((armed, passes)) = ARMED.get()
+        if let Some((armed, passes, way)) = ARMED.get()
             && *armed == place
             && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *passes
         {
-            let _ = kill_process(getpid(), Signal::KILL);
+            match way {
+                Way::Kill => drop(kill_process(getpid(), Signal::KILL)),
+                Way::Abort => process::abort(),
+                Way::Panic => panic!("a test has asked for it"),
+                Way::Hang => loop {
+                    thread::park();
+                },
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 use zcache_store::StoreError;
 
 use crate::frontend::listener::SocketError;
+use crate::sandbox::SandboxError;
 
 /// Why the daemon did not start, or had to end.
 #[derive(Debug, Error)]
@@ -35,6 +36,12 @@ pub enum Error {
     /// The worker ended before it was ready, and has said why.
     #[error("The worker process ended at its start")]
     NoStart,
+    /// The process that starts workers cannot be started.
+    #[error("Cannot start the process that starts workers: {0}")]
+    Spawner(io::Error),
+    /// The process is not confined, and does not go on.
+    #[error("Cannot confine the process: {0}")]
+    Sandbox(#[from] SandboxError),
     /// Keeper and worker do not understand each other.
     #[error("Keeper and worker cannot talk: {0}")]
     Link(io::Error),

@@ -13,7 +13,10 @@
 //! | [`worker`] | the process that may die: rings, threads, the store |
 //! | [`device`] | chains and requests; knows virtio |
 //! | [`admin`] | statistics |
+//! | [`spawner`] | the process that starts workers for the keeper |
+//! | [`sandbox`] | what each of them may do |
 //! | [`crash`] | where tests have a worker die |
+//! | [`crash_report`] | files that say why one has died |
 //! | `zcache-store` (a crate) | pools and pages; knows neither |
 //!
 //! A request's way is told in [`device`], a connection's in [`keeper`]; `docs/keeper.md` says why a
@@ -23,10 +26,13 @@ pub mod access;
 pub mod admin;
 pub mod args;
 pub mod crash;
+pub mod crash_report;
 pub mod device;
 pub mod error;
 pub mod frontend;
 pub mod keeper;
 pub mod ledger;
 pub mod link;
+pub mod sandbox;
+pub mod spawner;
 pub mod worker;

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use serde_json::json;
 use vhost_zcache::args::Args;
 use vhost_zcache::error::Error;
-use vhost_zcache::{keeper, worker};
+use vhost_zcache::{crash_report, keeper, spawner, worker};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -33,9 +33,16 @@ fn main() -> ExitCode {
         // What a guest does to its rings is reported by us, once in a while.
         .filter_module("virtio_queue", LevelFilter::Off)
         .init();
-    let done = match args.worker_link {
-        None => keeper::run(&args, env::args_os().skip(1).collect()),
-        Some(link) => worker::control::run(&args, link),
+    if let Some(directory) = &args.write_crash_report {
+        return match crash_report::run(directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("A crash report cannot be written to {}: {error}", directory.display())),
+        };
+    }
+    let done = match (args.worker_link.split_first(), args.spawner_link) {
+        (Some((link, sentinels)), _) => worker::control::run(&args, *link, sentinels),
+        (None, Some(link)) => spawner::process::run(&args, link),
+        (None, None) => keeper::run(&args, &env::args_os().skip(1).collect::<Vec<_>>()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

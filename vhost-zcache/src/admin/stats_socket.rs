@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::stats::Reporter;
+use crate::access::Peers;
 use crate::frontend::budget::MAX_STATS_READERS;
 use crate::frontend::log_limit::LogLimit;
 
@@ -30,6 +31,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub struct StatsServer {
     listener: UnixListener,
     reporter: Reporter,
+    peers: Peers,
     /// In the order in which they came.
     readers: VecDeque<Reader>,
     log_limit: LogLimit,
@@ -47,8 +49,8 @@ struct Reader {
 impl StatsServer {
     /// A server at a socket that does not block.
     #[must_use]
-    pub fn new(listener: UnixListener, reporter: Reporter) -> Self {
-        Self { listener, reporter, readers: VecDeque::new(), log_limit: LogLimit::default() }
+    pub fn new(listener: UnixListener, reporter: Reporter, peers: Peers) -> Self {
+        Self { listener, reporter, peers, readers: VecDeque::new(), log_limit: LogLimit::default() }
     }
 
     /// Serves readers for ever.
@@ -78,9 +80,15 @@ impl StatsServer {
     /// document.
     fn accept(&mut self) -> io::Result<()> {
         let mut streams = Vec::new();
-        while streams.len() < MAX_STATS_READERS {
+        for _ in 0..MAX_STATS_READERS {
             match self.listener.accept() {
-                Ok((stream, _)) => streams.push(stream),
+                Ok((stream, _)) => match self.peers.admit(&stream) {
+                    Ok(()) => streams.push(stream),
+                    Err(stranger) => {
+                        let text = format_args!("A reader of statistics was turned away: {stranger}");
+                        self.log_limit.log(Level::Warn, text);
+                    }
+                },
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
                 Err(error) if streams.is_empty() => return Err(error),
                 Err(_) => break,

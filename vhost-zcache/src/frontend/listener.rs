@@ -97,6 +97,12 @@ impl BoundSocket {
         }
     }
 
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Another handle on the socket, to accept connections with.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! What the keeper waits for, and what it does then.
 
 use std::cell::RefCell;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -13,16 +14,19 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::dispatch::Facts;
 use super::guest::{Guest, Interest};
-use super::process::{BEAT, Worker};
+use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
+use super::running::Sign;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
 use crate::link::message::FromWorker;
+use crate::sandbox::files::Reach;
+use crate::sandbox::{self, SeccompMode};
 
 /// What an event is about. Numbers of guests are in the lower bits.
 const SIGNALS: u32 = 0;
 const TIMER: u32 = 1;
-const LINK: u32 = 2;
-const EXIT: u32 = 3;
+const UPGRADE: u32 = 2;
+const WORKER: u32 = 1 << 29;
 const DOOR: u32 = 1 << 30;
 const VMM: u32 = 1 << 31;
 
@@ -33,6 +37,14 @@ struct Watched {
     vmm: Option<(RawFd, EventSet)>,
 }
 
+/// Become readable at signals.
+pub struct Signals {
+    /// The daemon is to end.
+    pub end: UnixStream,
+    /// Another program is to be taken.
+    pub upgrade: UnixStream,
+}
+
 /// The keeper's state.
 pub struct Keeper {
     guests: Vec<Guest>,
@@ -40,11 +52,11 @@ pub struct Keeper {
     /// Inherited connections, until there is a worker.
     connected: Vec<(usize, UnixStream)>,
     worker: Worker,
-    /// Link and end of the worker that is being waited on, and whether for room on the link.
-    worker_watched: Option<(Option<RawFd>, RawFd, bool)>,
+    /// What is being waited on for the worker.
+    worker_watched: Vec<WorkerFile>,
     descriptors: DescriptorBudget,
     facts: Facts,
-    signals: UnixStream,
+    signals: Signals,
     timer: Option<OwnedFd>,
     next_beat: Instant,
     /// Whether there was a worker that was ready, so that guests are let in.
@@ -61,7 +73,7 @@ impl Keeper {
         worker: Worker,
         descriptors: DescriptorBudget,
         facts: Facts,
-        signals: UnixStream,
+        signals: Signals,
     ) -> Self {
         let watched = guests.iter().map(|_| Watched::default()).collect();
         let next_beat = Instant::now() + BEAT;
@@ -70,7 +82,7 @@ impl Keeper {
             watched,
             connected,
             worker,
-            worker_watched: None,
+            worker_watched: Vec::new(),
             descriptors,
             facts,
             signals,
@@ -81,18 +93,21 @@ impl Keeper {
         }
     }
 
-    /// Serves until it is told to end, or nobody can come any more.
+    /// Serves until it is told to end, or nobody can come any more. Before, it gives up all but
+    /// `reach`.
     ///
     /// # Errors
     ///
     /// [`Error`], one line for the user.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(mut self, seccomp: SeccompMode, reach: &Reach) -> Result<(), Error> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
         self.timer = Some(timer.map_err(|error| Error::Descriptors(error.into()))?);
+        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
+        // All that is ever opened is open.
+        sandbox::confine_keeper(seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
         let keeper = Rc::new(RefCell::new(self));
-        let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
         events.add_subscriber(Rc::clone(&keeper));
         loop {
             let end = keeper.borrow_mut().end.take();
@@ -124,9 +139,12 @@ impl Keeper {
                 self.watch_guest(number, ops);
             }
         }
-        if self.worker.due().is_some_and(|due| now >= due) {
+        self.worker_may_have_ended(ops);
+        if self.worker.is_wanted() {
             match self.worker.start(self.lives()) {
                 Ok(()) => self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker)),
+                // Nobody will ever serve these guests again; a daemon that is started anew can.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end = Some(Err(Error::Worker(error))),
                 Err(error) => error!("{}", Error::Worker(error)),
             }
         }
@@ -151,7 +169,11 @@ impl Keeper {
                         self.watch_guest(number, ops);
                     }
                 }
-                FromWorker::Arena | FromWorker::Pong => {}
+                FromWorker::Arena
+                | FromWorker::Build(_)
+                | FromWorker::Left
+                | FromWorker::Panicked(_)
+                | FromWorker::Pong => {}
             }
         }
     }
@@ -171,12 +193,11 @@ impl Keeper {
 
     /// The worker's process may have ended.
     fn worker_may_have_ended(&mut self, ops: &mut EventOps<'_>) {
-        if !self.worker.has_ended() {
+        if !self.worker.is_done() {
             return;
         }
         // What it has said before it died is as true as ever.
         self.heed_worker(ops);
-        self.leave_worker(ops);
         let never_lived = !self.is_open;
         let status = self.worker.ended();
         if never_lived && status.is_some_and(|status| status.code().is_some()) {
@@ -230,32 +251,30 @@ impl Keeper {
         }
     }
 
-    /// Waits for the worker there is.
+    /// Waits for what the worker's processes have.
     fn watch_worker(&mut self, ops: &mut EventOps<'_>) {
-        let choked = self.worker.is_choked();
-        let watched = self.worker.watched();
-        let wanted = watched.map(|(link, exit)| (link.map(|link| link.as_raw_fd()), exit.as_raw_fd(), choked));
-        if wanted == self.worker_watched {
-            return;
+        let wanted = self.worker.watched();
+        for old in self.worker_watched.iter().filter(|old| !wanted.contains(old)) {
+            unwatch(old.fd, ops);
         }
-        self.leave_worker(ops);
-        if let Some((link, exit, choked)) = wanted {
-            let set = if choked { EventSet::IN | EventSet::OUT } else { EventSet::IN };
-            if let Some(link) = link {
-                watch(Events::with_data_raw(link, LINK, set), ops);
-            }
-            watch(Events::with_data_raw(exit, EXIT, EventSet::IN), ops);
+        for new in wanted.iter().filter(|new| !self.worker_watched.contains(new)) {
+            let set = if new.choked { EventSet::IN | EventSet::OUT } else { EventSet::IN };
+            watch(Events::with_data_raw(new.fd, token(new), set), ops);
         }
         self.worker_watched = wanted;
+        self.worker.bury();
     }
 
-    fn leave_worker(&mut self, ops: &mut EventOps<'_>) {
-        if let Some((link, exit, _)) = self.worker_watched.take() {
-            if let Some(link) = link {
-                unwatch(link, ops);
-            }
-            unwatch(exit, ops);
+    /// A file of one of the worker's processes is ready.
+    fn worker_gives_a_sign(&mut self, token: u32, ops: &mut EventOps<'_>) {
+        match token & 0xf {
+            WORKER_LINK => self.heed_worker(ops),
+            WORKER_SENTINEL => self.worker.look_at_sentinels(),
+            WORKER_EXIT => {}
+            NEXT => self.worker.look_at_next(),
+            _ => self.worker.look_at_gone(),
         }
+        self.worker_may_have_ended(ops);
     }
 
     /// Sets the timer to what is due next.
@@ -273,6 +292,24 @@ impl Keeper {
             error!("The timer cannot be set: {error}");
         }
     }
+}
+
+/// What a file of the worker's processes is about, in the lower bits of its token.
+const WORKER_LINK: u32 = 0;
+const WORKER_SENTINEL: u32 = 1;
+const WORKER_EXIT: u32 = 2;
+const NEXT: u32 = 3;
+const GONE: u32 = 4;
+
+fn token(file: &WorkerFile) -> u32 {
+    WORKER
+        | match (file.who, file.sign) {
+            (Who::Worker, Sign::Link) => WORKER_LINK,
+            (Who::Worker, Sign::Sentinel) => WORKER_SENTINEL,
+            (Who::Worker, Sign::Exit) => WORKER_EXIT,
+            (Who::Next, _) => NEXT,
+            (Who::Gone, _) => GONE,
+        }
 }
 
 fn watch(events: Events, ops: &mut EventOps<'_>) {
@@ -295,8 +332,12 @@ impl MutEventSubscriber for Keeper {
                 self.end = Some(Ok(()));
             }
             TIMER => self.timer_went_off(ops),
-            LINK => self.heed_worker(ops),
-            EXIT => self.worker_may_have_ended(ops),
+            UPGRADE => {
+                // A signal more is no other wish.
+                let _ = (&self.signals.upgrade).read(&mut [0; 64]);
+                self.worker.upgrade();
+            }
+            token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
                 let number = (token & !(DOOR | VMM)) as usize;
                 let Some(guest) = self.guests.get_mut(number) else { return };
@@ -313,7 +354,8 @@ impl MutEventSubscriber for Keeper {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        watch(Events::with_data(&self.signals, SIGNALS, EventSet::IN), ops);
+        watch(Events::with_data(&self.signals.end, SIGNALS, EventSet::IN), ops);
+        watch(Events::with_data(&self.signals.upgrade, UPGRADE, EventSet::IN), ops);
         if let Some(timer) = &self.timer {
             watch(Events::with_data_raw(timer.as_raw_fd(), TIMER, EventSet::IN), ops);
         }

@@ -21,6 +21,7 @@ use super::door::Door;
 use super::log::Log;
 use super::mirror::{Carried, Mirror};
 use super::process::Worker;
+use crate::access::Peers;
 use crate::frontend::budget::{Admission, DescriptorBudget};
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::{Channel, End, Message};
@@ -49,6 +50,7 @@ pub struct Guest {
     number: usize,
     log: Log,
     door: Option<Door>,
+    peers: Peers,
     state: State,
     /// The socket of a VMM that is gone, as long as it is waited on.
     closed: Option<Channel>,
@@ -93,8 +95,8 @@ struct Pending {
 impl Guest {
     /// A guest that is not connected, and comes to a door.
     #[must_use]
-    pub fn new(number: usize, log: Log, door: Option<Door>) -> Self {
-        Self { number, log, door, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
+    pub fn new(number: usize, log: Log, door: Option<Door>, peers: Peers) -> Self {
+        Self { number, log, door, peers, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
     }
 
     /// The log of its socket.
@@ -177,8 +179,12 @@ impl Guest {
         }
     }
 
-    /// A VMM has connected.
+    /// Somebody has connected.
     pub fn connect(&mut self, stream: UnixStream, worker: &mut Worker, budget: &DescriptorBudget, facts: Facts) {
+        if let Err(stranger) = self.peers.admit(&stream) {
+            self.log.say(Occasion::Refused, format_args!("a connection was turned away: {stranger}"));
+            return;
+        }
         let Some(admission) = budget.admit() else {
             let why = "a VMM was turned away: with one more the process could run out of files (RLIMIT_NOFILE)";
             self.log.say(Occasion::Refused, format_args!("{why}"));
@@ -230,8 +236,14 @@ impl Guest {
                     }
                 }
                 Step::Change(change, files, answer) => {
-                    let files = files.into_iter().map(Rc::new).collect();
-                    self.submit((change, files), request, answer, worker);
+                    let carried = (change, files.into_iter().map(Rc::new).collect());
+                    if worker.is_quarantined(self.number) {
+                        // Nobody serves a ring or touches memory.
+                        let base = connection.mirror.base_after(&carried.0);
+                        connection.settle(carried, request, answer, Ok(base), &self.log)?;
+                    } else {
+                        self.submit(carried, request, answer, worker);
+                    }
                 }
             }
         }
@@ -263,23 +275,7 @@ impl Guest {
     fn resolve(&mut self, outcome: std::result::Result<u16, String>, worker: &mut Worker) {
         let State::Connected(connection) = &mut self.state else { return };
         let Some(Pending { carried, request, answer, .. }) = connection.pending.take() else { return };
-        let outcome = outcome.map_err(|error| Error::ReqHandlerError(std::io::Error::other(error)));
-        let reply = match answer {
-            Answer::None => None,
-            Answer::Acknowledgement => Some(u64::from(outcome.is_err()).as_bytes().to_vec()),
-            Answer::Base(ring) => {
-                let base = outcome.as_ref().map_or(0, |base| *base);
-                Some([ring, base.into()].as_bytes().to_vec())
-            }
-        };
-        if let Ok(base) = outcome {
-            connection.mirror.commit(carried, base);
-        }
-        report(&self.log, request, outcome.map(|_| ()));
-        let replied = match reply {
-            Some(body) => connection.channel.reply(request, &body),
-            None => Ok(()),
-        };
+        let replied = connection.settle(carried, request, answer, outcome, &self.log);
         match replied.and_then(|()| self.converse(worker)) {
             Ok(()) => {}
             Err(end) => self.end(end, worker),
@@ -292,6 +288,7 @@ impl Guest {
         let Connection { channel, mirror, pending, waiting, admission, .. } = *connection;
         drop((mirror, pending, waiting));
         self.closed = Some(channel);
+        worker.forget(self.number);
         if worker.is_up() {
             self.tickets += 1;
             worker.change(self.number, (Change::Disconnect, Vec::new()), Some(self.tickets));
@@ -314,6 +311,9 @@ impl Guest {
     /// Tells a new worker all that is set up, and what is under way.
     pub fn introduce(&mut self, worker: &mut Worker) {
         let State::Connected(connection) = &mut self.state else { return };
+        if worker.is_quarantined(self.number) {
+            return;
+        }
         let connects = connection.pending.as_ref().is_some_and(|p| matches!(p.carried.0, Change::Connect(_)));
         if !connects {
             worker.change(self.number, (Change::Connect(self.lives), Vec::new()), None);
@@ -335,22 +335,52 @@ impl Guest {
     pub fn look_after(&mut self, worker: &mut Worker) {
         let State::Connected(connection) = &self.state else { return };
         let Some(pending) = &connection.pending else { return };
+        if worker.is_quarantined(self.number) {
+            let base = connection.mirror.base_after(&pending.carried.0);
+            self.resolve(Ok(base), worker);
+            return;
+        }
         if matches!(pending.carried.0, Change::Connect(_)) {
             return;
         }
         if worker.is_ready() && pending.attempts > MOST_ATTEMPTS {
             self.resolve(Err("it was under way when the worker died, again and again".into()), worker);
         } else if !worker.is_up() && pending.since.elapsed() >= PATIENCE {
-            let base = match pending.carried.0 {
-                Change::Ring(ring, _) => connection.mirror.base(ring),
-                _ => 0,
-            };
+            let base = connection.mirror.base_after(&pending.carried.0);
             self.resolve(Ok(base), worker);
         }
     }
 }
 
 impl Connection {
+    /// Notes how a change came out, and answers it.
+    fn settle(
+        &mut self,
+        carried: Carried,
+        request: u32,
+        answer: Answer,
+        outcome: std::result::Result<u16, String>,
+        log: &Log,
+    ) -> std::result::Result<(), End> {
+        let outcome = outcome.map_err(|error| Error::ReqHandlerError(std::io::Error::other(error)));
+        let reply = match answer {
+            Answer::None => None,
+            Answer::Acknowledgement => Some(u64::from(outcome.is_err()).as_bytes().to_vec()),
+            Answer::Base(ring) => {
+                let base = outcome.as_ref().map_or(0, |base| *base);
+                Some([ring, base.into()].as_bytes().to_vec())
+            }
+        };
+        if let Ok(base) = outcome {
+            self.mirror.commit(carried, base);
+        }
+        report(log, request, outcome.map(|_| ()));
+        match reply {
+            Some(body) => self.channel.reply(request, &body),
+            None => Ok(()),
+        }
+    }
+
     /// Whether another message can be looked at.
     fn can_go_on(&self) -> bool {
         let answers = self.pending.as_ref().is_some_and(|pending| pending.answer != Answer::None);

@@ -84,10 +84,13 @@ impl Mirror {
         })
     }
 
-    /// Where a ring stands as far as the VMM knows.
+    /// Where the ring stands that a change is about, as far as the VMM knows.
     #[must_use]
-    pub fn base(&self, ring: usize) -> u16 {
-        self.rings.get(ring).map_or(0, |ring| ring.base)
+    pub fn base_after(&self, change: &Change) -> u16 {
+        match change {
+            Change::Ring(ring, _) => self.rings.get(*ring).map_or(0, |ring| ring.base),
+            _ => 0,
+        }
     }
 
     /// Whether a guest may have these regions in place of those it has.
@@ -233,7 +236,7 @@ mod tests {
             commit(Change::Ring(ring, RingChange::Enable(true)), &[], 0);
         }
         commit(Change::Ring(1, RingChange::Stop), &[], 77);
-        assert_eq!(mirror.base(1), 77);
+        assert_eq!(mirror.base_after(&Change::Ring(1, RingChange::Stop)), 77);
         assert_eq!((mirror.guest_address(0x10_2fff), mirror.guest_address(0x10_1000)), (Some(0x2fff), None));
 
         let changes: Vec<Change> = mirror.changes().into_iter().map(|(change, _)| change).collect();

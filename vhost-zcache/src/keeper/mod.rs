@@ -5,8 +5,9 @@
 //! vhost-user with each VMM ([`guest`], [`dispatch`]), answers the configuration space from memory,
 //! and keeps all that a VMM has set up ([`mirror`]) with the files that came along. It maps no
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
-//! gets everything by descriptor; when it dies the next one is told all of it again.
-//! [`events`] is what the thread waits for.
+//! gets everything by descriptor; when it dies the next one is told all of it again, as soon as the
+//! old one does nothing any more; a [`report`] says why it did. A [`running`] process may be of
+//! another program. [`events`] is what the thread waits for.
 
 pub mod dispatch;
 pub mod door;
@@ -15,29 +16,35 @@ pub mod guest;
 pub mod log;
 pub mod mirror;
 pub mod process;
+pub mod report;
+pub mod running;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ::log::info;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::low_level::pipe;
 
 use self::dispatch::Facts;
 use self::door::Door;
-use self::events::Keeper;
+use self::events::{Keeper, Signals};
 use self::guest::Guest;
 use self::log::Log;
 use self::process::{Recipe, Worker};
+use self::report::Reports;
 use crate::args::{Args, FdGuest, PathGuest, StatsPath};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint};
 use crate::ledger::Ledger;
+use crate::sandbox::{self, files::Reach};
+use crate::spawner::Spawner;
 use crate::worker::start::memory_limit;
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
@@ -47,7 +54,7 @@ use crate::worker::start::memory_limit;
 /// # Errors
 ///
 /// [`Error`], one line for the user.
-pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
+pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     check_unique(args)?;
     let inherited = args
         .fd
@@ -60,6 +67,8 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
         .collect::<Result<Vec<_>, Error>>()?;
     let signals = signals().map_err(Error::Signals)?;
     raise_descriptor_limit();
+    sandbox::close_off()?;
+    let spawner = Spawner::launch(arguments).map_err(Error::Spawner)?;
 
     // Sockets at a path are removed when this function returns.
     let mut bound = Vec::new();
@@ -72,7 +81,7 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     }
     endpoints.extend(inherited);
     let mut stats = None;
-    if let Some(StatsPath { path, access }) = &args.stats_socket {
+    if let Some(StatsPath { path, access, .. }) = &args.stats_socket {
         let socket = BoundSocket::bind(path, *access)?;
         let listener = OwnedFd::from(socket.listener().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
@@ -81,33 +90,50 @@ pub fn run(args: &Args, arguments: Vec<OsString>) -> Result<(), Error> {
     info!("The store takes up to {} bytes", memory_limit(args));
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
-    let recipe = Recipe { arguments, ledger: Rc::new(ledger_file), stats };
-    let worker = Worker::new(recipe, ledger);
+    let recipe = Recipe {
+        spawner,
+        path: args.upgrade_path().map_err(Error::Worker)?,
+        names: endpoints.iter().map(|(name, _)| name.clone()).collect(),
+        ledger: Rc::new(ledger_file),
+        stats,
+    };
+    let worker = Worker::new(recipe, ledger, Reports::new(args.crash_directory().is_some()));
+    let reach = Reach::Remove(bound.iter().map(|socket| folder(socket.path())).collect());
     // All that stays open is open now.
     let descriptors = DescriptorBudget::plan(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let memory_budget = MemoryBudget::share(endpoints.len(), descriptors.memory_files());
     let facts = Facts { num_queues: args.queues, memory_budget };
 
     let (mut guests, mut connected) = (Vec::new(), Vec::new());
-    for (number, (name, endpoint)) in endpoints.into_iter().enumerate() {
+    let options = args.socket_path.iter().map(|guest| &guest.options).chain(args.fd.iter().map(|guest| &guest.options));
+    for (number, ((name, endpoint), options)) in endpoints.into_iter().zip(options).enumerate() {
+        let peers = options.peers.clone();
         let log = Log::new(name);
         guests.push(match endpoint {
-            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener))),
+            Endpoint::Listening(listener) => Guest::new(number, log, Some(Door::new(listener)), peers),
             Endpoint::Connected(stream) => {
                 connected.push((number, stream));
-                Guest::new(number, log, None)
+                Guest::new(number, log, None, peers)
             }
         });
     }
-    Keeper::new(guests, connected, worker, descriptors, facts, signals).run()
+    Keeper::new(guests, connected, worker, descriptors, facts, signals).run(args.seccomp, &reach)
 }
 
-/// Becomes readable at a signal that asks the daemon to end.
-fn signals() -> io::Result<UnixStream> {
-    let (receiver, sender) = UnixStream::pair()?;
+/// The folder that a path is in.
+fn folder(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).into()
+}
+
+/// Signals that are for the keeper.
+fn signals() -> io::Result<Signals> {
+    let (end, sender) = UnixStream::pair()?;
     pipe::register(SIGINT, sender.try_clone()?)?;
     pipe::register(SIGTERM, sender)?;
-    Ok(receiver)
+    let (upgrade, sender) = UnixStream::pair()?;
+    pipe::register(SIGUSR2, sender)?;
+    Ok(Signals { end, upgrade })
 }
 
 fn check_unique(args: &Args) -> Result<(), Error> {

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The worker as the keeper sees it: a process that is started, talked to, watched, and started
-//! again.
+//! again; and another one that is to take its place.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::mem;
+use std::os::fd::RawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{error, warn};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use libc::SIGSYS;
+use log::{error, info, warn};
+use rustix::process::Signal;
 
 use super::mirror::Carried;
+use super::report::{Obituary, Reports};
+use super::running::{Running, Sign};
 use crate::ledger::Ledger;
+use crate::ledger::restore::RestoreLedger;
 use crate::ledger::service::QueueLedger;
-use crate::link::message::{FromWorker, ToWorker};
-use crate::link::socket::Socket;
+use crate::link::message::{Build, FromWorker, ToWorker};
+use crate::spawner::{Program, Spawner};
 
 /// Time between two looks at whether the worker is alive.
 pub const BEAT: Duration = Duration::from_millis(500);
@@ -32,6 +34,9 @@ const PATIENCE: u32 = 10;
 
 /// Beats that a worker may take to be ready: it goes through all that is stored.
 const START_PATIENCE: u32 = 600;
+
+/// Beats that a process may take to say what it is.
+const BUILD_PATIENCE: u32 = 20;
 
 /// Beats that a chain may be in service. Host memory that has to be swapped in can take long.
 const CHAIN_PATIENCE: u32 = 120;
@@ -48,18 +53,34 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How workers are started.
 pub struct Recipe {
-    /// The arguments of the command line, without the program.
-    pub arguments: Vec<OsString>,
+    /// Who starts them.
+    pub spawner: Spawner,
+    /// Where the spawner looks for a newer program.
+    pub path: PathBuf,
+    /// Names of the guests.
+    pub names: Vec<String>,
     /// The ledger's file.
     pub ledger: Rc<File>,
     /// The socket of the statistics, if there is one.
     pub stats: Option<Rc<File>>,
 }
 
+/// Which process something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The worker.
+    Worker,
+    /// The one that is to take its place.
+    Next,
+    /// One that does nothing any more, and whose end is waited for.
+    Gone,
+}
+
 /// The worker there is, if there is one.
 pub struct Worker {
     recipe: Recipe,
     ledger: Ledger,
+    reports: Reports,
     /// The store's memory, once there is a store.
     arena: Option<Rc<File>>,
     /// Workers that were started.
@@ -67,6 +88,12 @@ pub struct Worker {
     /// In a row.
     short_lives: u32,
     state: State,
+    next: Option<Next>,
+    /// The worker there is is of another program than the one that is kept.
+    on_trial: bool,
+    gone: Vec<(Running, Obituary)>,
+    /// Processes that have ended, until nobody waits for their files any more.
+    ended: Vec<Running>,
 }
 
 enum State {
@@ -74,38 +101,71 @@ enum State {
     Up(Box<Running>),
 }
 
-struct Running {
-    child: Child,
-    exit: OwnedFd,
-    link: Socket,
-    /// It will say nothing any more, and its process ends.
-    hung_up: bool,
-    /// It was killed because it did not answer, which says nothing about the chains in service.
-    was_silent: bool,
-    outgoing: VecDeque<(ToWorker, Vec<Rc<File>>)>,
-    ready: Option<Instant>,
-    /// Beats since it has answered.
-    unanswered: u32,
-    asked: bool,
-    /// The chains that are in service, and for how many beats.
-    chains: Vec<(Option<u64>, u32)>,
+/// A process of another program, which is to be the next worker.
+struct Next {
+    running: Running,
+    /// It is of a build that goes on where this one ends.
+    fits: bool,
 }
 
 impl Worker {
     /// A worker that is to be started.
     #[must_use]
-    pub fn new(recipe: Recipe, ledger: Ledger) -> Self {
-        let state = State::Down { until: Instant::now() };
-        Self { recipe, ledger, arena: None, number: 0, short_lives: 0, state }
+    pub fn new(recipe: Recipe, ledger: Ledger, reports: Reports) -> Self {
+        Self {
+            recipe,
+            ledger,
+            reports,
+            arena: None,
+            number: 0,
+            short_lives: 0,
+            state: State::Down { until: Instant::now() },
+            next: None,
+            on_trial: false,
+            gone: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
-    /// When the next worker may be started; `None` while there is one.
+    fn running(&mut self) -> Option<&mut Running> {
+        match &mut self.state {
+            State::Up(running) => Some(running),
+            State::Down { .. } => None,
+        }
+    }
+
+    /// When the next worker may be started, or it is to be looked whether this one has ended.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         match &self.state {
             State::Down { until } => Some(*until),
-            State::Up(_) => None,
+            State::Up(running) if self.has_to_end(running) => None,
+            State::Up(running) => running.next_look(),
         }
+    }
+
+    /// Whether a worker has to end before it counts as done: of the first one it is to be known why
+    /// it did not become ready, and of any one why it died while it took a guest over.
+    fn has_to_end(&self, running: &Running) -> bool {
+        let first = self.number == 1 && running.ready.is_none();
+        first || self.ledger.all_restores().iter().any(RestoreLedger::is_under_way)
+    }
+
+    /// Whether workers die when they take a guest over, so that none is asked to any more.
+    #[must_use]
+    pub fn is_quarantined(&self, guest: usize) -> bool {
+        self.ledger.restore(guest).is_quarantined()
+    }
+
+    /// A guest has nothing any more that could be taken over.
+    pub fn forget(&self, guest: usize) {
+        self.ledger.restore(guest).forget();
+    }
+
+    /// Whether there is none, and the next one may be started.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        matches!(&self.state, State::Down { until } if Instant::now() >= *until)
     }
 
     /// Whether there is a worker that has all that the one before had.
@@ -120,20 +180,29 @@ impl Worker {
         matches!(self.state, State::Up(_))
     }
 
-    /// What to wait on: the link, as long as there is somebody at the other end, and the end of the
-    /// process.
+    /// All that is to be waited for.
     #[must_use]
-    pub fn watched(&self) -> Option<(Option<BorrowedFd<'_>>, BorrowedFd<'_>)> {
-        match &self.state {
-            State::Down { .. } => None,
-            State::Up(running) => Some(((!running.hung_up).then(|| running.link.as_fd()), running.exit.as_fd())),
+    pub fn watched(&self) -> Vec<Watched> {
+        let mut watched = Vec::new();
+        let mut add = |who, running: &Running| {
+            watched.extend(running.watched().map(|(fd, sign, choked)| Watched { fd, who, sign, choked }));
+        };
+        if let State::Up(running) = &self.state {
+            add(Who::Worker, running);
         }
+        if let Some(next) = &self.next {
+            add(Who::Next, &next.running);
+        }
+        for (running, _) in &self.gone {
+            add(Who::Gone, running);
+        }
+        watched.retain(|watched| watched.who != Who::Gone || watched.sign == Sign::Exit);
+        watched
     }
 
-    /// Whether there is something to send that the link has no room for.
-    #[must_use]
-    pub fn is_choked(&self) -> bool {
-        matches!(&self.state, State::Up(running) if !running.outgoing.is_empty())
+    /// Lets go of the files of processes that have ended, which nobody waits for any more.
+    pub fn bury(&mut self) {
+        self.ended.clear();
     }
 
     /// Starts a worker, which is told of the connections that there are.
@@ -143,14 +212,21 @@ impl Worker {
     /// When the host has no process for it; it may be tried again when it is due.
     pub fn start(&mut self, lives: Vec<u64>) -> io::Result<()> {
         self.number += 1;
-        match self.spawn() {
-            Ok(running) => self.state = State::Up(Box::new(running)),
-            Err(error) => {
-                self.short_lives = self.short_lives.saturating_add(FREE_DEATHS);
-                self.state = State::Down { until: Instant::now() + self.pause() };
-                return Err(error);
+        let running = match self.next.take_if(|next| next.fits) {
+            Some(next) => {
+                self.on_trial = true;
+                next.running
             }
-        }
+            None => match self.spawn(Program::Kept) {
+                Ok(running) => running,
+                Err(error) => {
+                    self.short_lives = self.short_lives.saturating_add(FREE_DEATHS);
+                    self.state = State::Down { until: Instant::now() + self.pause() };
+                    return Err(error);
+                }
+            },
+        };
+        self.state = State::Up(Box::new(running));
         let (stats, arena) = (self.recipe.stats.is_some(), self.arena.is_some());
         let files = [Some(self.recipe.ledger.clone()), self.recipe.stats.clone(), self.arena.clone()];
         let files = files.into_iter().flatten().collect();
@@ -158,42 +234,14 @@ impl Worker {
         Ok(())
     }
 
-    fn spawn(&self) -> io::Result<Running> {
-        let (link, theirs) = Socket::pair()?;
-        // The keeper has one thread, so nobody else starts a process meanwhile.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("vhost-zcache")
-            .args(&self.recipe.arguments)
-            .arg("--worker-link")
-            .arg(theirs.as_fd().as_raw_fd().to_string())
-            .stdin(Stdio::null())
-            .spawn()?;
-        drop(theirs);
-        let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
-            // Nobody could see its end.
-            let _ = child.kill();
-            let _ = child.wait();
-        })?;
-        Ok(Running {
-            child,
-            exit,
-            link,
-            hung_up: false,
-            was_silent: false,
-            outgoing: VecDeque::new(),
-            ready: None,
-            unanswered: 0,
-            asked: false,
-            chains: self.ledger.all_queues().iter().map(|_| (None, 0)).collect(),
-        })
+    fn spawn(&self, program: Program) -> io::Result<Running> {
+        Running::spawn(&self.recipe.spawner, program, self.ledger.all_queues().len())
     }
 
     /// Sends a message, or leaves it to be sent when there is room.
     pub fn send(&mut self, message: ToWorker, files: Vec<Rc<File>>) {
-        if let State::Up(running) = &mut self.state {
-            running.outgoing.push_back((message, files));
-            running.flush();
+        if let Some(running) = self.running() {
+            running.send(message, files);
         }
     }
 
@@ -204,77 +252,115 @@ impl Worker {
 
     /// Sends what is left to be sent.
     pub fn flush(&mut self) {
-        if let State::Up(running) = &mut self.state {
+        if let Some(running) = self.running() {
             running.flush();
         }
     }
 
     /// What the worker says next, if anything.
     pub fn receive(&mut self) -> Option<FromWorker> {
-        let State::Up(running) = &mut self.state else { return None };
-        let (message, files) = match running.link.receive::<FromWorker>(RecvFlags::DONTWAIT) {
-            Ok(Some(received)) => received,
-            Ok(None) => {
-                running.hung_up = true;
-                running.kill();
-                return None;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(error) => {
-                error!("The worker does not make sense, and is replaced: {error}");
-                running.kill();
-                return None;
-            }
-        };
-        match message {
+        let (message, files) = self.running()?.receive()?;
+        match &message {
             FromWorker::Arena => self.arena = files.into_iter().next().map(Rc::new),
-            FromWorker::Ready => running.ready = Some(Instant::now()),
-            FromWorker::Pong => {
-                running.asked = false;
-                running.unanswered = 0;
+            FromWorker::Ready => {
+                if let Some(running) = self.running() {
+                    running.ready = Some(Instant::now());
+                }
+                if mem::take(&mut self.on_trial) {
+                    info!("Worker {} is of the new program and has taken over", self.number);
+                    if let Err(error) = self.recipe.spawner.keep() {
+                        error!("The workers that follow are not of the new program: {error}");
+                    }
+                }
             }
-            FromWorker::Done { .. } => {}
+            FromWorker::Pong => {
+                // It was asked after all that it has to take over.
+                self.ledger.all_restores().iter().for_each(RestoreLedger::absolve);
+                if let Some(running) = self.running() {
+                    running.asked = false;
+                    running.unanswered = 0;
+                }
+            }
+            FromWorker::Left => {
+                if let Some(running) = self.running() {
+                    running.left = true;
+                    running.kill();
+                }
+            }
+            FromWorker::Build(_) | FromWorker::Panicked(_) | FromWorker::Done { .. } => {}
         }
         Some(message)
     }
 
-    /// Whether the process has ended.
-    pub fn has_ended(&mut self) -> bool {
-        match &mut self.state {
-            State::Up(running) => running.child.try_wait().is_ok_and(|status| status.is_some()),
-            State::Down { .. } => false,
+    /// Takes note that a sentinel of the worker may have ended.
+    pub fn look_at_sentinels(&mut self) {
+        if let Some(running) = self.running() {
+            running.look_at_sentinels();
         }
     }
 
-    /// Takes note that the process has ended; how. What it has said last was received before.
+    /// Whether there was a worker that does nothing any more.
+    pub fn is_done(&mut self) -> bool {
+        let has_to_end = matches!(&self.state, State::Up(running) if self.has_to_end(running));
+        let Self { state: State::Up(running), recipe, .. } = self else { return false };
+        if has_to_end { running.exit_status().is_some() } else { running.is_done(&recipe.spawner) }
+    }
+
+    /// Takes note that the worker does nothing any more; how it has ended, if it has. What it has
+    /// said last was received before.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        let State::Up(running) = &mut self.state else { return None };
-        let status = match running.child.try_wait() {
-            Ok(status) => status?,
-            Err(error) => {
-                error!("The worker's end cannot be seen: {error}");
-                return None;
-            }
+        let State::Up(running) = mem::replace(&mut self.state, State::Down { until: Instant::now() }) else {
+            return None;
         };
+        let running = *running;
+        let has_left = running.left;
         let lived = running.ready.is_some_and(|ready| ready.elapsed() >= SHORT_LIFE);
-        self.short_lives = if lived { 0 } else { self.short_lives.saturating_add(1) };
-        let in_service = self.ledger.all_queues().iter().filter(|queue| queue.progress().is_some()).count();
+        if !has_left {
+            self.short_lives = if lived { 0 } else { self.short_lives.saturating_add(1) };
+        }
+        if mem::take(&mut self.on_trial) {
+            error!("The new program's worker has died before it was ready: the program stays as it was");
+        }
+        let mut obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names);
+        obituary.has_left = has_left;
         if running.was_silent {
             self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
         }
-        let pause = self.pause();
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exited with {code}"),
-            (_, Some(signal)) => format!("was killed by signal {signal}"),
-            _ => "ended".to_owned(),
-        };
-        warn!(
-            "Worker {} {how} with {in_service} chains in service; the next one starts in {} ms",
-            self.number,
-            pause.as_millis()
-        );
+        let status = running.exit_status();
+        // Who is killed has not died of what it has found.
+        let of_itself = status.is_some_and(|status| status.signal() != Some(Signal::KILL.as_raw()));
+        for (name, restore) in self.recipe.names.iter().zip(self.ledger.all_restores()) {
+            if restore.worker_died(of_itself) {
+                error!(
+                    "{name}: quarantined, because two workers have died when they took over what the guest had: its \
+                     queues are not served, and its pages are lost, until its VMM connects anew"
+                );
+            }
+        }
+        let pause = if has_left { Duration::ZERO } else { self.pause() };
+        obituary.pause = pause;
         self.state = State::Down { until: Instant::now() + pause };
-        Some(status)
+        match status {
+            Some(status) => {
+                self.reports.file(obituary, status);
+                self.ended.push(running);
+            }
+            None => self.gone.push((running, obituary)),
+        }
+        status
+    }
+
+    /// Takes note of processes that have ended after they did nothing any more.
+    pub fn look_at_gone(&mut self) {
+        for (running, obituary) in mem::take(&mut self.gone) {
+            match running.exit_status() {
+                Some(status) => {
+                    self.reports.file(obituary, status);
+                    self.ended.push(running);
+                }
+                None => self.gone.push((running, obituary)),
+            }
+        }
     }
 
     fn pause(&self) -> Duration {
@@ -287,11 +373,19 @@ impl Worker {
     /// Asks the worker whether it is alive, and kills one that has not answered for long, or in
     /// which a chain does not come to an end.
     pub fn beat(&mut self) {
+        self.reports.go_on(&self.recipe.spawner);
+        if let Some(next) = &mut self.next {
+            next.running.unanswered += 1;
+            if !next.fits && next.running.unanswered > BUILD_PATIENCE {
+                self.refuse("it does not say what it is");
+            }
+        }
+        let number = self.number;
         let State::Up(running) = &mut self.state else { return };
         let patience = if running.ready.is_some() { PATIENCE } else { START_PATIENCE };
         running.unanswered += 1;
         if running.unanswered > patience {
-            error!("Worker {} does not answer, and is replaced", self.number);
+            error!("Worker {number} does not answer, and is replaced");
             running.was_silent = true;
             running.kill();
             return;
@@ -302,7 +396,7 @@ impl Worker {
             *chain = now;
             if *beats > CHAIN_PATIENCE {
                 *beats = 0;
-                error!("Worker {} does not come to the end of a chain, and is replaced", self.number);
+                error!("Worker {number} does not come to the end of a chain, and is replaced");
                 running.kill();
                 return;
             }
@@ -316,30 +410,83 @@ impl Worker {
 
     /// Ends the worker, if there is one.
     pub fn kill(&mut self) {
-        if let State::Up(running) = &mut self.state {
+        if let Some(running) = self.running() {
             running.kill();
         }
     }
-}
 
-impl Running {
-    fn flush(&mut self) {
-        while let Some((message, files)) = self.outgoing.front() {
-            let files: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
-            match self.link.send(message, &files, SendFlags::DONTWAIT) {
-                Ok(()) => drop(self.outgoing.pop_front()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It is dead, as will be seen, or has to be.
-                Err(_) => {
-                    self.outgoing.clear();
-                    self.kill();
+    /// Starts a process of the program that has the recipe's path now, which takes the worker's
+    /// place if it fits.
+    pub fn upgrade(&mut self) {
+        if self.next.is_some() || self.on_trial {
+            warn!("No upgrade: one is under way");
+            return;
+        }
+        let path = self.recipe.path.display();
+        match self.spawn(Program::Newest) {
+            Ok(running) => {
+                info!("Upgrading to {path}");
+                self.next = Some(Next { running, fits: false });
+            }
+            Err(error) => error!("No upgrade: {path} cannot be started: {error}"),
+        }
+    }
+
+    /// The process that is to be the next worker says something, or ends.
+    pub fn look_at_next(&mut self) {
+        let Some(next) = &mut self.next else { return };
+        let said = next.running.receive();
+        match said {
+            Some((FromWorker::Build(build), _)) if !next.fits => match Build::this().misfit(&build) {
+                None => {
+                    next.fits = true;
+                    info!("The new program is release {}, and fits", build.release);
+                    self.send(ToWorker::Leave, Vec::new());
+                }
+                Some(what) => {
+                    self.refuse(&format!("its release {} has another version of {what}", build.release));
+                }
+            },
+            Some(_) => self.refuse("it says what nobody has asked for"),
+            None => {
+                if next.running.exit_status().is_some() {
+                    self.refuse("it does not start");
                 }
             }
         }
     }
 
-    fn kill(&mut self) {
-        // It fails when the process has ended.
-        let _ = self.child.kill();
+    /// Does without the process that was to be the next worker.
+    fn refuse(&mut self, why: &str) {
+        let Some(Next { mut running, .. }) = self.next.take() else { return };
+        error!("No upgrade to {}: {why}; the worker stays", self.recipe.path.display());
+        running.kill();
+        let obituary = Obituary::of_nobody();
+        self.gone.push((running, obituary));
+        self.look_at_gone();
+    }
+}
+
+/// A file that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// The file.
+    pub fd: RawFd,
+    /// Whose it is.
+    pub who: Who,
+    /// What it says.
+    pub sign: Sign,
+    /// Whether room on it is waited for as well.
+    pub choked: bool,
+}
+
+/// How a process has ended, in words.
+#[must_use]
+pub fn in_words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (_, Some(SIGSYS)) => "was killed because it made a system call for which there is no rule".to_owned(),
+        (_, Some(signal)) => format!("was killed by signal {signal}"),
+        _ => "ended".to_owned(),
     }
 }

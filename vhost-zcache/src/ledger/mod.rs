@@ -11,6 +11,7 @@
 //! keeper looks in it only for chains that take too long.
 
 pub mod record;
+pub mod restore;
 pub mod service;
 pub mod session;
 
@@ -23,11 +24,12 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use self::record::Record;
+use self::restore::RestoreLedger;
 use self::service::QueueLedger;
 use self::session::SessionState;
 
 /// Says what the file is: "zcacheL" and the version of its layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"zcacheL\x01");
+pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheL\x02");
 
 /// Entries of the layout are aligned to a cache line, so that queues do not share one.
 const LINE: usize = 64;
@@ -48,14 +50,17 @@ struct Header {
 pub struct Ledger {
     header: &'static Header,
     sessions: &'static [Record<SessionState>],
+    restores: &'static [RestoreLedger],
     queues: &'static [QueueLedger],
 }
 
 // The file's bytes are used as these types by whoever maps it.
 const _: () = assert!(align_of::<Record<SessionState>>() <= LINE && align_of::<QueueLedger>() <= LINE);
+const _: () = assert!(align_of::<RestoreLedger>() <= LINE);
 
 /// Where the parts of a ledger lie.
 struct Layout {
+    restores_at: usize,
     queues_at: usize,
     bytes: usize,
 }
@@ -63,9 +68,11 @@ struct Layout {
 impl Layout {
     fn of(guests: usize, queues: usize) -> Option<Self> {
         let sessions = guests.checked_mul(size_of::<Record<SessionState>>())?;
-        let queues_at = size_of::<Header>().checked_add(sessions)?.checked_next_multiple_of(LINE)?;
+        let restores_at = size_of::<Header>().checked_add(sessions)?.checked_next_multiple_of(LINE)?;
+        let restores = guests.checked_mul(size_of::<RestoreLedger>())?;
+        let queues_at = restores_at.checked_add(restores)?.checked_next_multiple_of(LINE)?;
         let queues = guests.checked_mul(queues)?.checked_mul(size_of::<QueueLedger>())?;
-        Some(Self { queues_at, bytes: queues_at.checked_add(queues)? })
+        Some(Self { restores_at, queues_at, bytes: queues_at.checked_add(queues)? })
     }
 }
 
@@ -81,7 +88,7 @@ impl Ledger {
         ftruncate(&file, layout.bytes as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let start = map(&file, layout.bytes)?;
-        let header = Header { magic: MAGIC, guests: guests as u64, queues: queues.into(), started_ns: now_ns() };
+        let header = Header { magic: LAYOUT, guests: guests as u64, queues: queues.into(), started_ns: now_ns() };
         // SAFETY: the mapping is large enough, aligned to a page, and nobody else has it yet.
         unsafe { start.cast::<Header>().write(header) };
         Ok((Self::open(&file)?, file))
@@ -105,17 +112,20 @@ impl Ledger {
         let (guests, queues) = (usize::try_from(header.guests), usize::try_from(header.queues));
         let (Ok(guests), Ok(queues)) = (guests, queues) else { return Err(wrong()) };
         let layout = Layout::of(guests, queues).filter(|layout| layout.bytes == bytes).ok_or_else(wrong)?;
-        if header.magic != MAGIC {
+        if header.magic != LAYOUT {
             return Err(wrong());
         }
         let sessions_at = start.wrapping_byte_add(size_of::<Header>());
+        let restores_at = start.wrapping_byte_add(layout.restores_at);
         let queues_at = start.wrapping_byte_add(layout.queues_at);
         // SAFETY: the file is sealed, so the mapping is and stays as large as the layout says. All
-        // that both types consist of are atomic integers, of which any bytes are valid ones.
+        // that these types consist of are atomic integers, of which any bytes are valid ones.
         let sessions = unsafe { std::slice::from_raw_parts(sessions_at.cast(), guests) };
         // SAFETY: as above.
+        let restores = unsafe { std::slice::from_raw_parts(restores_at.cast(), guests) };
+        // SAFETY: as above.
         let queues = unsafe { std::slice::from_raw_parts(queues_at.cast(), guests * queues) };
-        Ok(Self { header, sessions, queues })
+        Ok(Self { header, sessions, restores, queues })
     }
 
     /// Nanoseconds since the daemon started, over all its workers.
@@ -128,6 +138,18 @@ impl Ledger {
     #[must_use]
     pub fn session(&self, guest: usize) -> &'static Record<SessionState> {
         &self.sessions[guest]
+    }
+
+    /// How it goes with taking a guest over.
+    #[must_use]
+    pub fn restore(&self, guest: usize) -> &'static RestoreLedger {
+        &self.restores[guest]
+    }
+
+    /// That of all guests.
+    #[must_use]
+    pub fn all_restores(&self) -> &'static [RestoreLedger] {
+        self.restores
     }
 
     /// A guest's queues.

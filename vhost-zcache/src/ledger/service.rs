@@ -157,6 +157,14 @@ impl QueueLedger {
         self.quarantined.store(0, Ordering::Release);
     }
 
+    /// The chain in service, in words; `None` while none is.
+    #[must_use]
+    pub fn in_service(&self) -> Option<String> {
+        self.progress().and_then(Chain::of).map(|Chain { index, done, attempts }| {
+            format!("chain {index}, of which {done} requests were done, taken {attempts} times")
+        })
+    }
+
     /// The chain in service, and how far it is, as a number that is another when it goes on; `None`
     /// while none is.
     #[must_use]

@@ -3,6 +3,52 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger;
+
+/// Version of what the two say to each other, which is another whenever a message is.
+const LINK: u32 = 1;
+
+/// What a worker says of itself before anything else. This one is the same in all releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its release.
+    pub release: String,
+    /// Version of the messages.
+    pub link: u32,
+    /// Layout of the ledger.
+    pub ledger: u64,
+    /// Layout of the store's memory.
+    pub store: u64,
+}
+
+impl Build {
+    /// This one.
+    #[must_use]
+    pub fn this() -> Self {
+        Self {
+            release: env!("CARGO_PKG_VERSION").into(),
+            link: LINK,
+            ledger: ledger::LAYOUT,
+            store: zcache_store::LAYOUT,
+        }
+    }
+
+    /// What of another build does not fit this one, if anything.
+    #[must_use]
+    pub fn misfit(&self, other: &Self) -> Option<&'static str> {
+        let Self { release: _, link, ledger, store } = self;
+        if *link != other.link {
+            Some("the messages between keeper and worker")
+        } else if *ledger != other.ledger {
+            Some("the ledger")
+        } else if *store != other.store {
+            Some("the store's memory")
+        } else {
+            None
+        }
+    }
+}
+
 /// From the keeper to the worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -29,11 +75,15 @@ pub enum ToWorker {
     },
     /// Asks for a [`FromWorker::Pong`].
     Ping,
+    /// The last message: it stops all rings, says so, and ends.
+    Leave,
 }
 
 /// From the worker to the keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// The first message.
+    Build(Build),
     /// The store was made; its memory comes along.
     Arena,
     /// All that the worker before had is there again.
@@ -49,6 +99,10 @@ pub enum FromWorker {
     },
     /// It is alive.
     Pong,
+    /// A thread has panicked; what it has said, and where.
+    Panicked(String),
+    /// No ring is served any more, and it ends.
+    Left,
 }
 
 /// What changes for a guest.

@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -32,6 +32,24 @@ impl Socket {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(one), Self(other)))
+    }
+
+    /// The same end once more, for another thread to send by.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    /// Takes the end that the process was left by its number.
+    ///
+    /// # Errors
+    ///
+    /// When it is not open.
+    pub fn inherit(number: i32) -> io::Result<Self> {
+        inherit(number).map(Self)
     }
 
     /// Sends a message with files. Waits for room unless `flags` say otherwise.
@@ -90,10 +108,21 @@ impl AsFd for Socket {
     }
 }
 
-impl From<OwnedFd> for Socket {
-    fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+/// Takes a file that the process was left by its number.
+///
+/// # Errors
+///
+/// When it is not open.
+pub fn inherit(number: i32) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
     }
+    // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
+    // the statement.
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and whoever has started this process has left it by its number, each
+    // once; what was opened since has other numbers.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]

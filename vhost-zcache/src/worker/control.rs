@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Does what the keeper says, one thing after the other.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::{mem, process, thread};
 
 use log::{debug, info};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rustix::thread::set_name;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use super::device::{ChangeError, Device};
 use super::guest::GuestPlace;
 use super::start::{self, Started};
+use super::{last_words, sentinel};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsServer;
 use crate::args::Args;
@@ -25,23 +27,43 @@ use crate::crash::{self, Place};
 use crate::device::memory_fault;
 use crate::error::Error;
 use crate::ledger::Ledger;
-use crate::link::message::{Change, FromWorker, ToWorker};
-use crate::link::socket::Socket;
+use crate::link::message::{Build, Change, FromWorker, ToWorker};
+use crate::link::socket::{Socket, inherit};
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Serves as a worker until the keeper ends.
 ///
 /// # Errors
 ///
 /// [`Error`] when it cannot do what it is for.
-pub fn run(args: &Args, link: i32) -> Result<(), Error> {
+pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
+    // It was executed by a name that says nothing. This one is for whoever looks at processes.
+    let _ = set_name(c"zcache-worker");
     // Without a keeper there is nobody who knows what VMMs want.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
     // A signal for all of the daemon's processes means the keeper, who ends this one.
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGUSR2] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
     }
     memory_fault::install().map_err(Error::Signals)?;
-    let link = inherit(link).map_err(Error::Link)?;
+    let link = Socket::inherit(link).map_err(Error::Link)?;
+    let sentinels = sentinels.iter().map(|number| inherit(*number)).collect::<io::Result<Vec<_>>>();
+    let sentinels = sentinels.map_err(Error::Link)?;
+    if args.crash_directory().is_some() {
+        last_words::prepare();
+    }
+    // All that it needs comes over the link. What the one before has left is no less strange than
+    // what guests say.
+    sandbox::confine_worker(args.seccomp)?;
+    for file in sentinels {
+        // Without them the keeper waits for longer when this process is killed.
+        if let Err(error) = sentinel::post(file) {
+            debug!("There is no sentinel: {error}");
+        }
+    }
+    last_words::install(&link).map_err(Error::Link)?;
+    link.send(&FromWorker::Build(Build::this()), &[], SendFlags::empty()).map_err(Error::Link)?;
     let Some((first, files)) = link.receive::<ToWorker>(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };
@@ -57,7 +79,9 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
     let is_first = arena.is_none();
 
     let Started { store, guests } = start::start(args, ledger, &lives, arena)?;
-    let control = Control { link, devices: guests.iter().map(|_| None).collect(), guests };
+    // However this process ends, what is there is the next one's. Dropped, it would be gone.
+    mem::forget((store.clone(), guests.clone()));
+    let control = Control { ledger, link, devices: guests.iter().map(|_| None).collect(), guests };
     if is_first {
         crash::point(Place::ArenaMade);
         let file = store.memory_file().map_err(Error::Descriptors)?;
@@ -66,8 +90,15 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
-        let server = StatsServer::new(listener, reporter);
-        thread::Builder::new().name("statistics".into()).spawn(|| server.run()).map_err(Error::Thread)?;
+        let peers = args.stats_socket.as_ref().map(|stats| stats.peers.clone()).unwrap_or_default();
+        let server = StatsServer::new(listener, reporter, peers);
+        thread::Builder::new()
+            .name("statistics".into())
+            .spawn(|| {
+                sandbox::confine_thread(Kind::Statistics);
+                server.run();
+            })
+            .map_err(Error::Thread)?;
     }
     control.say(&FromWorker::Ready, &[])?;
     crash::point(Place::Ready);
@@ -77,20 +108,8 @@ pub fn run(args: &Args, link: i32) -> Result<(), Error> {
     control.run()
 }
 
-/// Takes the keeper's end of the link.
-fn inherit(number: i32) -> io::Result<Socket> {
-    if number <= 2 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: fcntl only looks the number up, and fails when it is not open; the borrow ends with
-    // the statement.
-    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and the keeper has left it to this process by its number; nothing else
-    // was opened yet that could be mistaken for it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
-}
-
 struct Control {
+    ledger: Ledger,
     link: Socket,
     // Dropped before the guests they belong to.
     devices: Vec<Option<Device>>,
@@ -103,9 +122,15 @@ impl Control {
             match message {
                 ToWorker::Start { .. } => return Err(Error::Link(io::ErrorKind::InvalidData.into())),
                 ToWorker::Ping => self.say(&FromWorker::Pong, &[])?,
+                ToWorker::Leave => match self.leave()? {},
                 ToWorker::Change { guest, change, ticket } => {
+                    // What nobody waits for was asked of the worker before.
+                    let again = ticket.is_none() || matches!(change, Change::Connect(_));
+                    let restore = again.then(|| self.ledger.all_restores().get(guest)).flatten();
+                    restore.inspect(|restore| restore.begin());
                     let outcome = self.change(guest, change, files).map_err(|error| error.to_string());
                     crash::point(Place::Changed);
+                    restore.inspect(|restore| restore.end());
                     if let Some(ticket) = ticket {
                         self.say(&FromWorker::Done { guest, ticket, outcome }, &[])?;
                         crash::point(Place::Acknowledged);
@@ -116,6 +141,14 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Makes room for the next worker: each ring stops behind the chain that it is in.
+    fn leave(&mut self) -> Result<Infallible, Error> {
+        self.devices.clear();
+        self.say(&FromWorker::Left, &[])?;
+        // Nothing is dropped, as it is all the next worker's now.
+        process::exit(0)
     }
 
     fn change(&mut self, number: usize, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {

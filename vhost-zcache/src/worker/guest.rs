@@ -110,6 +110,12 @@ impl GuestPlace {
         memory.map_or(0, |memory| lost_regions(&memory))
     }
 
+    /// Whether workers have died of taking it over, so that it is not served.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.ledger.restore(self.number).is_quarantined()
+    }
+
     /// Takes over the connection of which an earlier worker has noted the session, with the guest
     /// that the store has found, if it had any private pool.
     pub fn restore(&self, found: Option<Guest>, mut noted: SessionState) {

@@ -14,7 +14,9 @@
 pub mod control;
 pub mod device;
 pub mod guest;
+pub mod last_words;
 pub mod memory_table;
 pub mod queue;
+pub mod sentinel;
 pub mod start;
 pub mod vring;

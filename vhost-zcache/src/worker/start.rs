@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use zcache_store::{Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig};
+use zcache_store::{Care, Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig, Watch};
 
 use super::guest::{GuestPlace, GuestPolicy};
 use crate::args::{Args, GuestOptions};
 use crate::crash::{self, Place};
 use crate::error::Error;
 use crate::ledger::Ledger;
+use crate::ledger::restore::RestoreLedger;
 use crate::ledger::session::SessionState;
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each. The
 /// other part is for whoever comes first, so that a guest that needs much finds it, and none can
@@ -58,6 +61,45 @@ impl Policies<'_> {
     }
 }
 
+/// Which guest of the command line the store's numbers mean.
+struct Places<'a> {
+    noted: &'a [Option<SessionState>],
+    ledger: Ledger,
+}
+
+impl Places<'_> {
+    fn of(&self, number: u32) -> Option<usize> {
+        self.noted.iter().position(|noted| noted.as_ref().is_some_and(|noted| noted.number == number))
+    }
+
+    fn restore(&self, number: u32) -> Option<&'static RestoreLedger> {
+        self.of(number).map(|place| self.ledger.restore(place))
+    }
+}
+
+impl Watch for Places<'_> {
+    fn care(&self, guest: u32) -> Care {
+        match self.restore(guest) {
+            Some(restore) if restore.is_quarantined() => Care::Never,
+            Some(restore) if restore.is_suspect() => Care::Alone,
+            _ => Care::Usual,
+        }
+    }
+
+    fn begins(&self, guest: u32) {
+        if let Some(restore) = self.restore(guest) {
+            restore.begin();
+            crash::point(Place::Rebuilding);
+        }
+    }
+
+    fn ends(&self, guest: u32) {
+        if let Some(restore) = self.restore(guest) {
+            restore.end();
+        }
+    }
+}
+
 /// Makes the store, of the memory that the worker before has left if there is any, and takes over
 /// the sessions of the connections in `lives`.
 ///
@@ -67,6 +109,7 @@ impl Policies<'_> {
 pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) -> Result<Started, Error> {
     let named = named(args);
     let limit = memory_limit(args);
+    let config = StoreConfig { thread_start: || sandbox::confine_thread(Kind::Store), ..StoreConfig::new(limit) };
     let share = limit / RESERVED_SHARE / (named.len() as u64).max(1);
     let policies = Policies { args, named: &named, share, made: OnceCell::new() };
     // A session that was never noted is one that was never used.
@@ -77,14 +120,14 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
     let noted: Vec<Option<SessionState>> = (0..named.len()).map(noted).collect();
 
     let (store, mut found) = match arena {
-        None => (Store::new(StoreConfig::new(limit))?, BTreeMap::new()),
+        None => (Store::new(config)?, BTreeMap::new()),
         Some(arena) => {
-            let place = |number: u32| noted.iter().position(|noted| noted.as_ref().is_some_and(|n| n.number == number));
-            let Rebuilt { store, guests, .. } =
-                Store::rebuild_with(StoreConfig::new(limit), arena, |reserve, number| match place(number) {
-                    Some(place) => policies.get(reserve)[place].config(&named[place].0),
-                    None => GuestConfig::new("a guest that has left"),
-                })?;
+            let places = Places { noted: &noted, ledger };
+            let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| match places.of(number) {
+                Some(place) => policies.get(reserve)[place].config(&named[place].0),
+                None => GuestConfig::new("a guest that has left"),
+            };
+            let Rebuilt { store, guests, .. } = Store::rebuild_with(config, arena, guest_config, &places)?;
             crash::point(Place::Rebuilt);
             let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
             (store, by_number)
@@ -94,9 +137,12 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
     let mut guests = Vec::new();
     for (number, (noted, (name, _))) in noted.into_iter().zip(&named).enumerate() {
         let place = GuestPlace::new(name.clone(), number, store.clone(), ledger, policies[number].clone());
-        if let Some(noted) = noted {
+        let restore = ledger.restore(number);
+        if let Some(noted) = noted.filter(|_| !restore.is_quarantined()) {
+            restore.begin();
             place.restore(found.remove(&noted.number), noted);
             crash::point(Place::SessionRestored);
+            restore.end();
         }
         guests.push(Arc::new(place));
     }

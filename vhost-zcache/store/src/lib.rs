@@ -43,8 +43,10 @@ mod stats;
 mod store;
 
 pub use accounting::Reservation;
+pub use arena::header::LAYOUT;
 pub use background::cold::ColdConfig;
 pub use codec::Scratch;
+pub use engine::recover::{Care, Watch};
 pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};
 pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};

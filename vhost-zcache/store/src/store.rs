@@ -18,6 +18,7 @@ use crate::background::cold::ColdConfig;
 use crate::background::{Allowance, Upkeep};
 use crate::engine::Engine;
 use crate::engine::domain::Common;
+use crate::engine::recover::{Unwatched, Watch};
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::stats::StoreStats;
@@ -51,6 +52,8 @@ pub struct StoreConfig {
     pub shards: usize,
     /// How cold pages are recompressed; `None` leaves them as they are.
     pub cold: Option<ColdConfig>,
+    /// What the background thread does first, such as to give up what it does not need.
+    pub thread_start: fn(),
     /// Failures on order, for tests.
     pub faults: Faults,
 }
@@ -65,6 +68,7 @@ impl StoreConfig {
             background: Background::Thread,
             shards: (cpus * 4).next_power_of_two().clamp(8, 64),
             cold: Some(ColdConfig::default()),
+            thread_start: || {},
             faults: Faults::default(),
         }
     }
@@ -116,9 +120,9 @@ pub struct Store {
 }
 
 /// Starts the background thread, or leaves the background to the owner.
-fn start(engine: &Arc<Engine>, background: Background) -> Result<Option<Arc<Mutex<Upkeep>>>, StoreError> {
+fn start(engine: &Arc<Engine>, background: Background, first: fn()) -> Result<Option<Arc<Mutex<Upkeep>>>, StoreError> {
     match background {
-        Background::Thread => background::start(engine).map(|()| None).map_err(StoreError::Thread),
+        Background::Thread => background::start(engine, first).map(|()| None).map_err(StoreError::Thread),
         Background::Manual => Ok(Some(Arc::new(Mutex::new(Upkeep::new(engine.cold))))),
     }
 }
@@ -142,7 +146,7 @@ impl Store {
             domains: Arc::default(),
         };
         let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
-        let manual = start(&engine, config.background)?;
+        let manual = start(&engine, config.background, config.thread_start)?;
         Ok(Self { engine, manual })
     }
 
@@ -158,11 +162,11 @@ impl Store {
         file: File,
         mut guests: impl FnMut(u32) -> GuestConfig,
     ) -> Result<Rebuilt, StoreError> {
-        Self::rebuild_with(config, file, |_, number| guests(number))
+        Self::rebuild_with(config, file, |_, number| guests(number), &Unwatched)
     }
 
     /// As [`Store::rebuild`], where guests are to have a part of the store set aside, as by
-    /// [`Store::reserve`].
+    /// [`Store::reserve`], and some may be more than the process can bear.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -170,6 +174,7 @@ impl Store {
         config: StoreConfig,
         file: File,
         mut guests: impl FnMut(&dyn Fn(u64) -> Arc<Reservation>, u32) -> GuestConfig,
+        watch: &dyn Watch,
     ) -> Result<Rebuilt, StoreError> {
         let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
         let arena = Arc::new(arena);
@@ -186,10 +191,11 @@ impl Store {
         let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
         let reserve = |bytes| Arc::new(Reservation::new(&engine.budget, bytes));
         let (states, dropped) =
-            engine.recover(segments, |number| guests(&reserve, number)).map_err(|_| StoreError::Rebuild)?;
+            engine.recover(segments, |number| guests(&reserve, number), watch).map_err(|_| StoreError::Rebuild)?;
+        engine.common.arena.settle();
         engine.set_memory_limit(config.memory_limit);
         let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
-        let manual = start(&engine, config.background)?;
+        let manual = start(&engine, config.background, config.thread_start)?;
         Ok(Rebuilt { store: Self { engine, manual }, guests, dropped_records: dropped })
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::page;
 use zcache_store::{
-    Background, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, Scratch, Store,
-    StoreConfig,
+    Background, Care, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, Scratch,
+    Store, StoreConfig, Watch,
 };
 
 const SWAP: PoolId = PoolId(3);
@@ -162,4 +162,65 @@ fn what_was_flushed_does_not_come_back_with_what_was_stored_after() {
 fn a_file_that_is_no_store_is_an_error() {
     let file = tempfile::tempfile().expect("a file is made");
     assert!(Store::rebuild(config(), file, |_| GuestConfig::new("a")).is_err());
+}
+
+#[test]
+fn who_fails_to_rebuild_leaves_everything_to_the_next() {
+    let store = Store::new(config()).expect("a store is made");
+    let guest = store.register_guest(GuestConfig::new("a"));
+    let there = fill(&guest, 100_000);
+    let file = store.memory_file().expect("a file");
+    std::mem::forget((guest, store));
+    let mut failures = 0;
+    for nth in 1.. {
+        let config = config();
+        config.faults.fail_from(nth);
+        let faults = config.faults.clone();
+        match Store::rebuild(config, file.try_clone().expect("a file"), |_| GuestConfig::new("a")) {
+            Ok(rebuilt) => {
+                faults.fail_from(0);
+                verify(&rebuilt.guests[0], &there);
+                break;
+            }
+            Err(_) => failures += 1,
+        }
+    }
+    assert!(failures > 0, "the rebuild asks for no memory");
+}
+
+/// Guest 1 is the last to be looked at, and guest 2 is not looked at.
+struct Suspicious(std::sync::Mutex<Vec<u32>>);
+
+impl Watch for Suspicious {
+    fn care(&self, guest: u32) -> Care {
+        [Care::Alone, Care::Never, Care::Usual][guest as usize - 1]
+    }
+
+    fn begins(&self, guest: u32) {
+        self.0.lock().expect("a list").push(guest);
+    }
+
+    fn ends(&self, _: u32) {}
+}
+
+#[test]
+fn a_suspect_comes_last_and_alone_and_another_not_at_all() {
+    let store = Store::new(config()).expect("a store is made");
+    let guests = ["a", "b", "c"].map(|name| store.register_guest(GuestConfig::new(name)));
+    assert_eq!(guests.each_ref().map(Guest::number), [1, 2, 3]);
+    let there = guests.each_ref().map(|guest| fill(guest, 100_000));
+    let file = store.memory_file().expect("a file");
+    std::mem::forget((guests, store));
+    let watch = Suspicious(std::sync::Mutex::default());
+    let rebuilt =
+        Store::rebuild_with(config(), file, |_, _| GuestConfig::new("found"), &watch).expect("the store is made again");
+    let looked_at = watch.0.into_inner().expect("a list");
+    assert!(!looked_at.contains(&2), "it is not to be looked at");
+    let last = looked_at.iter().rposition(|guest| *guest == 3).expect("it was looked at");
+    // Once for its pools, of which no page is seen.
+    let early = looked_at[..last].iter().filter(|guest| **guest == 1).count();
+    assert!(early <= 1 && looked_at.iter().filter(|guest| **guest == 1).count() > 1, "{looked_at:?}");
+    assert_eq!(rebuilt.guests.iter().map(Guest::number).collect::<Vec<_>>(), [1, 3]);
+    verify(&rebuilt.guests[0], &there[0]);
+    verify(&rebuilt.guests[1], &there[2]);
 }

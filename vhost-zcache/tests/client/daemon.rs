@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::{PATIENCE, eventually};
@@ -49,6 +49,11 @@ impl Daemon {
 
     /// A daemon with a guest for each of `guests`. Its log, from `info` on, is kept.
     pub fn start_as(guests: &[&str], start: Start<'_>) -> Self {
+        Self::prepared(guests, start, |_| {})
+    }
+
+    /// As [`Daemon::start_as`], with more to be done to the command.
+    pub fn prepared(guests: &[&str], start: Start<'_>, prepare: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the sockets");
         let mut command = match start.files {
             None => binary(),
@@ -74,6 +79,11 @@ impl Daemon {
         if let Some(place) = start.die_at {
             command.env(vhost_zcache::crash::VARIABLE, place);
         }
+        if !getuid().is_root() {
+            // Files of a process that cannot be dumped are root's to look at.
+            command.env(vhost_zcache::sandbox::probe::WATCHED, "");
+        }
+        prepare(&mut command);
         let child = command.spawn().expect("the daemon starts");
         let mut daemon = Self { child, directory, log, guests: guests.len() };
         let mut sockets: Vec<PathBuf> = (0..daemon.guests).map(|number| daemon.socket(number)).collect();
@@ -150,7 +160,8 @@ impl Daemon {
         self.stats()["guests"][number].take()
     }
 
-    /// The daemon's processes: the keeper, and the worker if there is one.
+    /// The daemon's processes: the keeper, and the worker if there is one. Not the one that starts
+    /// workers, which stays as it is.
     fn processes(&self) -> Vec<u32> {
         [self.child.id()].into_iter().chain(self.worker()).collect()
     }
@@ -160,11 +171,24 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The process of the worker, if there is one.
+    /// The process of the worker, if there is one that is not about to end.
     pub fn worker(&self) -> Option<u32> {
+        self.child_with("--worker-link")
+    }
+
+    /// The process that starts workers.
+    pub fn spawner(&self) -> Option<u32> {
+        self.child_with("--spawner-link")
+    }
+
+    /// The keeper's child that has this argument.
+    fn child_with(&self, argument: &str) -> Option<u32> {
         let keeper = self.child.id();
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("the keeper");
-        children.split_whitespace().next().map(|pid| pid.parse().expect("a number"))
+        // One that is about to end has no arguments any more.
+        let has =
+            |pid: &&str| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|all| all.contains(argument));
+        children.split_whitespace().find(has).map(|pid| pid.parse().expect("a number"))
     }
 
     /// Kills the worker there is as `kill -9` does, or sends it another signal.
@@ -175,7 +199,12 @@ impl Daemon {
         let _ = kill_process(pid, signal);
     }
 
-    /// Workers that died.
+    /// Sends the keeper a signal.
+    pub fn signal_keeper(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the daemon is alive");
+    }
+
+    /// Workers that died, or were replaced.
     pub fn deaths(&self) -> u64 {
         self.stats()["worker_restarts"].as_u64().expect("a number")
     }
@@ -214,6 +243,11 @@ impl Daemon {
         self.child.try_wait().expect("the daemon's state").is_none()
     }
 
+    /// Waits for the end.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
     /// Sends a signal and waits for the end; the status and how long it took.
     pub fn end(&mut self, signal: Signal) -> (ExitStatus, Duration) {
         let start = Instant::now();
@@ -227,13 +261,13 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Shown for tests that fail.
         println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
-        let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The worker ends with it, a moment later. Nobody is to count its files or threads then.
+        // Its children end with it, a moment later. Nobody is to count its files or threads then.
         let end = Instant::now() + PATIENCE;
-        while worker.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
+        while children.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::client::daemon::Daemon;
-use crate::client::wire::{PERSISTENT, status};
-use crate::client::{Client, page};
+use crate::client::daemon::{Daemon, Start};
+use crate::client::vmm::{Vmm, request};
+use crate::client::wire::{PERSISTENT, Req, status};
+use crate::client::{Client, PATIENCE, Setup, Shape, eventually, page};
 
 #[test]
 fn a_frozen_worker_is_replaced_and_configuration_is_read_meanwhile() {
@@ -31,6 +32,25 @@ fn a_frozen_worker_is_replaced_and_configuration_is_read_meanwhile() {
 }
 
 #[test]
+fn a_chain_without_an_end_ends_its_worker() {
+    let daemon = Daemon::start_as(&[""], Start { die_at: Some("chain-taken:3:1:hang"), ..Start::default() });
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, PERSISTENT);
+    let start = Instant::now();
+    let posted = guest.post(0, &[Req::put(1, 1, 1, &page(1))], Shape::Whole);
+    while daemon.lines("does not come to the end of a chain") == 0 {
+        // The worker says that it is alive.
+        assert_eq!(daemon.deaths(), 0);
+        assert!(start.elapsed() < Duration::from_secs(120), "the worker is not replaced");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(59), "a chain was given {took:?} only");
+    assert!(guest.wait(&posted).written > 0);
+    assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
+}
+
+#[test]
 fn the_keeper_maps_neither_guest_memory_nor_pages() {
     let daemon = Daemon::start();
     let mut guest = Client::attach(&daemon.socket(0));
@@ -44,4 +64,22 @@ fn the_keeper_maps_neither_guest_memory_nor_pages() {
     }
     let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.keeper())).expect("its threads").count();
     assert_eq!(threads, 1, "the keeper has threads");
+}
+
+#[test]
+fn a_message_waits_for_a_worker_for_a_while_and_is_carried_out_without() {
+    // None but the first lives.
+    let daemon = Daemon::start_as(&[""], Start { die_at: Some("rebuilt:1:1000000"), ..Start::default() });
+    let mut vmm = Vmm::connect(&daemon.socket(0));
+    let features = Setup::default().features().to_ne_bytes();
+    assert_eq!(vmm.ask(request::SET_FEATURES, &features, &[]), 0);
+    vmm.stream().set_read_timeout(Some(6 * PATIENCE)).expect("a timeout");
+    daemon.signal_worker(Signal::KILL);
+    eventually("no worker lives", || daemon.lines("was killed by signal 9") >= 5);
+    let start = Instant::now();
+    let others = Setup { event_idx: false, ..Setup::default() }.features().to_ne_bytes();
+    assert_eq!(vmm.ask(request::SET_FEATURES, &others, &[]), 0, "the message has failed");
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(20), "it was carried out after {took:?}, when a worker might have come");
+    vmm.expect_alive("a message without a worker");
 }

@@ -9,7 +9,12 @@
 mod client;
 
 mod anytime;
+mod damage;
 mod frozen;
 mod model;
+mod pause;
 mod places;
 mod poison;
+mod report;
+mod singled_out;
+mod upgrade;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::interrupt;
 use super::service::{Assignment, Outcome, Service, ServiceContext};
 use super::stop::StopSignal;
+use crate::sandbox;
+use crate::sandbox::rule::Kind;
 
 /// Time between two interrupts of a thread that has not stopped yet. A batch takes a fraction of
 /// it, so that mostly none is sent.
@@ -42,6 +44,7 @@ impl IdleServer {
         let (done, outcomes) = channel();
         let mut service = Service::new(context, Arc::clone(&stop));
         let thread = thread::Builder::new().name("queue".into()).spawn(move || {
+            sandbox::confine_thread(Kind::Queue);
             for assignment in assigned {
                 if done.send(service.serve(assignment)).is_err() {
                     break;

@@ -96,9 +96,13 @@ impl Shared {
             error => Err(error),
         })?;
         ftruncate(&file, bytes as u64)?;
-        Self::map(file, bytes)
+        let new = Self::map(file, bytes)?;
+        new.settle();
+        Ok(new)
     }
 
+    /// Maps the file of an earlier process. What is on huge pages in it is mapped as such at the
+    /// first touch, until [`Shared::settle`]; nothing else must be touched before.
     pub(super) fn reopen(file: File, unit: usize) -> io::Result<Self> {
         let file = OwnedFd::from(file);
         let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
@@ -118,8 +122,12 @@ impl Shared {
         // SAFETY: the advice changes what core dumps contain, not the memory. It covers the
         // mapping just made.
         unsafe { madvise(base, bytes, Advice::LinuxDontDump) }?;
-        mapping.keep_small(0, bytes);
         Ok(Self { mapping, file, pause: AtomicU32::new(0) })
+    }
+
+    /// From here on huge pages are only where they are asked for.
+    pub(super) fn settle(&self) {
+        self.mapping.keep_small(0, self.mapping.bytes);
     }
 
     pub(super) fn base(&self) -> NonNull<c_void> {

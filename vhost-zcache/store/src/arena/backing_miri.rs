@@ -58,6 +58,8 @@ impl Shared {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    pub(super) fn settle(&self) {}
+
     pub(super) fn base(&self) -> NonNull<c_void> {
         self.0.base
     }

@@ -10,8 +10,9 @@ use crate::accounting::Use;
 
 /// Words of a segment's header.
 pub(crate) const HEADER_WORDS: usize = 7;
-/// First word of a segment in use: "zcacheS" and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"zcacheS\x04");
+/// Says how a store's memory is laid out, so that another build can tell whether it knows how: the
+/// first word of each segment in use, "zcacheS" and the version of the layout.
+pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheS\x04");
 
 const EVICTABLE: u32 = 1;
 const RECOVERABLE: u32 = 1 << 1;
@@ -70,7 +71,7 @@ pub(crate) fn header(label: Label, role: Role) -> [u64; HEADER_WORDS] {
             Role::Roster => ROSTER,
         };
     let mut words = [
-        MAGIC,
+        LAYOUT,
         pair(label.guest, u32::from(label.shard)),
         pair(flags, u32::from(label.shards)),
         pair(label.era, 0),
@@ -104,7 +105,7 @@ impl Origin {
     /// have been put by guests that are gone, and may be dropped at any time.
     pub(crate) fn read(segment: &Segment) -> Option<Self> {
         let words: [u64; HEADER_WORDS] = *segment.words().first_chunk()?;
-        if words[0] != MAGIC || words[HEADER_WORDS - 1] != sum(&words) {
+        if words[0] != LAYOUT || words[HEADER_WORDS - 1] != sum(&words) {
             return None;
         }
         let (guest, shard) = split(words[1]);

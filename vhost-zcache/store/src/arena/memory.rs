@@ -61,6 +61,8 @@ struct Free {
     held: HashMap<u32, usize>,
     /// The file is an earlier process's, and what is in it has no owner yet.
     unadopted: bool,
+    /// Segments of an earlier process that nobody wants, until [`Arena::settle`].
+    unwanted: Option<Vec<u32>>,
 }
 
 /// Bytes of the first half of an arena.
@@ -92,6 +94,7 @@ impl Arena {
             blocks: Vec::new(),
             held: HashMap::new(),
             unadopted,
+            unwanted: unadopted.then(Vec::new),
         };
         Self { mapping, singles, free: Mutex::new(free), faults }
     }
@@ -187,6 +190,22 @@ impl Arena {
         // for that has only cleared it.
         let _ = self.mapping.punch(block as usize * BLOCK_BYTES, BLOCK_BYTES);
         self.free().blocks.push(block);
+    }
+
+    /// Everything of an earlier process has its new owner, so the rest is given back. Until then
+    /// nothing is: who fails before leaves the file to the next one as it was.
+    pub(crate) fn settle(self: &Arc<Self>) {
+        self.mapping.settle();
+        let unwanted = self.free().unwanted.take().unwrap_or_default();
+        for number in unwanted {
+            drop(self.segment(number, count(SEGMENT_WORDS)));
+        }
+    }
+
+    /// Whether a segment stays as it is for now, as nobody may be found who wants it.
+    fn keep_for_now(&self, number: u32) -> bool {
+        let mut free = self.free();
+        free.unwanted.as_mut().map(|unwanted| unwanted.push(number)).is_some()
     }
 
     /// Takes over all segments of a reopened arena in which an earlier process wrote. Only the
@@ -340,6 +359,9 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        if self.arena.keep_for_now(self.number) {
+            return;
+        }
         if self.populated > 0 {
             let start = self.number as usize * SEGMENT_BYTES;
             if self.arena.punch(start, SEGMENT_BYTES).is_err() {

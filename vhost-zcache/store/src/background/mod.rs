@@ -84,12 +84,13 @@ impl Upkeep {
     }
 }
 
-/// Starts the thread, which ends when the engine does.
-pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
+/// Starts the thread, which does `first` and ends when the engine does.
+pub(crate) fn start(engine: &Arc<Engine>, first: fn()) -> std::io::Result<()> {
     let wake = Arc::clone(&engine.common.wake);
     let mut upkeep = Upkeep::new(engine.cold);
     let engine = Arc::downgrade(engine);
     let thread = thread::Builder::new().name("zcache-store".into()).spawn(move || {
+        first();
         let started = Instant::now();
         let mut rest = LEAST_REST;
         while let Err(failure) = panic::catch_unwind(AssertUnwindSafe(|| run(&engine, &mut upkeep, started))) {

@@ -13,7 +13,7 @@ pub(crate) mod garbage;
 pub(crate) mod guest_state;
 mod names;
 mod pools;
-mod recover;
+pub(crate) mod recover;
 mod registry;
 mod report;
 mod requests;

@@ -19,6 +19,45 @@ use crate::op::Refusal;
 use crate::pool::PoolKind;
 use crate::shard::recover::{Alive, Remains};
 
+/// How a guest of an earlier process is to be taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Care {
+    /// Beside others.
+    #[default]
+    Usual,
+    /// When all others are there: what the guest has stored may be what the earlier process died
+    /// of.
+    Alone,
+    /// Not at all. All it has stored is dropped unseen.
+    Never,
+}
+
+/// Who is told whose pages are being found again, by the guests' numbers. It may be told of several
+/// parts of a guest at once.
+pub trait Watch: Sync {
+    /// How a guest is to be taken over.
+    fn care(&self, guest: u32) -> Care;
+
+    /// A part of what a guest has stored is looked at from now on.
+    fn begins(&self, guest: u32);
+
+    /// That was all of the part.
+    fn ends(&self, guest: u32);
+}
+
+/// Nobody.
+pub(crate) struct Unwatched;
+
+impl Watch for Unwatched {
+    fn care(&self, _: u32) -> Care {
+        Care::Usual
+    }
+
+    fn begins(&self, _: u32) {}
+
+    fn ends(&self, _: u32) {}
+}
+
 /// A guest's private pools.
 type Pools = BTreeMap<PoolId, roster::Entry>;
 
@@ -32,6 +71,7 @@ struct Found {
 
 /// One shard to be made again.
 struct Job {
+    guest: u32,
     domain: Arc<Domain>,
     shard: usize,
     remains: Vec<Remains>,
@@ -39,7 +79,15 @@ struct Job {
 }
 
 impl Job {
-    fn run(self) -> Result<u64, Refusal> {
+    fn run(self, watch: &dyn Watch) -> Result<u64, Refusal> {
+        let guest = self.guest;
+        watch.begins(guest);
+        let dropped = self.recover();
+        watch.ends(guest);
+        dropped
+    }
+
+    fn recover(self) -> Result<u64, Refusal> {
         let mut stripe = self.domain.lock(self.shard);
         let mut alive = BTreeMap::new();
         for (id, roster::Entry { life, purpose }) in self.pools.iter() {
@@ -60,20 +108,34 @@ impl Engine {
         &self,
         segments: Vec<(Origin, Segment)>,
         mut config: impl FnMut(u32) -> GuestConfig,
+        watch: &dyn Watch,
     ) -> Result<(Vec<Arc<GuestState>>, u64), Refusal> {
         let mut guests = Vec::new();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut last) = (Vec::new(), Vec::new());
         for (number, found) in self.sort(segments) {
+            let care = watch.care(number);
+            if care == Care::Never {
+                continue;
+            }
             // A guest without a roster had left, and only its memory had not been given back.
             let Some(roster) = found.roster else { continue };
             let config = config(number);
             let limit = config.memory_limit;
             // Its limit applies once everything is back.
             let guest = self.guest_state(number, GuestConfig { memory_limit: None, ..config });
-            self.recover_pools(&guest, roster, found.remains, &mut jobs)?;
+            watch.begins(number);
+            let own = self.recover_pools(&guest, roster, found.remains)?;
+            watch.ends(number);
+            match care {
+                Care::Alone => last.push(own),
+                _ => jobs.extend(own),
+            }
             guests.push((guest, limit));
         }
-        let dropped = run_all(jobs)?;
+        let mut dropped = run_all(jobs, watch)?;
+        for jobs in last {
+            dropped += run_all(jobs, watch)?;
+        }
         for (guest, limit) in &guests {
             self.registry.add(guest);
             self.set_guest_limit(guest, *limit);
@@ -101,14 +163,13 @@ impl Engine {
         found
     }
 
-    /// Makes a guest's pools again, empty, and adds to `jobs` what is to be made again in them.
+    /// Makes a guest's pools again, empty; returns what is to be made again in them.
     fn recover_pools(
         &self,
         guest: &GuestState,
         roster: Segment,
         remains: BTreeMap<usize, Vec<Remains>>,
-        jobs: &mut Vec<Job>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<Job>, Refusal> {
         let mut known = guest.pools();
         known.base.grow(self.common.shards as u64 * SHARD_OVERHEAD)?;
         let (roster, pools) = Roster::adopt(roster, known.base.another())?;
@@ -121,16 +182,16 @@ impl Engine {
             known.entries.insert(*id, Entry::Own { kind, life: *life });
         }
         let pools = Arc::new(pools);
-        jobs.extend(remains.into_iter().map(|(shard, remains)| {
+        let job = |(shard, remains)| {
             let (domain, pools) = (Arc::clone(domain), Arc::clone(&pools));
-            Job { domain, shard, remains, pools }
-        }));
-        Ok(())
+            Job { guest: guest.number, domain, shard, remains, pools }
+        };
+        Ok(remains.into_iter().map(job).collect())
     }
 }
 
 /// Does all jobs, the largest first, on all processors; how many records were dropped.
-fn run_all(mut jobs: Vec<Job>) -> Result<u64, Refusal> {
+fn run_all(mut jobs: Vec<Job>, watch: &dyn Watch) -> Result<u64, Refusal> {
     jobs.sort_by_key(|job| job.remains.len());
     let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let jobs = Mutex::new(jobs);
@@ -138,7 +199,7 @@ fn run_all(mut jobs: Vec<Job>) -> Result<u64, Refusal> {
     let work = || {
         let mut dropped = 0;
         while let Some(job) = take() {
-            dropped += job.run()?;
+            dropped += job.run(watch)?;
         }
         Ok(dropped)
     };

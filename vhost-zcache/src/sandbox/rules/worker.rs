@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the worker's kinds of threads do.
+
+use libc::{CLONE_THREAD, ENOSYS, F_DUPFD_CLOEXEC, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, SOL_SOCKET};
+
+use super::rule;
+use crate::sandbox::rule::{Condition, Kind, Rule};
+
+const CONTROL: &[Kind] = &[Kind::Control];
+const QUEUE: &[Kind] = &[Kind::Queue];
+const STATISTICS: &[Kind] = &[Kind::Statistics];
+const SENTINEL: &[Kind] = &[Kind::Sentinel];
+const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
+#[cfg(debug_assertions)]
+const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
+
+/// The rules.
+pub const RULES: &[Rule] = &[
+    // The link.
+    rule!(CONTROL, SYS_recvmsg, "what the keeper says"),
+    rule!(CONTROL, SYS_sendmsg, "what the keeper is told"),
+    rule!(OTHERS, SYS_sendmsg, "the keeper is told of a panic").with("threads that panic"),
+    // The store's memory, and guests'.
+    rule!(CONTROL, SYS_memfd_create, "the store's memory"),
+    rule!(CONTROL, SYS_ftruncate, "its size"),
+    rule!(CONTROL, SYS_fcntl, "another handle on it, for the keeper")
+        .only("to duplicate", &[Condition::is(1, F_DUPFD_CLOEXEC.cast_unsigned())]),
+    rule!(CONTROL, SYS_fstat, "sizes and kinds of files that come over the link"),
+    rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
+    rule!(&[Kind::Control, Kind::Store], SYS_lseek, "which parts of the store's memory are in use"),
+    rule!(&[Kind::Control, Kind::Store], SYS_fallocate, "gives memory of the store back to the host"),
+    rule!(QUEUE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
+    rule!(CONTROL, SYS_sysinfo, "how much memory the host has, of which the store takes a part"),
+    // Rings.
+    rule!(CONTROL, SYS_eventfd2, "tells a ring's thread to stop"),
+    rule!(CONTROL, SYS_read, "takes that back"),
+    rule!(CONTROL, SYS_getsockopt, "whether an event is a Unix socket")
+        .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())]),
+    rule!(QUEUE, SYS_read, "a kick"),
+    rule!(QUEUE, SYS_ppoll, "waits for kicks, and looks for room for an interrupt"),
+    // Threads.
+    rule!(CONTROL, SYS_clone, "starts a thread").only("threads", &[Condition::has(0, CLONE_THREAD.cast_unsigned())]),
+    rule!(CONTROL, SYS_clone3, "its flags cannot be looked at; the C library goes back to clone").refused(ENOSYS),
+    rule!(CONTROL, SYS_prctl, "a thread begins: its name")
+        .only("names", &[Condition::is(0, PR_SET_NAME.cast_unsigned())]),
+    rule!(CONTROL, SYS_prctl, "a thread narrows its rules down")
+        .only("fewer rights", &[Condition::is(0, PR_SET_NO_NEW_PRIVS.cast_unsigned())]),
+    rule!(CONTROL, SYS_seccomp, "a thread narrows its rules down").only("a filter", &[Condition::is(0, 1)]),
+    rule!(SENTINEL, SYS_close_range, "keeps one file only, in a table of its own"),
+    // Statistics.
+    rule!(STATISTICS, SYS_accept4, "a reader connects"),
+    rule!(STATISTICS, SYS_sendto, "the document"),
+    rule!(STATISTICS, SYS_ppoll, "waits for readers"),
+    rule!(STATISTICS, SYS_getsockopt, "who is at the other end")
+        .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())])
+        .with("a socket with peer="),
+    // Tests have a worker die by its own hand; a release cannot.
+    #[cfg(debug_assertions)]
+    rule!(STORING, SYS_kill, "a death to order").only("itself", &[Condition::is_self(0)]).with("builds for tests"),
+];

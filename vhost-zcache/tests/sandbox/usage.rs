@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Everything that the daemon does has a rule, and every rule is for something that it does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+use vhost_zcache::sandbox::rule::{Kind, Rule, Seen as When, Verdict};
+use vhost_zcache::sandbox::rules;
+use vhost_zcache::sandbox::rules::runtime::EVERYBODY;
+
+use crate::client::daemon::{Daemon, Start};
+use crate::client::vmm::{Vmm, memory_file, region, request, single};
+use crate::client::wire::{PERSISTENT, Req, status};
+use crate::client::{Client, Shape, eventually, page};
+use crate::observer::{Observer, Seen};
+
+/// What the daemon does while `scene` plays.
+fn observe(arguments: &[&str], scene: impl FnOnce(&mut Daemon)) -> Seen {
+    let mut observer = None;
+    let arguments = [&["--seccomp", "log"], arguments].concat();
+    let start = Start { arguments: &arguments, ..Start::default() };
+    let guests = ["allow-shared=aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa", ""];
+    let mut daemon = Daemon::prepared(&guests, start, |command| observer = Some(Observer::of(command)));
+    scene(&mut daemon);
+    drop(daemon);
+    observer.expect("an observer").seen()
+}
+
+/// A bit of everything. Reports go to a directory.
+fn everything(daemon: &mut Daemon, reports: &Path) {
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, PERSISTENT);
+    guest.create(2, 0);
+    // More than the store takes, so that it makes room, compacts, and gives memory back.
+    for round in 0..3u8 {
+        for number in 0..9000 {
+            guest.put(2, round, number, &page(number));
+        }
+        for number in 0..300 {
+            assert_eq!(guest.put(1, round, number, &page(number)), status::OK);
+        }
+        guest.status(Req::flush_object(2, round));
+    }
+    assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
+    guest.raw(1, b"short", 16, Shape::Whole);
+    let _ = daemon.stats();
+
+    // A worker that dies leaves something to be found.
+    daemon.signal_worker(Signal::KILL);
+    assert_eq!(guest.get(1, 1, 2), Ok(page(2)));
+    eventually("a report is written", || fs::read_dir(reports).expect("the reports").count() == 1);
+    daemon.signal_keeper(Signal::USR2);
+    eventually("a newer program has taken over", || daemon.lines("has taken over") == 1);
+    assert_eq!(guest.get(1, 1, 2), Ok(page(2)));
+    guest.restart_queue(0);
+    guest.reset();
+
+    // Somebody who does not know the protocol, and one who shares memory and events of all kinds.
+    Vmm::connect(&daemon.socket(1)).send_bytes(&[0xff; 12], &[]);
+    eventually("the next one is let in", || daemon.lines("connection ended") > 0);
+    let vmm = Vmm::connect(&daemon.socket(1));
+    let file = memory_file(0x10000);
+    for number in 0..8u64 {
+        let body = single(&region(number << 16, 0x10000, number << 16, 0));
+        vmm.ask(request::ADD_MEM_REG, &body, &[file.as_fd()]);
+    }
+    vmm.ask(request::REM_MEM_REG, &single(&region(0, 0x10000, 0, 0)), &[]);
+    let (event, _other) = UnixStream::pair().expect("a socket");
+    vmm.ask(request::SET_VRING_KICK, &0u64.to_ne_bytes(), &[event.as_fd()]);
+    vmm.send_bytes(&[1, 0, 0], &[]);
+    drop((vmm, guest));
+
+    // Everybody is stopped in a wait, and goes on.
+    let processes = [Some(daemon.keeper()), daemon.worker()].into_iter().flatten();
+    for pid in processes.filter_map(|pid| i32::try_from(pid).ok()).filter_map(Pid::from_raw) {
+        kill_process(pid, Signal::STOP).expect("the process");
+        kill_process(pid, Signal::CONT).expect("the process");
+    }
+    eventually("nothing is left", || daemon.stats()["store"]["pages"] == 0);
+    daemon.end(Signal::TERM);
+}
+
+#[test]
+fn everything_has_a_rule_and_no_rule_is_without_use() {
+    let reports = tempfile::tempdir().expect("a directory");
+    let directory = reports.path().to_str().expect("a path that is text");
+    let arguments = ["--memory-limit", "64M", "--crash-directory", directory];
+    let mut seen = observe(&arguments, |daemon| everything(daemon, reports.path()));
+    let with_defaults = observe(&[], |daemon| Client::attach(&daemon.socket(0)).create(1, PERSISTENT));
+    seen.used.extend(with_defaults.used);
+    seen.without.extend(with_defaults.without);
+    let without: Vec<String> =
+        seen.without.iter().map(|((kind, number), arguments)| format!("{kind:?}: {number} {arguments:x?}")).collect();
+    assert!(without.is_empty(), "calls without a rule:\n{}", without.join("\n"));
+
+    let mut unused = BTreeSet::new();
+    for (at, rule) in rules::all().enumerate() {
+        let used = |kind: &Kind| seen.used.contains(&(*kind, at));
+        // What is refused the kernel does not ask about; see `kinds`.
+        let is_seen = rule.verdict == Verdict::Allow && rule.seen == When::InTests;
+        if is_seen && is_for_everybody(rule) {
+            if !rule.who.iter().any(used) {
+                unused.insert(format!("everybody: {} ({})", rule.name(), rule.why));
+            }
+        } else if is_seen {
+            let kinds = rule.who.iter().filter(|kind| !used(kind));
+            unused.extend(kinds.map(|kind| format!("{}: {} ({})", kind.name(), rule.name(), rule.why)));
+        }
+    }
+    assert!(unused.is_empty(), "rules without use:\n{}", unused.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+fn is_for_everybody(rule: &Rule) -> bool {
+    rule.who == EVERYBODY
+}
