@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     /// The guest's memory [default: 256M, or 1G with --image]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
-    /// Virtual CPUs [default: 2; 1 in user-mode Linux, which with more of them changes swapped pages]
+    /// Virtual CPUs [default: 2; 1 in user-mode Linux, which with more of them changes swapped
+    /// pages]
     #[arg(long)]
     cpus: Option<u8>,
     /// An empty test disk; repeatable [default: one of 1G]
