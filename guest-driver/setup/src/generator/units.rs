@@ -105,8 +105,8 @@ impl Units {
 
     /// A line of fstab by a tag of the filesystem on an origin is mounted, and looked into before
     /// that, when the zcache device is there, to which the tag leads then. By another name it would
-    /// find the origin in use: there the origin stays free, for the boot is worth more. Returns what
-    /// is to be said of such lines.
+    /// find the origin in use: there the origin stays free, for the boot is worth more. Returns
+    /// what is to be said of such lines.
     pub(super) fn order_mounts(&mut self, fstab: &str) -> Vec<String> {
         let mut complaints = Vec::new();
         for line in fstab.lines() {
@@ -141,8 +141,8 @@ impl Units {
         complaints
     }
 
-    /// Has the udev rule keep others from what is opened at boot: LVM takes a volume as soon as it is
-    /// there, and would have it first.
+    /// Has the udev rule keep others from what is opened at boot: LVM takes a volume as soon as it
+    /// is there, and would have it first.
     pub(super) fn claim_origins(&mut self) {
         let wanted =
             self.opened.iter().filter(|opened| opened.link.as_ref().is_some_and(|link| self.links.contains_key(link)));
