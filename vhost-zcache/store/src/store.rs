@@ -227,7 +227,7 @@ impl Store {
     pub fn maintain(&self, now: Duration, budget: Duration) {
         let Some(upkeep) = &self.manual else { return };
         let mut upkeep = upkeep.lock();
-        while self.engine.garbage.release(None, usize::MAX) {}
+        while self.engine.release_garbage(None, usize::MAX) {}
         upkeep.round(&self.engine, now, &Allowance { tidying: None, recompression: budget });
     }
 

@@ -24,8 +24,9 @@ use crate::engine::Engine;
 
 /// Time from one round to the next while there is something to do.
 const ROUND: Duration = Duration::from_millis(20);
-/// Segments of garbage given back before anything else has its turn.
-const GARBAGE: usize = 64;
+/// Segments of garbage given back at a time, and times before anything else has its turn.
+const GARBAGE: usize = 8;
+const TIMES: usize = 8;
 /// Time that tidying may take of a round; the next one then begins at once.
 const TIDYING: Duration = Duration::from_millis(100);
 /// Longest sleep, after which the thread looks whether the store is still there.
@@ -58,7 +59,7 @@ impl Upkeep {
     pub(crate) fn round(&mut self, engine: &Engine, now: Duration, allowance: &Allowance) -> Option<Duration> {
         engine.common.faults.check_background();
         engine.make_ready();
-        let garbage = engine.garbage.release(None, GARBAGE);
+        let garbage = (0..TIMES).take_while(|_| engine.release_garbage(None, GARBAGE)).count() > 0;
         let domains = engine.registry.domains();
         if let Some(cold) = &mut self.cold {
             engine.epoch.store(cold.set_time(now), Relaxed);
@@ -147,6 +148,7 @@ impl Engine {
     /// Makes segments ready for heaps that asked for it.
     fn make_ready(&self) {
         if self.common.wake.asked() {
+            let _in_hand = self.in_hand.hold();
             for domain in self.registry.domains() {
                 domain.make_ready(&self.common.arena);
             }

@@ -68,7 +68,7 @@ impl Turn {
     fn run(&mut self, engine: &Engine) -> bool {
         let started = Instant::now();
         while self.left > 0 {
-            if !self.step() {
+            if !self.step(engine) {
                 move_index(engine, &self.domain, self.shard);
                 self.next_shard();
             }
@@ -85,7 +85,8 @@ impl Turn {
     }
 
     /// One step in the shard; returns whether there is more to do there.
-    fn step(&self) -> bool {
+    fn step(&self, engine: &Engine) -> bool {
+        let _in_hand = engine.in_hand.hold();
         let mut stripe = self.domain.lock(self.shard);
         let shard = &mut stripe.shard;
         let step = if shard.has_retired() {
@@ -115,6 +116,7 @@ impl Turn {
 /// The kernel could do that by itself (`MADV_COLLAPSE`), but has everybody wait meanwhile who uses
 /// the memory, 5 ms on a virtual machine. Here it takes copying 2 MiB under the lock of a shard.
 fn move_index(engine: &Engine, domain: &Domain, shard: usize) {
+    let _in_hand = engine.in_hand.hold();
     let full = domain.lock(shard).shard.nodes.take_full();
     let Some((number, mut charge)) = full else { return };
     // Both places are paid for as long as there are two.

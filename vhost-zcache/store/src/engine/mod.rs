@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The store above its shards: who is there ([`registry`]), their pools ([`pools`]), what requests
-//! do ([`requests`]), where room comes from ([`room`]), and what waits to be given back
-//! ([`garbage`]).
+//! do ([`requests`]), where room comes from ([`room`]), what waits to be given back ([`garbage`])
+//! and what is on its way ([`in_hand`]).
 //!
 //! A request goes from a guest's key to a [`domain`], within it to one shard, and from then on
 //! everything happens under that shard's lock.
@@ -11,6 +11,7 @@ mod check;
 pub(crate) mod domain;
 pub(crate) mod garbage;
 pub(crate) mod guest_state;
+pub(crate) mod in_hand;
 mod names;
 mod pools;
 pub(crate) mod recover;
@@ -26,6 +27,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use self::domain::Common;
 use self::garbage::Garbage;
+use self::in_hand::InHand;
 use self::registry::Registry;
 use crate::accounting::Budget;
 use crate::arena::host::HOST_PAGE;
@@ -44,6 +46,7 @@ pub(crate) struct Engine {
     pub(crate) budget: Arc<Budget>,
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
+    pub(crate) in_hand: InHand,
     /// Coarse time, for finding cold pages.
     pub(crate) epoch: AtomicU8,
     pub(crate) cold: Option<ColdConfig>,
@@ -58,6 +61,7 @@ impl Engine {
             budget: Arc::new(Budget::new(memory_limit)),
             registry: Registry::default(),
             garbage: Garbage::default(),
+            in_hand: InHand::default(),
             epoch: AtomicU8::new(0),
             cold,
             background_failures: AtomicU64::new(0),

@@ -129,7 +129,7 @@ impl Engine {
     /// Frees some memory for a guest that was refused; returns whether that may have helped.
     pub(super) fn make_room(&self, guest: &GuestState, refusal: Refusal, effort: &mut Effort) -> bool {
         let owner = if refusal == Refusal::StoreFull { None } else { Some(guest.number) };
-        if self.garbage.release(owner, GARBAGE) {
+        if self.release_garbage(owner, GARBAGE) {
             return true;
         }
         match refusal {
@@ -138,6 +138,13 @@ impl Engine {
             Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest, &BOTH, effort),
             Refusal::StoreFull => self.reclaim_from_largest(effort) || self.reclaim(guest, &BOTH, effort),
         }
+    }
+
+    /// Waits for what another thread has in hand, then gives at most `most` segments of garbage
+    /// back, of one guest if one is named; returns whether there was any.
+    pub(crate) fn release_garbage(&self, guest: Option<u32>, most: usize) -> bool {
+        let _in_hand = self.in_hand.hold();
+        self.garbage.release(guest, most)
     }
 
     /// Frees memory of the guest that has most ephemeral pages beyond what is reserved for it.
@@ -150,7 +157,7 @@ impl Engine {
     /// Changes the store's limit, and drops ephemeral pages until it holds or none is left.
     pub(crate) fn set_memory_limit(&self, bytes: u64) {
         self.budget.set_limit(bytes);
-        while self.budget.is_exceeded() && (self.garbage.release(None, GARBAGE) || self.reclaim_from_any()) {}
+        while self.budget.is_exceeded() && (self.release_garbage(None, GARBAGE) || self.reclaim_from_any()) {}
     }
 
     /// Changes a guest's limit, and drops its ephemeral pages until it holds or none is left.
@@ -158,7 +165,7 @@ impl Engine {
         let own = guest.account.own();
         own.set_limit(bytes.unwrap_or(u64::MAX));
         let reclaim = || {
-            self.garbage.release(Some(guest.number), GARBAGE) || self.reclaim(guest, &BOTH, &mut Effort::unlimited())
+            self.release_garbage(Some(guest.number), GARBAGE) || self.reclaim(guest, &BOTH, &mut Effort::unlimited())
         };
         while own.is_exceeded() && reclaim() {}
     }
