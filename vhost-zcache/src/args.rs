@@ -32,7 +32,7 @@ pub const MAX_QUEUES: u16 = 64;
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
-    .args(["socket_path", "fd", "print_capabilities", "write_crash_report"])))]
+    .args(["socket_path", "fd", "print_capabilities"])))]
 pub struct Args {
     /// Listen for a guest's VMM at PATH (repeatable)
     #[arg(long, value_name = "PATH[,OPTION]...")]

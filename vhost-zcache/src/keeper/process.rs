@@ -91,7 +91,9 @@ pub struct Worker {
     next: Option<Next>,
     /// The worker there is is of another program than the one that is kept.
     on_trial: bool,
-    gone: Vec<(Running, Obituary)>,
+    /// Processes that do nothing any more; those that were workers are reported when they have
+    /// ended.
+    gone: Vec<(Running, Option<Obituary>)>,
     /// Processes that have ended, until nobody waits for their files any more.
     ended: Vec<Running>,
 }
@@ -313,16 +315,18 @@ impl Worker {
             return None;
         };
         let running = *running;
-        let has_left = running.left;
         let lived = running.ready.is_some_and(|ready| ready.elapsed() >= SHORT_LIFE);
-        if !has_left {
+        let pause = if running.left {
+            Duration::ZERO
+        } else {
             self.short_lives = if lived { 0 } else { self.short_lives.saturating_add(1) };
-        }
+            self.pause()
+        };
+        self.state = State::Down { until: Instant::now() + pause };
         if mem::take(&mut self.on_trial) {
             error!("The new program's worker has died before it was ready: the program stays as it was");
         }
-        let mut obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names);
-        obituary.has_left = has_left;
+        let obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names, pause);
         if running.was_silent {
             self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
         }
@@ -337,16 +341,8 @@ impl Worker {
                 );
             }
         }
-        let pause = if has_left { Duration::ZERO } else { self.pause() };
-        obituary.pause = pause;
-        self.state = State::Down { until: Instant::now() + pause };
-        match status {
-            Some(status) => {
-                self.reports.file(obituary, status);
-                self.ended.push(running);
-            }
-            None => self.gone.push((running, obituary)),
-        }
+        self.gone.push((running, Some(obituary)));
+        self.look_at_gone();
         status
     }
 
@@ -355,7 +351,9 @@ impl Worker {
         for (running, obituary) in mem::take(&mut self.gone) {
             match running.exit_status() {
                 Some(status) => {
-                    self.reports.file(obituary, status);
+                    if let Some(obituary) = obituary {
+                        self.reports.file(obituary, status);
+                    }
                     self.ended.push(running);
                 }
                 None => self.gone.push((running, obituary)),
@@ -461,8 +459,7 @@ impl Worker {
         let Some(Next { mut running, .. }) = self.next.take() else { return };
         error!("No upgrade to {}: {why}; the worker stays", self.recipe.path.display());
         running.kill();
-        let obituary = Obituary::of_nobody();
-        self.gone.push((running, obituary));
+        self.gone.push((running, None));
         self.look_at_gone();
     }
 }

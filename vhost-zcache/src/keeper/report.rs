@@ -33,15 +33,16 @@ pub struct Obituary {
     text: String,
     panics: Vec<String>,
     /// It has made room for another one, as it was told.
-    pub has_left: bool,
+    has_left: bool,
     /// How long the next one waits.
-    pub pause: Duration,
+    pause: Duration,
 }
 
 impl Obituary {
-    /// Of a worker that has died, before anybody goes on with what it has left.
+    /// Of a worker that has died, before anybody goes on with what it has left, which the next one
+    /// does after a pause.
     #[must_use]
-    pub fn of(number: u64, worker: &Running, ledger: &Ledger, names: &[String]) -> Self {
+    pub fn of(number: u64, worker: &Running, ledger: &Ledger, names: &[String], pause: Duration) -> Self {
         let mut in_service = Vec::new();
         let mut text = format!("It lived for {:.3} s", worker.started.elapsed().as_secs_f64());
         let _ = match worker.ready {
@@ -71,21 +72,7 @@ impl Obituary {
             let _ = writeln!(text, "{chain}");
         }
         let _ = writeln!(text, "\nCounters since the daemon's start:\n{counters}");
-        let panics = worker.panics.clone();
-        Self { number, in_service, text, panics, has_left: false, pause: Duration::ZERO }
-    }
-
-    /// Of a process that never was a worker.
-    #[must_use]
-    pub fn of_nobody() -> Self {
-        Self {
-            number: 0,
-            in_service: Vec::new(),
-            text: String::new(),
-            panics: Vec::new(),
-            has_left: false,
-            pause: Duration::ZERO,
-        }
+        Self { number, in_service, text, panics: worker.panics.clone(), has_left: worker.left, pause }
     }
 }
 
@@ -106,9 +93,6 @@ impl Reports {
     /// Says how a worker has ended.
     pub fn file(&mut self, obituary: Obituary, status: ExitStatus) {
         let Obituary { number, in_service, text, panics, has_left, pause } = obituary;
-        if number == 0 {
-            return;
-        }
         if has_left {
             info!("Worker {number} has made room");
             return;

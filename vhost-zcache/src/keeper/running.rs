@@ -60,7 +60,7 @@ pub struct Running {
     /// It was killed because it did not answer, which says nothing about the chains in service.
     pub was_silent: bool,
     /// It was told to make room for another one.
-    pub leaves: bool,
+    leaves: bool,
     /// It has made room.
     pub left: bool,
     /// Beats since it has answered.
@@ -218,11 +218,5 @@ impl Running {
             error!("The worker's end cannot be seen: {error}");
             None
         })
-    }
-
-    /// Number of the process.
-    #[must_use]
-    pub fn process(&self) -> u32 {
-        self.child.number()
     }
 }

@@ -2,7 +2,7 @@
 //! What the spawner does: what the keeper wishes, until that ends.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, NulError, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -77,20 +77,25 @@ struct Process {
 }
 
 impl Process {
+    /// What every process of the daemon is told, and what makes one of it. (No value has zeros.)
+    fn arguments_and(&self, name: &CStr, value: Result<CString, NulError>) -> Vec<CString> {
+        self.arguments.iter().cloned().chain([name.into()]).chain(value).collect()
+    }
+
     fn start_worker(&mut self, program: Program, files: &[File]) -> Result<Sibling, Failure> {
         let numbers: Vec<String> = files.iter().map(|file| file.as_raw_fd().to_string()).collect();
-        let mut arguments = self.arguments.clone();
-        arguments.push(c"--worker-link".into());
-        arguments.extend(CString::new(numbers.join(",")));
+        let arguments = self.arguments_and(c"--worker-link", CString::new(numbers.join(",")));
         let given = files.iter().map(AsFd::as_fd).collect();
         start(&Execution { program: self.programs.get(program)?, arguments, input: None, given })
     }
 
     fn start_report(&self, files: &[File]) -> Result<Sibling, Failure> {
         let [report] = files else { return Err(io::Error::from_raw_os_error(libc::EINVAL).into()) };
-        let directory = self.reports.clone().map(|directory| CString::new(directory.into_os_string().into_vec()));
-        let Some(Ok(directory)) = directory else { return Err(io::Error::from_raw_os_error(libc::ENOENT).into()) };
-        let arguments = vec![c"vhost-zcache".into(), c"--write-crash-report".into(), directory];
+        let Some(directory) = self.reports.clone() else {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT).into());
+        };
+        let directory = CString::new(directory.into_os_string().into_vec());
+        let arguments = self.arguments_and(c"--write-crash-report", directory);
         let input = Some(report.as_fd());
         start(&Execution { program: self.programs.own(), arguments, input, given: Vec::new() })
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Death at any time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,36 +9,19 @@ use rustix::process::Signal;
 use crate::client::daemon::Daemon;
 use crate::client::wire::{PERSISTENT, Req, SHARED, status};
 use crate::client::{Client, Setup, eventually, page};
-use crate::model::{ALLOW, Model, Random};
+use crate::model::{ALLOW, Random, while_guests_work};
 
 /// Two guests work while their worker is killed again and again.
 #[test]
 fn kills_at_random_lose_nothing() {
     let daemon = Daemon::with(&[ALLOW, ALLOW], &[]);
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let guests: Vec<_> = (0..2)
-            .map(|number| {
-                let (daemon, done) = (&daemon, &done);
-                scope.spawn(move || {
-                    let mut model = Model::attach(&daemon.socket(number), number as u64 + 10);
-                    while !done.load(Ordering::Relaxed) {
-                        model.step();
-                    }
-                    model.check();
-                })
-            })
-            .collect();
+    while_guests_work(&daemon, 10, || {
         let mut random = Random::new(7);
         for kill in 0..25 {
             // Mostly after so long that the keeper does not hesitate.
             let wait = if kill % 5 == 0 { random.below(30) } else { 220 + random.below(60) };
             thread::sleep(Duration::from_millis(wait));
             daemon.signal_worker(Signal::KILL);
-        }
-        done.store(true, Ordering::Relaxed);
-        for guest in guests {
-            guest.join().expect("a guest that has lost nothing");
         }
     });
     assert!(daemon.deaths() >= 20, "{} workers have died", daemon.deaths());

@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use crate::client::daemon::Daemon;
 use crate::client::wire::{Answer, EXCLUSIVE, PERSISTENT, Req, SHARED, decode, opcode, status};
 use crate::client::{Client, Posted, Setup, Shape, page};
 
@@ -37,6 +40,31 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
+}
+
+/// Does something while two guests work, which have lost nothing in the end. The daemon has two
+/// sockets with [`ALLOW`].
+pub(crate) fn while_guests_work(daemon: &Daemon, seed: u64, trouble: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let guests: Vec<_> = (0..2)
+            .map(|number| {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut model = Model::attach(&daemon.socket(number), number as u64 + seed);
+                    while !done.load(Ordering::Relaxed) {
+                        model.step();
+                    }
+                    model.check();
+                })
+            })
+            .collect();
+        trouble();
+        done.store(true, Ordering::Relaxed);
+        for guest in guests {
+            guest.join().expect("a guest that has lost nothing");
+        }
+    });
 }
 
 /// The guest.

@@ -4,8 +4,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -13,7 +11,7 @@ use tempfile::TempDir;
 use crate::client::daemon::Daemon;
 use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, eventually, page};
-use crate::model::{ALLOW, Model};
+use crate::model::{ALLOW, while_guests_work};
 
 /// A program at a path of its own.
 struct Program {
@@ -49,27 +47,10 @@ fn program_of_worker(daemon: &Daemon) -> Option<PathBuf> {
 fn a_program_at_another_path_takes_over_under_load() {
     let program = Program::of(&this());
     let daemon = daemon_upgraded_to(&program.path());
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let guests: Vec<_> = (0..2)
-            .map(|number| {
-                let (daemon, done) = (&daemon, &done);
-                scope.spawn(move || {
-                    let mut model = Model::attach(&daemon.socket(number), number as u64 + 30);
-                    while !done.load(Ordering::Relaxed) {
-                        model.step();
-                    }
-                    model.check();
-                })
-            })
-            .collect();
+    while_guests_work(&daemon, 30, || {
         for upgrade in 1..=8 {
             daemon.signal_keeper(Signal::USR2);
             eventually("the program has taken over", || daemon.lines("has taken over") == upgrade);
-        }
-        done.store(true, Ordering::Relaxed);
-        for guest in guests {
-            guest.join().expect("a guest that has lost nothing");
         }
     });
     assert_eq!(daemon.lines("has made room"), 8);

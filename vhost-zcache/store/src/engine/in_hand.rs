@@ -9,7 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 pub(crate) struct InHand(Mutex<()>);
 
 impl InHand {
-    /// Waits for the thread that has some; held while this one has it. No shard may be locked.
+    /// Waits for the thread that has some; held while this one has it. Neither a shard nor the
+    /// registry may be locked, which that thread may want.
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.0.lock()
     }
