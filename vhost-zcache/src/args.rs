@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -59,6 +60,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
     pub queues: u16,
+
+    /// Threads that serve queues [default: one for each processor, at most 16]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZero<u8>>,
 
     /// Mode of the guests' sockets that are not given one
     #[arg(long, value_name = "MODE")]

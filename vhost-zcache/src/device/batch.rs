@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use zcache_protocol as wire;
 use zcache_protocol::{Opcode, PAGE_SIZE, RequestResult, Status};
-use zcache_store::Page;
+use zcache_store::{Page, Scratch};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::chain::{Chain, stream_length};
@@ -32,7 +32,7 @@ pub struct Served {
     pub well_formed: bool,
 }
 
-/// Copies of what one chain holds, allocated once per queue.
+/// Copies of what one chain holds, allocated once per reactor.
 pub struct Batch {
     requests: Box<[wire::Request; MAX_REQUESTS]>,
     results: Box<[RequestResult; MAX_REQUESTS]>,
@@ -60,13 +60,14 @@ impl Batch {
         &mut self,
         memory: &Memory,
         chain: &Chain,
-        executor: &mut Executor,
+        executor: &Executor,
+        scratch: &mut Scratch,
         first: usize,
     ) -> Result<Served, MemoryError> {
         let mut input = Reader::new(memory, chain.readable());
         match self.read_requests(&mut input, chain)? {
             Some(count) => {
-                let written = self.execute(first..count, input, memory, chain, executor)?;
+                let written = self.execute(first..count, input, memory, chain, executor, scratch)?;
                 let well_formed = true;
                 Ok(Served { written, well_formed })
             }
@@ -107,7 +108,8 @@ impl Batch {
         mut input: Reader<'_>,
         memory: &Memory,
         chain: &Chain,
-        executor: &mut Executor,
+        executor: &Executor,
+        scratch: &mut Scratch,
     ) -> Result<u32, MemoryError> {
         let mut pages = Writer::new(memory, chain.writable());
         let results_size = count * RESULT_SIZE;
@@ -126,7 +128,7 @@ impl Batch {
             *result = if was_done {
                 executor.queue().result(number)
             } else {
-                executor.execute(number, request, &mut self.page)
+                executor.execute(number, request, &mut self.page, scratch)
             };
             if opcode == Some(Opcode::Get) {
                 if result.status == Status::Ok as u16 {

@@ -17,14 +17,13 @@ use crate::ledger::service::QueueLedger;
 pub struct Executor {
     session: Arc<Session>,
     queue: &'static QueueLedger,
-    scratch: Scratch,
 }
 
 impl Executor {
     /// An executor of requests in `session`.
     #[must_use]
     pub fn new(session: Arc<Session>, queue: &'static QueueLedger) -> Self {
-        Self { session, queue, scratch: Scratch::new() }
+        Self { session, queue }
     }
 
     /// What is known of the queue.
@@ -35,9 +34,15 @@ impl Executor {
 
     /// Executes the request of that number of the chain in service. `page` holds the page of a PUT,
     /// and receives the page of a GET that is answered OK.
-    pub fn execute(&mut self, number: usize, request: &wire::Request, page: &mut Page) -> RequestResult {
+    pub fn execute(
+        &self,
+        number: usize,
+        request: &wire::Request,
+        page: &mut Page,
+        scratch: &mut Scratch,
+    ) -> RequestResult {
         let ticket = Ticket::new(self.queue, number);
-        let done = request::decode(request).and_then(|request| self.carry_out(request, page, ticket));
+        let done = request::decode(request).and_then(|request| self.carry_out(request, page, scratch, ticket));
         crash::point(Place::Executed);
         let status = done.err().unwrap_or(Status::Ok);
         self.queue.counters.count_request(request.header.opcode.get(), status);
@@ -50,7 +55,13 @@ impl Executor {
         }
     }
 
-    fn carry_out(&mut self, request: Request, page: &mut Page, ticket: Ticket<'_>) -> Result<Done, Status> {
+    fn carry_out(
+        &self,
+        request: Request,
+        page: &mut Page,
+        scratch: &mut Scratch,
+        ticket: Ticket<'_>,
+    ) -> Result<Done, Status> {
         match request {
             Request::Hello { instance } => {
                 let welcome = self.session.hello(instance, ticket);
@@ -58,7 +69,7 @@ impl Executor {
             }
             Request::Operation(operation) => {
                 let access = self.session.access().map_err(|NoSession| Status::NoSession)?;
-                operate(&access, &mut self.scratch, operation, page, ticket)
+                operate(&access, scratch, operation, page, ticket)
             }
         }
     }

@@ -164,6 +164,15 @@ impl Ring {
         Ok(Some(Taken { head, index: next }))
     }
 
+    /// Whether the driver has made chains available. More than there can be count as some.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Unmapped`] when the ring's memory has gone.
+    pub fn has_chains(&self, memory: &Memory) -> Result<bool, RingError> {
+        Ok(self.queue.avail_idx(memory, Ordering::Relaxed)?.0 != self.queue.next_avail())
+    }
+
     /// Puts a chain on the used ring, `written` bytes of it written.
     ///
     /// # Errors

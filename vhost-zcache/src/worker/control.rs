@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use super::device::{ChangeError, Device};
 use super::guest::GuestPlace;
+use super::queue::reactors::Reactors;
 use super::start::{self, Started};
 use super::{last_words, sentinel};
 use crate::admin::stats::Reporter;
@@ -78,10 +79,11 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
     let is_first = arena.is_none();
 
-    let Started { store, guests } = start::start(args, ledger, &lives, arena)?;
+    let Started { store, guests, reactors } = start::start(args, ledger, &lives, arena)?;
     // However this process ends, what is there is the next one's. Dropped, it would be gone.
     mem::forget((store.clone(), guests.clone()));
-    let control = Control { ledger, link, devices: guests.iter().map(|_| None).collect(), guests };
+    let devices = guests.iter().map(|_| None).collect();
+    let control = Control { ledger, link, devices, guests, reactors };
     if is_first {
         crash::point(Place::ArenaMade);
         let file = store.memory_file().map_err(Error::Descriptors)?;
@@ -114,6 +116,7 @@ struct Control {
     // Dropped before the guests they belong to.
     devices: Vec<Option<Device>>,
     guests: Vec<Arc<GuestPlace>>,
+    reactors: Arc<Reactors>,
 }
 
 impl Control {
@@ -121,7 +124,10 @@ impl Control {
         while let Some((message, files)) = self.link.receive(RecvFlags::empty()).map_err(Error::Link)? {
             match message {
                 ToWorker::Start { .. } => return Err(Error::Link(io::ErrorKind::InvalidData.into())),
-                ToWorker::Ping => self.say(&FromWorker::Pong, &[])?,
+                ToWorker::Ping => {
+                    self.reactors.relieve();
+                    self.say(&FromWorker::Pong, &[])?;
+                }
                 ToWorker::Leave => match self.leave()? {},
                 ToWorker::Change { guest, change, ticket } => {
                     // What nobody waits for was asked of the worker before.

@@ -3,7 +3,6 @@
 //! says.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use log::Level;
@@ -22,9 +21,6 @@ pub enum ChangeError {
     /// The memory table stays as it was.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// A ring is not served for want of a thread or a descriptor.
-    #[error("a ring cannot be served: {0}")]
-    Serve(#[from] io::Error),
     /// There is no such ring, or not the file that belongs to it. The keeper does not ask for it.
     #[error("the change makes no sense")]
     Nonsense,
@@ -99,7 +95,7 @@ impl Device {
             return Ok(vring.stop());
         }
         set(vring.pause());
-        vring.resume(self.features, &self.connection.memory)?;
+        vring.resume(self.features, &self.connection.memory);
         Ok(0)
     }
 
@@ -109,11 +105,10 @@ impl Device {
             vring.pause();
         }
         let changed = change(self);
-        let (features, memory) = (self.features, &self.connection.memory);
-        // All of them go on that can.
-        let resumed: Vec<_> = self.vrings.iter_mut().map(|vring| vring.resume(features, memory)).collect();
-        changed?;
-        Ok(resumed.into_iter().collect::<io::Result<()>>()?)
+        for vring in &mut self.vrings {
+            vring.resume(self.features, &self.connection.memory);
+        }
+        Ok(changed?)
     }
 
     /// An event that the VMM passes for a ring. One that is none counts as if it had passed none:
@@ -123,7 +118,7 @@ impl Device {
             .map(Arc::new)
             .inspect_err(|error| {
                 let text = format_args!("{}: an event of queue {index} is {error}", self.guest.name());
-                self.guest.log_limit().log(Level::Warn, text);
+                self.guest.conduct().log(Level::Warn, text);
             })
             .ok()
     }

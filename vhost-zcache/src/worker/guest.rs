@@ -9,9 +9,10 @@ use zcache_protocol::ID_SIZE;
 use zcache_store::{Guest, GuestConfig, Reservation, Store};
 
 use super::memory_table::lost_regions;
+use super::queue::conduct::Conduct;
+use super::queue::reactors::Reactors;
 use crate::device::guest_memory::Memory;
 use crate::device::session::Session;
-use crate::frontend::log_limit::LogLimit;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
 use crate::ledger::session::SessionState;
@@ -35,7 +36,8 @@ pub struct GuestPlace {
     ledger: Ledger,
     policy: GuestPolicy,
     connected: Mutex<Option<Connection>>,
-    log_limit: Arc<LogLimit>,
+    conduct: Arc<Conduct>,
+    reactors: Arc<Reactors>,
 }
 
 /// What is there of a guest while a VMM is connected.
@@ -63,8 +65,16 @@ impl GuestPolicy {
 impl GuestPlace {
     /// A guest that is not connected.
     #[must_use]
-    pub fn new(name: String, number: usize, store: Store, ledger: Ledger, policy: GuestPolicy) -> Self {
-        Self { name, number, store, ledger, policy, connected: Mutex::new(None), log_limit: Arc::default() }
+    pub fn new(
+        name: String,
+        number: usize,
+        store: Store,
+        ledger: Ledger,
+        policy: GuestPolicy,
+        reactors: Arc<Reactors>,
+    ) -> Self {
+        let (connected, conduct) = (Mutex::new(None), Arc::default());
+        Self { name, number, store, ledger, policy, connected, conduct, reactors }
     }
 
     /// Path or descriptor of the socket.
@@ -91,10 +101,16 @@ impl GuestPlace {
         self.ledger.queues(self.number)
     }
 
-    /// Limits what its rings can write to the log.
+    /// How it behaves.
     #[must_use]
-    pub fn log_limit(&self) -> &Arc<LogLimit> {
-        &self.log_limit
+    pub fn conduct(&self) -> &Arc<Conduct> {
+        &self.conduct
+    }
+
+    /// Who serves its rings.
+    #[must_use]
+    pub fn reactors(&self) -> &Arc<Reactors> {
+        &self.reactors
     }
 
     /// The session of the connection there is.

@@ -4,11 +4,14 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use zcache_store::{Care, Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig, Watch};
 
 use super::guest::{GuestPlace, GuestPolicy};
+use super::queue::reactors::Reactors;
 use crate::args::{Args, GuestOptions};
 use crate::crash::{self, Place};
 use crate::error::Error;
@@ -25,12 +28,17 @@ const RESERVED_SHARE: u64 = 2;
 /// Part of the host's memory that the store may use if the operator does not say.
 const DEFAULT_SHARE: u64 = 4;
 
+/// Most threads that serve queues, if the operator does not say.
+const MOST_WORKERS: usize = 16;
+
 /// A store, and the guests of the command line.
 pub struct Started {
     /// The store.
     pub store: Store,
     /// The guests, those that were connected with their sessions.
     pub guests: Vec<Arc<GuestPlace>>,
+    /// Who serves their rings.
+    pub reactors: Arc<Reactors>,
 }
 
 /// The guests as the command line has them: names and options.
@@ -134,9 +142,11 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
         }
     };
     let policies = policies.get(&|bytes| store.reserve(bytes));
+    let reactors = Arc::new(Reactors::start(args.workers.unwrap_or_else(default_workers)).map_err(Error::Thread)?);
     let mut guests = Vec::new();
     for (number, (noted, (name, _))) in noted.into_iter().zip(&named).enumerate() {
-        let place = GuestPlace::new(name.clone(), number, store.clone(), ledger, policies[number].clone());
+        let policy = policies[number].clone();
+        let place = GuestPlace::new(name.clone(), number, store.clone(), ledger, policy, Arc::clone(&reactors));
         let restore = ledger.restore(number);
         if let Some(noted) = noted.filter(|_| !restore.is_quarantined()) {
             restore.begin();
@@ -148,7 +158,13 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
     }
     // Guests that are left are of connections that have ended, and go here.
     drop(found);
-    Ok(Started { store, guests })
+    Ok(Started { store, guests, reactors })
+}
+
+/// A thread for each processor, as far as a few cannot keep up with the memory of the host.
+fn default_workers() -> NonZero<u8> {
+    let processors = available_parallelism().map_or(1, NonZero::get).min(MOST_WORKERS);
+    u8::try_from(processors).ok().and_then(NonZero::new).unwrap_or(NonZero::<u8>::MIN)
 }
 
 /// Most bytes that the store may use.

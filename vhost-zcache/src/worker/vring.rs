@@ -2,16 +2,16 @@
 //! One ring as the VMM sets it up: whether it is to be served, and by whom it is.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use log::Level;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use super::guest::GuestPlace;
+use super::queue::conduct::Conduct;
 use super::queue::event::PeerEvent;
-use super::queue::server::{BusyServer, IdleServer};
-use super::queue::service::{Assignment, Outcome, ServiceContext};
+use super::queue::reactors::{Reactors, Served};
+use super::queue::service::{Assignment, Outcome};
 use crate::crash::{self, Place};
 use crate::device::comeback::{Comeback, QueueIndex};
 use crate::device::execute::Executor;
@@ -48,7 +48,8 @@ pub struct Vring {
     name: Arc<str>,
     session: Arc<Session>,
     ledger: &'static QueueLedger,
-    log_limit: Arc<LogLimit>,
+    conduct: Arc<Conduct>,
+    reactors: Arc<Reactors>,
     /// Limits what is logged of drivers that take over.
     comebacks: LogLimit,
     settings: Settings,
@@ -57,9 +58,9 @@ pub struct Vring {
 
 enum State {
     /// Nobody serves it.
-    Idle(Option<IdleServer>),
-    /// A thread serves it.
-    Served(BusyServer),
+    Idle,
+    /// A reactor has it.
+    Served(Served),
     /// It made no sense, and is left alone until the VMM stops and starts it: ZC-DEV-43.
     Quarantined,
 }
@@ -73,7 +74,8 @@ impl Vring {
             name: format!("Queue {queue} of {}", guest.name()).into(),
             session,
             ledger,
-            log_limit: Arc::clone(guest.log_limit()),
+            conduct: Arc::clone(guest.conduct()),
+            reactors: Arc::clone(guest.reactors()),
             comebacks: LogLimit::default(),
             settings: Settings {
                 addresses: None,
@@ -83,16 +85,16 @@ impl Vring {
                 call: None,
                 enabled: false,
             },
-            state: State::Idle(None),
+            state: State::Idle,
         }
     }
 
     /// Stops serving the ring for now, and gives its settings to be changed. When this returns
     /// guest memory is not read or written on behalf of the ring any more.
     pub fn pause(&mut self) -> &mut Settings {
-        self.state = match std::mem::replace(&mut self.state, State::Idle(None)) {
-            State::Served(server) => {
-                let (server, Outcome { position, quarantined }) = server.stop();
+        self.state = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Served(served) => {
+                let Outcome { position, quarantined } = served.stop();
                 crash::point(Place::RingPaused);
                 if let Some(position) = position {
                     self.settings.base = position.index;
@@ -103,7 +105,7 @@ impl Vring {
                     self.ledger.quarantine();
                     State::Quarantined
                 } else {
-                    State::Idle(Some(server))
+                    State::Idle
                 }
             }
             other => other,
@@ -111,8 +113,8 @@ impl Vring {
         &mut self.settings
     }
 
-    /// Stops the ring until it gets another kick event, and ends its thread; the index of the
-    /// first chain that is not completed.
+    /// Stops the ring until it gets another kick event; the index of the first chain that is not
+    /// completed.
     pub fn stop(&mut self) -> u16 {
         let settings = self.pause();
         let was_started = settings.kick.take().is_some();
@@ -122,22 +124,20 @@ impl Vring {
             // Maybe it was another worker that has paused it, and it could not go on since.
             base = position.index;
         }
-        self.state = State::Idle(None);
+        self.state = State::Idle;
         self.ledger.forget();
         base
     }
 
     /// Serves the ring if it is to be served and is not.
-    ///
-    /// # Errors
-    ///
-    /// When the process cannot have another thread or file descriptor.
-    pub fn resume(&mut self, features: Option<Acknowledged>, memory: &GuestMemoryAtomic<Memory>) -> io::Result<()> {
-        let State::Idle(idle) = &mut self.state else { return Ok(()) };
-        let Some((features, place, kick)) = self.settings.wanted(features) else { return Ok(()) };
+    pub fn resume(&mut self, features: Option<Acknowledged>, memory: &GuestMemoryAtomic<Memory>) {
+        if !matches!(self.state, State::Idle) {
+            return;
+        }
+        let Some((features, place, kick)) = self.settings.wanted(features) else { return };
         if !features.version_1() {
             self.warn("is not served: the driver does not know virtio 1 (VIRTIO_F_VERSION_1)");
-            return Ok(());
+            return;
         }
         let memory = memory.memory();
         let ring = match Ring::start(place, features.of_rings(), &memory) {
@@ -145,7 +145,7 @@ impl Vring {
             Err(error) => {
                 // The VMM's fault, who may place it elsewhere, or put memory where it is.
                 self.misplaced(error);
-                return Ok(());
+                return;
             }
         };
         if self.ledger.is_quarantined() {
@@ -154,16 +154,8 @@ impl Vring {
             self.settings.base = position.index;
             self.session.ring_stops(self.queue, position);
             self.state = State::Quarantined;
-            return Ok(());
+            return;
         }
-        let server = match idle.take() {
-            Some(server) => server,
-            None => IdleServer::start(ServiceContext {
-                name: Arc::clone(&self.name),
-                executor: Executor::new(Arc::clone(&self.session), self.ledger),
-                log_limit: Arc::clone(&self.log_limit),
-            })?,
-        };
         if self.session.ring_starts(self.queue, ring.position()) == Comeback::Another {
             let text = format_args!("{} is another driver's now, and the session is over", self.name);
             self.comebacks.log(Level::Info, text);
@@ -171,8 +163,15 @@ impl Vring {
         self.ledger.counters.ring_started();
         crash::point(Place::RingStarted);
         let call = self.settings.call.clone();
-        self.state = State::Served(server.serve(Assignment { ring, memory, kick, call }));
-        Ok(())
+        self.state = State::Served(self.reactors.serve(Assignment {
+            name: Arc::clone(&self.name),
+            conduct: Arc::clone(&self.conduct),
+            executor: Executor::new(Arc::clone(&self.session), self.ledger),
+            ring,
+            memory,
+            kick,
+            call,
+        }));
     }
 
     fn misplaced(&self, error: RingError) {
@@ -181,7 +180,7 @@ impl Vring {
     }
 
     fn warn(&self, what: impl fmt::Display) {
-        self.log_limit.log(Level::Warn, format_args!("{} {what}", self.name));
+        self.conduct.log(Level::Warn, format_args!("{} {what}", self.name));
     }
 }
 

@@ -32,12 +32,15 @@ pub const RULES: &[Rule] = &[
     rule!(QUEUE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
     rule!(CONTROL, SYS_sysinfo, "how much memory the host has, of which the store takes a part"),
     // Rings.
-    rule!(CONTROL, SYS_eventfd2, "tells a ring's thread to stop"),
-    rule!(CONTROL, SYS_read, "takes that back"),
+    rule!(CONTROL, SYS_eventfd2, "wakes a thread that serves rings"),
+    rule!(CONTROL, SYS_epoll_create1, "by which that thread waits"),
+    rule!(CONTROL, SYS_epoll_ctl, "for being woken"),
     rule!(CONTROL, SYS_getsockopt, "whether an event is a Unix socket")
         .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())]),
-    rule!(QUEUE, SYS_read, "a kick"),
-    rule!(QUEUE, SYS_ppoll, "waits for kicks, and looks for room for an interrupt"),
+    rule!(QUEUE, SYS_epoll_ctl, "a ring comes or leaves, or rests"),
+    rule!(QUEUE, SYS_epoll_pwait, "waits for kicks"),
+    rule!(QUEUE, SYS_read, "it was woken; a kick"),
+    rule!(QUEUE, SYS_ppoll, "looks for room for an interrupt"),
     // Threads.
     rule!(CONTROL, SYS_clone, "starts a thread").only("threads", &[Condition::has(0, CLONE_THREAD.cast_unsigned())]),
     rule!(CONTROL, SYS_clone3, "its flags cannot be looked at; the C library goes back to clone").refused(ENOSYS),

@@ -5,24 +5,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt::socket_domain};
 
-use super::stop::StopSignal;
+use super::interrupt::{Blocked, PeerCall};
 
 /// An event of the VMM's: mostly an eventfd, but a pipe or a Unix socket serves as well.
 #[derive(Debug)]
-pub struct PeerEvent(File);
+pub struct PeerEvent {
+    file: File,
+    /// A pipe or a socket, which gets full.
+    is_stream: bool,
+}
 
 /// What became of a kick event that was ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kick {
-    /// It was read, or somebody else has read it.
+    /// There was a kick, unless somebody else has taken it.
     Taken,
-    /// The ring is to be stopped.
-    Stopped,
     /// It is closed at its other end, or cannot be read: no kick will come any more.
     Dead,
 }
@@ -36,15 +39,15 @@ pub enum Kick {
 ///
 /// When the file cannot be one.
 pub fn check(file: &File) -> io::Result<()> {
-    let usable = match FileType::from_raw_mode(fstat(file)?.st_mode) {
-        FileType::Unknown | FileType::Fifo => true,
-        FileType::Socket => socket_domain(file)? == AddressFamily::UNIX,
-        _ => false,
-    };
-    if usable {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "neither an eventfd nor a pipe nor a Unix socket"))
+    is_stream(file).map(|_| ())
+}
+
+fn is_stream(file: &File) -> io::Result<bool> {
+    match FileType::from_raw_mode(fstat(file)?.st_mode) {
+        FileType::Unknown => Ok(false),
+        FileType::Fifo => Ok(true),
+        FileType::Socket if socket_domain(file)? == AddressFamily::UNIX => Ok(true),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "neither an eventfd nor a pipe nor a Unix socket")),
     }
 }
 
@@ -56,41 +59,71 @@ impl PeerEvent {
     ///
     /// As [`check`].
     pub fn new(file: File) -> io::Result<Self> {
-        check(&file)?;
-        Ok(Self(file))
+        let is_stream = is_stream(&file)?;
+        Ok(Self { file, is_stream })
     }
 
     /// Notifies whoever waits for the event. An event that is full is one that was not noticed
     /// yet, and one that is broken is the VMM's affair: the results are in its ring all the same.
-    pub fn signal(&self, stop: &StopSignal) {
-        // If the VMM fills it after this look, the write waits, until the ring is to be stopped.
-        let mut event = [PollFd::new(self, PollFlags::OUT)];
-        let has_room = poll(&mut event, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
-        if !has_room {
-            return;
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`] when the VMM filled it in the moment between the look and the write. That is an
+    /// event that was not noticed yet, too.
+    pub fn signal(&self, call: &PeerCall) -> Result<(), Blocked> {
+        if self.is_ready(PollFlags::OUT) {
+            let _ = call.make(|| rustix::io::write(&self.file, &1u64.to_ne_bytes()))?;
         }
-        while rustix::io::write(&self.0, &1u64.to_ne_bytes()) == Err(Errno::INTR) && !stop.is_raised() {}
+        Ok(())
     }
 
-    /// Takes the kicks that there are, once the event was seen to be ready. If somebody else has
-    /// read them since, it may wait for the next one.
-    pub fn take(&self, stop: &StopSignal) -> Kick {
-        // An eventfd gives the number of kicks; a pipe has bytes for them.
-        let mut kicks = [0; 512];
-        loop {
-            match rustix::io::read(&self.0, &mut kicks) {
-                Ok(1..) | Err(Errno::AGAIN) => return Kick::Taken,
-                Err(Errno::INTR) if stop.is_raised() => return Kick::Stopped,
-                Err(Errno::INTR) => {}
-                Ok(0) | Err(_) => return Kick::Dead,
+    /// When epoll is to tell of kicks.
+    #[must_use]
+    pub fn kicks(&self) -> EventFlags {
+        // A counter tells of each kick by getting ready again, and is not read: it is not full
+        // before the 2^64th kick. A stream has to be read, or it has no room for the next one.
+        if self.is_stream { EventFlags::IN } else { EventFlags::IN | EventFlags::ET }
+    }
+
+    /// Takes kicks, once epoll has told `flags` of the event.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`] when somebody else has read them in the moment between the look and the read.
+    pub fn take(&self, flags: EventFlags, call: &PeerCall) -> Result<Kick, Blocked> {
+        if !flags.contains(EventFlags::IN) {
+            return Ok(Kick::Dead);
+        }
+        if self.is_stream {
+            let taken = call.make(|| rustix::io::read(&self.file, &mut [0; 512]))?;
+            if !matches!(taken, Ok(1..) | Err(Errno::AGAIN)) {
+                return Ok(Kick::Dead);
             }
         }
+        Ok(Kick::Taken)
+    }
+
+    /// Takes kicks of a ring that nobody looks at for a while, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// As [`PeerEvent::take`].
+    pub fn drain(&self, call: &PeerCall) -> Result<(), Blocked> {
+        if self.is_ready(PollFlags::IN) {
+            let _ = call.make(|| rustix::io::read(&self.file, &mut [0; 512]))?;
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self, flags: PollFlags) -> bool {
+        let mut event = [PollFd::new(self, flags)];
+        poll(&mut event, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 }
 
 impl AsFd for PeerEvent {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -126,12 +159,12 @@ mod tests {
 
     #[test]
     fn kicks_are_taken_until_the_other_end_closes() {
-        let stop = StopSignal::new().unwrap();
+        let call = PeerCall::default();
         let (reader, mut writer) = io::pipe().unwrap();
         let kick = PeerEvent::new(File::from(OwnedFd::from(reader))).unwrap();
         writer.write_all(b"x").unwrap();
-        assert_eq!(kick.take(&stop), Kick::Taken);
+        assert_eq!(kick.take(EventFlags::IN, &call), Ok(Kick::Taken));
         drop(writer);
-        assert_eq!(kick.take(&stop), Kick::Dead);
+        assert_eq!(kick.take(EventFlags::IN, &call), Ok(Kick::Dead));
     }
 }

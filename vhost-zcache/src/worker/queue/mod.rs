@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Threads of the data path.
 //!
-//! A [`server::IdleServer`] is a thread that gets a ring, serves it ([`service`]) until it is told
-//! to stop, and gives it back. What it waits for while it serves are [`event`]s, which belong to
-//! the VMM: an [`interrupt`] gets it out of a system call that the VMM has made to block, and a
-//! [`backoff`] keeps it from running in circles because of one that is always ready.
+//! [`reactors`] are threads that get rings and serve many each ([`reactor`]), a turn of one
+//! ([`service`]) after a turn of another, until a ring is wanted back. What they are told is in a
+//! [`mailbox`]. For how long they look at empty rings is a matter of [`patience`].
+//!
+//! What they wait for are [`event`]s, which belong to VMMs: an [`interrupt`] gets a reactor out of
+//! a system call that a VMM has made to block, after which that guest is served apart from the
+//! others ([`conduct`]), and a [`backoff`] keeps it from running in circles because of an event
+//! that is always ready.
 
 pub mod backoff;
+pub mod conduct;
 pub mod event;
 pub mod interrupt;
-pub mod server;
+pub mod mailbox;
+pub mod patience;
+pub mod reactor;
+pub mod reactors;
 pub mod service;
-pub mod stop;

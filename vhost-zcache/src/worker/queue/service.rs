@@ -1,40 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Serves one ring until told to stop.
+//! Serves one ring, a turn at a time.
 
-use std::ops::Deref;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
 
-use log::{Level, debug, error};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use log::{Level, debug};
 use vm_memory::GuestMemoryLoadGuard;
+use zcache_store::Scratch;
 
 use super::backoff::Backoff;
-use super::event::{Kick, PeerEvent};
-use super::stop::StopSignal;
+use super::conduct::Conduct;
+use super::event::PeerEvent;
+use super::interrupt::{Blocked, PeerCall};
 use crate::crash::{self, Place};
 use crate::device::batch::Batch;
 use crate::device::chain::Chain;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{Ring, RingError, RingPosition};
-use crate::frontend::log_limit::LogLimit;
 use crate::ledger::service::{Attempt, QueueLedger};
 
-/// What a service needs, whichever ring it serves.
-pub struct ServiceContext {
-    /// For the log: guest and queue.
-    pub name: Arc<str>,
-    /// Executes the requests.
-    pub executor: Executor,
-    /// Limits what the guest can write to the log.
-    pub log_limit: Arc<LogLimit>,
-}
+/// How long a ring is served while others wait; the chain that is in service then is completed.
+const TURN: Duration = Duration::from_micros(50);
 
 /// A ring to be served, and all that stays as it is until the ring is given back.
 pub struct Assignment {
+    /// For the log: guest and queue.
+    pub name: Arc<str>,
+    /// How the guest behaves.
+    pub conduct: Arc<Conduct>,
+    /// Executes the requests.
+    pub executor: Executor,
     /// The ring.
     pub ring: Ring,
     /// The guest's memory.
@@ -62,164 +60,206 @@ impl Outcome {
     }
 }
 
-/// Serves rings, one after the other.
-pub struct Service {
-    context: ServiceContext,
-    stop: Arc<StopSignal>,
+/// What a reactor needs to serve a ring, whichever it is.
+#[derive(Default)]
+pub struct Tools {
     chain: Chain,
     batch: Batch,
+    scratch: Scratch,
+}
+
+/// What is known of a ring that is served, by its reactor and by whoever wants it back.
+#[derive(Debug, Default)]
+pub struct Whereabouts {
+    /// Number of its reactor's seat.
+    pub seat: AtomicUsize,
+    /// It is to be given back.
+    pub wanted: AtomicBool,
+}
+
+/// What a turn has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Its time is over, and there may be more to do.
+    More,
+    /// There is nothing to do, after some was done or none.
+    Empty {
+        /// Whether any chain was there.
+        found: bool,
+    },
+    /// The ring is to be given back.
+    Wanted,
+    /// The ring makes no sense.
+    Error(RingError),
+}
+
+/// A ring, and how it is served. Whichever reactor has it serves it.
+pub struct Service {
+    assignment: Assignment,
+    whereabouts: Arc<Whereabouts>,
+    outcome: SyncSender<Outcome>,
+    is_greeted: bool,
+    /// Kicks that announced nothing.
+    pub backoff: Backoff,
 }
 
 impl Service {
-    /// A service that gives its ring back when `stop` is raised.
+    /// A service that gives its ring back when it is wanted, and says then how far it has come.
     #[must_use]
-    pub fn new(context: ServiceContext, stop: Arc<StopSignal>) -> Self {
-        Self { context, stop, chain: Chain::default(), batch: Batch::default() }
+    pub fn new(assignment: Assignment, whereabouts: Arc<Whereabouts>, outcome: SyncSender<Outcome>) -> Self {
+        debug!("{} is served from {:?} on", assignment.name, assignment.ring.position());
+        Self { assignment, whereabouts, outcome, is_greeted: false, backoff: Backoff::default() }
     }
 
-    /// Serves a ring until the stop signal is raised. A ring that turns out to make no sense is
-    /// not touched any more from then on.
-    pub fn serve(&mut self, assignment: Assignment) -> Outcome {
-        let Assignment { mut ring, memory, kick, call } = assignment;
-        debug!("{} is served from {:?} on", self.context.name, ring.position());
-        // A defect of ours that a guest sets off costs it this queue and nothing else.
-        let served = panic::catch_unwind(AssertUnwindSafe(|| {
-            // What was used while there was no call event, or another one, needs its interrupt.
-            self.notify(call.as_deref());
-            self.serve_ring(&mut ring, memory.deref(), &kick, call.as_deref())
-        }));
-        let quarantined = match served {
-            Ok(Ok(())) => false,
-            Ok(Err(error)) => {
-                self.report(error);
-                true
-            }
-            Err(_) => {
-                self.queue().counters.count_ring_error();
-                error!("{} is not served until it is restarted: its thread has panicked", self.context.name);
-                true
-            }
-        };
-        if quarantined {
-            self.queue().quarantine();
+    /// Notifies the driver once: what was used while there was no call event, or another one, or
+    /// another worker, needs its interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`].
+    pub fn greet(&mut self, call: &PeerCall) -> Result<(), Blocked> {
+        if std::mem::replace(&mut self.is_greeted, true) { Ok(()) } else { self.notify(call) }
+    }
+
+    /// Where it is, and whether it is to be given back.
+    #[must_use]
+    pub fn whereabouts(&self) -> &Whereabouts {
+        &self.whereabouts
+    }
+
+    /// The event by which the driver kicks.
+    #[must_use]
+    pub fn kick(&self) -> &PeerEvent {
+        &self.assignment.kick
+    }
+
+    /// Whether the ring is to be given back.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.whereabouts.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Serves chains until there is none, the turn is over, or the ring is to be given back.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked`] when the driver's event has held up the thread; there may be more to do.
+    pub fn turn(&mut self, tools: &mut Tools, call: &PeerCall) -> Result<Turn, Blocked> {
+        let mut used = false;
+        let turn = self.serve(tools, &mut used);
+        // Once for all chains, and for those before an error, too.
+        let wants = if used { self.wants_notification() } else { Ok(false) };
+        if matches!(wants, Ok(true)) {
+            self.notify(call)?;
+            crash::point(Place::Notified);
         }
-        // Let go of before waiting, so that nothing can be done with it.
-        drop(memory);
-        self.wait_for_stop(None);
-        Outcome { position: Some(ring.position()), quarantined }
+        Ok(match (turn, wants) {
+            (Ok(turn), Ok(_)) => turn,
+            (Err(error), _) | (_, Err(error)) => Turn::Error(error),
+        })
     }
 
-    fn serve_ring(
-        &mut self,
-        ring: &mut Ring,
-        memory: &Memory,
-        kick: &PeerEvent,
-        call: Option<&PeerEvent>,
-    ) -> Result<(), RingError> {
-        let mut backoff = Backoff::default();
+    fn serve(&mut self, tools: &mut Tools, used: &mut bool) -> Result<Turn, RingError> {
+        let Assignment { executor, ring, memory, .. } = &mut self.assignment;
+        let memory: &Memory = memory;
+        let wanted = &self.whereabouts.wanted;
+        ring.disable_kicks(memory)?;
+        let end = Instant::now() + TURN;
         loop {
-            let found_work = self.serve_available(ring, memory, call)?;
-            if found_work {
-                backoff.found_work();
-            } else if let Some(pause) = backoff.found_nothing() {
-                self.wait_for_stop(Some(pause));
+            if wanted.load(Ordering::Relaxed) {
+                return Ok(Turn::Wanted);
             }
-            match self.wait_for_kick(kick) {
-                Kick::Taken => {}
-                Kick::Stopped => return Ok(()),
-                Kick::Dead => {
-                    self.warn("cannot be kicked any more, because its kick event is closed or none at all");
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Serves chains until there is none, or the ring is to be stopped; whether there was any.
-    fn serve_available(
-        &mut self,
-        ring: &mut Ring,
-        memory: &Memory,
-        call: Option<&PeerEvent>,
-    ) -> Result<bool, RingError> {
-        let mut found = false;
-        loop {
-            ring.disable_kicks(memory)?;
-            loop {
-                if self.stop.is_raised() {
-                    return Ok(found);
-                }
-                let Some(taken) = ring.take(memory, &mut self.chain)? else { break };
-                found = true;
-                let Attempt::From(first) = self.queue().take(taken.index) else {
-                    return Err(RingError::Deadly(taken.index));
-                };
-                crash::point(Place::ChainTaken);
-                let served = self.batch.serve(memory, &self.chain, &mut self.context.executor, first)?;
-                ring.complete(memory, taken, served.written)?;
-                crash::point(Place::UsedPublished);
-                self.queue().complete();
-                self.queue().counters.count_chain(served.well_formed);
-                if ring.needs_notification(memory)? {
-                    self.notify(call);
-                    crash::point(Place::Notified);
-                }
-            }
-            if !ring.enable_kicks(memory)? {
-                return Ok(found);
+            let Some(taken) = ring.take(memory, &mut tools.chain)? else {
+                return Ok(Turn::Empty { found: *used });
+            };
+            let queue = executor.queue();
+            let Attempt::From(first) = queue.take(taken.index) else {
+                return Err(RingError::Deadly(taken.index));
+            };
+            crash::point(Place::ChainTaken);
+            let served = tools.batch.serve(memory, &tools.chain, executor, &mut tools.scratch, first)?;
+            ring.complete(memory, taken, served.written)?;
+            *used = true;
+            crash::point(Place::UsedPublished);
+            queue.complete();
+            queue.counters.count_chain(served.well_formed);
+            if Instant::now() >= end {
+                return Ok(Turn::More);
             }
         }
     }
 
-    fn queue(&self) -> &'static QueueLedger {
-        self.context.executor.queue()
+    fn wants_notification(&mut self) -> Result<bool, RingError> {
+        let Assignment { ring, memory, .. } = &mut self.assignment;
+        ring.needs_notification(memory)
     }
 
-    fn notify(&self, call: Option<&PeerEvent>) {
-        if let Some(call) = call {
-            call.signal(&self.stop);
-        }
+    fn notify(&self, call: &PeerCall) -> Result<(), Blocked> {
+        self.assignment.call.as_ref().map_or(Ok(()), |event| event.signal(call))
     }
 
-    /// Sleeps until the driver kicks or the ring is to be stopped.
-    fn wait_for_kick(&self, kick: &PeerEvent) -> Kick {
-        loop {
-            let mut events = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(kick, PollFlags::IN)];
-            let polled = poll(&mut events, None);
-            if self.stop.is_raised() {
-                return Kick::Stopped;
-            }
-            let kicked = events[1].revents();
-            match polled {
-                Ok(_) if kicked.contains(PollFlags::IN) => return kick.take(&self.stop),
-                Ok(_) if kicked.is_empty() => {}
-                Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return Kick::Dead,
-            }
-        }
+    /// An event of the ring has held up the thread that serves it.
+    pub fn has_blocked(&self) {
+        self.assignment.conduct.has_blocked();
+        self.warn("is served apart from other guests' from now on: an event of it has held up a thread");
     }
 
-    /// Sleeps until the ring is to be stopped, or for a time.
-    fn wait_for_stop(&self, time: Option<Duration>) {
-        // Too long a time for the kernel's type is for ever.
-        let time = time.and_then(|time| Timespec::try_from(time).ok());
-        while !self.stop.is_raised() {
-            match poll(&mut [PollFd::new(&*self.stop, PollFlags::IN)], time.as_ref()) {
-                Err(Errno::INTR) => {}
-                // Without memory for the call, a short time is as good as any.
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-                Ok(_) if time.is_some() => return,
-                Ok(_) => {}
-            }
-        }
+    /// Whether the driver has made chains available.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::has_chains`].
+    pub fn has_chains(&self) -> Result<bool, RingError> {
+        self.assignment.ring.has_chains(&self.assignment.memory)
     }
 
-    fn report(&self, error: RingError) {
+    /// Asks the driver to kick again; true when chains are there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::enable_kicks`].
+    pub fn enable_kicks(&mut self) -> Result<bool, RingError> {
+        let Assignment { ring, memory, .. } = &mut self.assignment;
+        ring.enable_kicks(memory)
+    }
+
+    /// The driver cannot kick any more.
+    pub fn is_dead(self) {
+        self.warn("cannot be kicked any more, because its kick event is closed or none at all");
+        self.end(false);
+    }
+
+    /// The ring makes no sense.
+    pub fn fail(self, error: RingError) {
         self.queue().counters.count_ring_error();
         self.warn(format_args!("is not served until it is restarted: {error}"));
+        self.end(true);
+    }
+
+    /// Gives the ring back; nothing is read from or written to guest memory any more.
+    pub fn end(self, quarantined: bool) {
+        let Self { assignment: Assignment { ring, memory, executor, .. }, outcome, .. } = self;
+        if quarantined {
+            executor.queue().quarantine();
+        }
+        drop(memory);
+        // Nobody may want to know.
+        let _ = outcome.send(Outcome { position: Some(ring.position()), quarantined });
+    }
+
+    /// What is known of the queue.
+    #[must_use]
+    pub fn queue(&self) -> &'static QueueLedger {
+        self.assignment.executor.queue()
+    }
+
+    /// For the log: guest and queue.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.assignment.name
     }
 
     fn warn(&self, what: impl std::fmt::Display) {
-        self.context.log_limit.log(Level::Warn, format_args!("{} {what}", self.context.name));
+        self.assignment.conduct.log(Level::Warn, format_args!("{} {what}", self.name()));
     }
 }
