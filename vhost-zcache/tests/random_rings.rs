@@ -100,7 +100,7 @@ fn nothing_in_guest_memory_harms_the_device() {
     let guest = store.register_guest(GuestConfig::new("random"));
     let session = Arc::new(Session::new(guest, Vec::new(), ledger.session(0), 1));
     let queue = &ledger.queues(0)[0];
-    let mut executor = Executor::new(session, queue);
+    let executor = Executor::new(session, queue);
     let file = tempfile::tempfile().unwrap();
     file.set_len(SIZE as u64).unwrap();
     let region = GuestRegion::map(&file, 0, GuestAddress(BASE), SIZE as u64).unwrap();
@@ -136,7 +136,7 @@ fn nothing_in_guest_memory_harms_the_device() {
                 Ok(Some(head)) => {
                     assert!(taken < 8, "round {round}: more chains were taken than the ring has entries");
                     assert_eq!(queue.take(head.index), Attempt::From(0));
-                    let done = device.serve(&memory, &chain, &mut executor, 0).unwrap();
+                    let done = device.serve(&memory, &chain, &executor, 0).unwrap();
                     assert!(done.written <= 32 * (16 + 4096), "round {round}: {done:?}");
                     served += u64::from(done.well_formed);
                     malformed += u64::from(!done.well_formed);

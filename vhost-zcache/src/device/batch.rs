@@ -32,11 +32,12 @@ pub struct Served {
     pub well_formed: bool,
 }
 
-/// Copies of what one chain holds, allocated once per reactor.
+/// What it takes to serve a chain, allocated once per reactor.
 pub struct Batch {
     requests: Box<[wire::Request; MAX_REQUESTS]>,
     results: Box<[RequestResult; MAX_REQUESTS]>,
     page: Box<Page>,
+    scratch: Scratch,
 }
 
 impl Default for Batch {
@@ -45,6 +46,7 @@ impl Default for Batch {
             requests: Box::new([wire::Request::new_zeroed(); MAX_REQUESTS]),
             results: Box::new([RequestResult::default(); MAX_REQUESTS]),
             page: Box::new(ZEROS),
+            scratch: Scratch::new(),
         }
     }
 }
@@ -61,13 +63,12 @@ impl Batch {
         memory: &Memory,
         chain: &Chain,
         executor: &Executor,
-        scratch: &mut Scratch,
         first: usize,
     ) -> Result<Served, MemoryError> {
         let mut input = Reader::new(memory, chain.readable());
         match self.read_requests(&mut input, chain)? {
             Some(count) => {
-                let written = self.execute(first..count, input, memory, chain, executor, scratch)?;
+                let written = self.execute(first..count, input, memory, chain, executor)?;
                 let well_formed = true;
                 Ok(Served { written, well_formed })
             }
@@ -109,7 +110,6 @@ impl Batch {
         memory: &Memory,
         chain: &Chain,
         executor: &Executor,
-        scratch: &mut Scratch,
     ) -> Result<u32, MemoryError> {
         let mut pages = Writer::new(memory, chain.writable());
         let results_size = count * RESULT_SIZE;
@@ -128,7 +128,7 @@ impl Batch {
             *result = if was_done {
                 executor.queue().result(number)
             } else {
-                executor.execute(number, request, &mut self.page, scratch)
+                executor.execute(number, request, &mut self.page, &mut self.scratch)
             };
             if opcode == Some(Opcode::Get) {
                 if result.status == Status::Ok as u16 {

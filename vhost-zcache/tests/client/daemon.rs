@@ -267,10 +267,17 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         // Its children end with it, a moment later. Nobody is to count its files or threads then.
         let end = Instant::now() + PATIENCE;
-        while children.split_whitespace().any(|pid| Path::new("/proc").join(pid).exists()) && Instant::now() < end {
+        while children.split_whitespace().any(is_alive) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Whether there is such a process. One that has ended has no files and threads, even if nobody has
+/// asked for its status yet: init may take seconds to do that.
+fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn socket_path(directory: &Path, number: usize) -> PathBuf {

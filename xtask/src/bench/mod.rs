@@ -11,6 +11,7 @@ mod memory;
 mod policies;
 mod random;
 mod recover;
+mod ring;
 mod shape;
 mod speed;
 mod store;
@@ -36,6 +37,7 @@ enum Part {
     Store(store::Arguments),
     Evict(evict::Arguments),
     Recover(recover::Arguments),
+    Ring(ring::Arguments),
     Guest(guest::Arguments),
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Part::Store(arguments) => store::run(arguments)?,
         Part::Evict(arguments) => evict::run(arguments)?,
         Part::Recover(arguments) => recover::run(arguments)?,
+        Part::Ring(arguments) => ring::run(arguments)?,
         Part::Guest(arguments) => guest::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)

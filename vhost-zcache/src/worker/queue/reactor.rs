@@ -304,8 +304,7 @@ impl Reactor {
     fn rest(&mut self, token: Token, until: Instant) {
         let Some(place) = &mut self.places[token] else { return };
         place.stand = Stand::Resting { until };
-        let _ =
-            epoll::modify(&self.epoll, place.service.kick(), EventData::new_u64(token as u64), EventFlags::empty());
+        let _ = epoll::modify(&self.epoll, place.service.kick(), EventData::new_u64(token as u64), EventFlags::empty());
         self.resting.push(token);
     }
 

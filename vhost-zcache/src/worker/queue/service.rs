@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug};
 use vm_memory::GuestMemoryLoadGuard;
-use zcache_store::Scratch;
 
 use super::backoff::Backoff;
 use super::conduct::Conduct;
@@ -65,7 +64,6 @@ impl Outcome {
 pub struct Tools {
     chain: Chain,
     batch: Batch,
-    scratch: Scratch,
 }
 
 /// What is known of a ring that is served, by its reactor and by whoever wants it back.
@@ -177,7 +175,7 @@ impl Service {
                 return Err(RingError::Deadly(taken.index));
             };
             crash::point(Place::ChainTaken);
-            let served = tools.batch.serve(memory, &tools.chain, executor, &mut tools.scratch, first)?;
+            let served = tools.batch.serve(memory, &tools.chain, executor, first)?;
             ring.complete(memory, taken, served.written)?;
             *used = true;
             crash::point(Place::UsedPublished);
