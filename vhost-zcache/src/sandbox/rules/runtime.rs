@@ -26,8 +26,7 @@ pub const RULES: &[Rule] = &[
     rule!(EVERYBODY, SYS_madvise, "the allocator, stacks of threads that end; huge pages of the store in the worker"),
     // Threads.
     rule!(EVERYBODY, SYS_futex, "locks, and the ends of threads"),
-    rule!(EVERYBODY, SYS_sched_yield, "locks that are held for long; a ring's thread that ends in a moment")
-        .with("locks that are fought for"),
+    rule!(EVERYBODY, SYS_sched_yield, "locks that are held for long").with("locks that are fought for"),
     rule!(EVERYBODY, SYS_rt_sigprocmask, "threads that begin or end; abort"),
     rule!(EVERYBODY, SYS_rt_sigaction, "handlers; the default is restored by abort and by faults that are nobody's"),
     rule!(EVERYBODY, SYS_rt_sigreturn, "a handler returns"),
@@ -39,7 +38,7 @@ pub const RULES: &[Rule] = &[
         .with("glibc's tunable decorate_maps"),
     rule!(EVERYBODY, SYS_gettid, "abort; names of threads that panic"),
     rule!(EVERYBODY, SYS_getpid, "abort, and signals to a thread").with("aborts and interrupts"),
-    rule!(EVERYBODY, SYS_tgkill, "abort; a ring's thread is interrupted")
+    rule!(EVERYBODY, SYS_tgkill, "abort; a thread that serves rings is interrupted")
         .only("itself", &[Condition::is_self(0)])
         .with("aborts and interrupts"),
     rule!(EVERYBODY, SYS_exit, "a thread ends").with("the ends of threads; the first one's ends the process"),
