@@ -81,6 +81,9 @@ impl Device {
         for (number, page) in pages.iter().enumerate() {
             self.queues[0].ask(&put(number), Some(page))?;
         }
+        if pages.is_empty() {
+            return Ok(());
+        }
         // As it was put, it comes back.
         let slot = self.queues[0].ask(&get(0), None)?;
         let mut first = [0; PAGE_SIZE];

@@ -149,6 +149,9 @@ fn measure(binary: &Path, dir: &Path, pages: &[Page], turns: usize) -> Result<Fi
             p99.push(times.quantile(0.99) / calm);
             max = max.max(times.quantile(1.0) / 1e6);
         }
+        for device in others {
+            device.fill(pages)?;
+        }
     }
     drop((devices, many));
     let (idle_cpu_percent_64, idle_wakeups_per_s_64) = idle(binary, dir)?;

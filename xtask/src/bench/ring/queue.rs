@@ -107,6 +107,13 @@ impl Queue {
         self.memory.store(at + 14, next);
     }
 
+    /// The request that is in a slot, for messages.
+    pub(super) fn asked(&self, slot: u16) -> String {
+        let mut request = Request::new_zeroed();
+        self.memory.read(self.slot(slot) + size_of::<Batch>(), request.as_mut_bytes());
+        format!("{request:?}")
+    }
+
     pub(super) fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
@@ -199,7 +206,7 @@ impl Queue {
     pub(super) fn ask(&mut self, request: &Request, page: Option<&[u8; PAGE_SIZE]>) -> Result<u16> {
         self.submit(request, page)?;
         let used = self.spin();
-        ensure!(used.status == Status::Ok as u16, "a request was answered with status {}", used.status);
+        ensure!(used.status == Status::Ok as u16, "{} was answered with status {}", self.asked(used.slot), used.status);
         Ok(used.slot)
     }
 }
