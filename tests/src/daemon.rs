@@ -38,6 +38,8 @@ pub struct DaemonOptions {
     pub memory_limit: Option<String>,
     /// Request queues of each guest.
     pub queues: u16,
+    /// Threads that serve queues; `None` for the daemon's default.
+    pub workers: Option<u8>,
 }
 
 impl DaemonOptions {
@@ -48,6 +50,7 @@ impl DaemonOptions {
             sockets: vec![SocketOptions::default()],
             memory_limit: Some("512M".to_owned()),
             queues: 2,
+            workers: None,
         })
     }
 }
@@ -201,6 +204,9 @@ impl Daemon {
             command.arg("--memory-limit").arg(limit);
         }
         command.arg("--queues").arg(self.options.queues.to_string());
+        if let Some(workers) = self.options.workers {
+            command.arg("--workers").arg(workers.to_string());
+        }
         command.arg("--stats-socket").arg(self.stats_socket());
         command
     }

@@ -7,7 +7,10 @@
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestRegionCollection};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollection, MemoryRegionAddress,
+    VolatileSlice,
+};
 
 use super::guest_region::GuestRegion;
 use super::memory_fault;
@@ -84,9 +87,33 @@ impl Buffer {
 ///
 /// [`MemoryError`] when one of them is outside the guest's memory.
 pub fn read(memory: &Memory, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
-    let length = bytes.len() as u64;
-    memory.read_slice(bytes, GuestAddress(address)).map_err(|_| MemoryError::Unmapped { address, length })?;
+    copy_from(memory, GuestAddress(address), bytes)?;
     check_intact(memory)
+}
+
+/// Bytes that are in one region, as nearly all are: the way over several takes as long as the copy
+/// of a request.
+fn in_one_region(memory: &Memory, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
+    let region = memory.find_region(address)?;
+    region.get_slice(MemoryRegionAddress(address.0 - region.start_addr().0), length).ok()
+}
+
+fn copy_from(memory: &Memory, address: GuestAddress, bytes: &mut [u8]) -> Result<(), MemoryError> {
+    if let Some(slice) = in_one_region(memory, address, bytes.len()) {
+        slice.copy_to(bytes);
+        return Ok(());
+    }
+    let length = bytes.len() as u64;
+    memory.read_slice(bytes, address).map_err(|_| MemoryError::Unmapped { address: address.0, length })
+}
+
+fn copy_to(memory: &Memory, address: GuestAddress, bytes: &[u8]) -> Result<(), MemoryError> {
+    if let Some(slice) = in_one_region(memory, address, bytes.len()) {
+        slice.copy_from(bytes);
+        return Ok(());
+    }
+    let length = bytes.len() as u64;
+    memory.write_slice(bytes, address).map_err(|_| MemoryError::Unmapped { address: address.0, length })
 }
 
 /// Loads one little-endian 16-bit word in one access.
@@ -162,9 +189,7 @@ impl<'a> Reader<'a> {
                 .advance(bytes.len())
                 .ok_or(MemoryError::Unmapped { address: 0, length: bytes.len() as u64 })?;
             let (now, later) = bytes.split_at_mut(length);
-            self.memory
-                .read_slice(now, address)
-                .map_err(|_| MemoryError::Unmapped { address: address.0, length: length as u64 })?;
+            copy_from(self.memory, address, now)?;
             bytes = later;
         }
         check_intact(self.memory)
@@ -198,9 +223,7 @@ impl<'a> Writer<'a> {
                 .advance(bytes.len())
                 .ok_or(MemoryError::Unmapped { address: 0, length: bytes.len() as u64 })?;
             let (now, later) = bytes.split_at(length);
-            self.memory
-                .write_slice(now, address)
-                .map_err(|_| MemoryError::Unmapped { address: address.0, length: length as u64 })?;
+            copy_to(self.memory, address, now)?;
             bytes = later;
         }
         check_intact(self.memory)

@@ -71,7 +71,12 @@ pub(super) fn rate(
 fn collect(queue: &mut Queue) -> Result<u64> {
     let mut done = 0;
     while let Some(used) = queue.poll() {
-        ensure!(used.status == Status::Ok as u16, "{} was answered with status {}", queue.asked(used.slot), used.status);
+        ensure!(
+            used.status == Status::Ok as u16,
+            "{} was answered with status {}",
+            queue.asked(used.slot),
+            used.status
+        );
         done += 1;
     }
     queue.keep_quiet();

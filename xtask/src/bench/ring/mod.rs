@@ -104,6 +104,8 @@ fn daemon(binary: &Path, dir: &Path, guests: usize, queues: u16) -> Result<Daemo
         sockets: vec![SocketOptions::default(); guests],
         memory_limit: Some("4G".to_owned()),
         queues,
+        // One processor is for this program, which never sleeps.
+        workers: u8::try_from(available_parallelism()?.get().saturating_sub(1).max(1)).ok(),
     };
     Daemon::start(options, dir)
 }
