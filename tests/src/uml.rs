@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use zcache_images::PAYLOAD_SERIAL;
@@ -90,6 +90,7 @@ fn command(
     folder: &TempDir,
     lines: &[OwnedFd; 2],
 ) -> Result<Command> {
+    ensure!(options.cpus() == 1, "A guest of user-mode Linux has one CPU");
     let artefacts = Artefacts::with(options.kernel, options.sabotage)?;
     let mut command = artefacts.program();
     command
@@ -97,7 +98,6 @@ fn command(
         .env("TMPDIR", "/dev/shm")
         .args(artefacts.cmdline().split(' '))
         .arg(format!("mem={}M", options.memory_mib))
-        .arg(format!("ncpus={}", options.cpus()))
         .arg(format!("uml_dir={}/", folder.path().display()))
         .arg(format!("umid={NAME}"))
         .arg(format!("mconsole=notify:{}", notices_of(folder).display()))

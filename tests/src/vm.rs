@@ -146,7 +146,8 @@ impl VmOptions {
 
     /// Virtual CPUs: two unless told otherwise, but one in user-mode Linux. That (as of 7.3) takes
     /// no page from a process while it runs on another CPU: the next write goes to a page that is
-    /// somebody else's already (`flush_tlb_page()` only notes it), with or without our driver.
+    /// somebody else's already (`flush_tlb_page()` only notes it), with or without our driver. So
+    /// our kernel is built for one.
     pub fn cpus(&self) -> u8 {
         self.cpus.unwrap_or(match self.kernel.vmm() {
             Vmm::Qemu => 2,
