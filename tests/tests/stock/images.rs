@@ -11,7 +11,7 @@ use crate::users::changes_nothing;
 
 /// How an image is made, each with the parts of pages that it has.
 const WAYS: [(&str, &str); 2] =
-    [("as it is", ""), ("compressed, with fragments and ends of files", "-zlz4hc -Efragments,ztailpacking")];
+    [("as it is", ""), ("compressed, with fragments and ends of files", "-zlz4 -Efragments,ztailpacking")];
 
 crate::on_kernels! {
     /// Files of an erofs image are read again and again; none of it is what was compressed.
@@ -24,9 +24,9 @@ fn read_only_images_are_read_right(kernel: Kernel) {
         let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(64).disk_mib(64))?;
         vm.attach()?;
         // Of all sizes, and of what can be compressed and what cannot.
-        vm.guest().sh("mkdir /tmp/tree; cd /tmp/tree; head -c 4M /dev/urandom >noise
-             seq 400000 >numbers; cp /bin/bash program; mkdir small
-             for i in $(seq 200); do { seq $((i * 7)); head -c $i /dev/urandom; } >small/$i; done
+        vm.guest().sh("mkdir /tmp/tree; cd /tmp/tree; head -c 1M /dev/urandom >noise
+             seq 200000 >numbers; cp /bin/sed program; mkdir small
+             for i in $(seq 40); do { seq $((i * 35)); head -c $i /dev/urandom; } >small/$i; done
              find . -type f | sort | xargs sha256sum >/tmp/sums
              zcachesetup open /dev/vdc home; mkfs.ext4 -q -F /dev/mapper/home; mkdir /tmp/home
              mount /dev/mapper/home /tmp/home; chmod 777 /tmp/home")?;
