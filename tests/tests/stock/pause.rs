@@ -63,7 +63,8 @@ fn standing_still(name: &str, kernel: Kernel, stalls: &[Duration]) {
         let volume = Volume::mount(&vm, "ext4", 0)?;
         guest.sh("zcachesetup swap on --backing /dev/vdc")?;
         vm.attach()?;
-        // Who needs the lock of a folio that is read waits as long, and the kernel says so after two minutes.
+        // Who needs the lock of a folio that is read waits as long; the kernel says so after two
+        // minutes.
         guest.sh("echo 0 >/proc/sys/kernel/hung_task_timeout_secs || true")?;
         let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 16))?;
         let files = guest.spawn(&coherence_until_told(&format!("{}/c", volume.folder())))?;

@@ -127,8 +127,8 @@ fn large_folios_are_swapped() {
 }
 
 crate::on_kernels! {
-    /// Private, shared and locked memory, tmpfs, memory that is moved, given up, and a child's; under
-    /// a device that stands still, leaves and comes.
+    /// Private, shared and locked memory, tmpfs, memory that is moved, given up, and a child's;
+    /// under a device that stands still, leaves and comes.
     fn memory_of_every_kind_is_swapped:
         extra_on_debian_12 = Debian12, extra_on_debian_13_backports = Debian13Backports, on_uml = Uml;
 }
