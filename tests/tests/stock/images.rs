@@ -19,7 +19,7 @@ crate::on_kernels! {
 }
 
 fn read_only_images_are_read_right(kernel: Kernel) {
-    crate::with_kernel("images", kernel, Duration::from_secs(300), |s| {
+    crate::with_kernel("images", kernel, Duration::from_secs(400), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(64).disk_mib(64))?;
         vm.attach()?;

@@ -35,7 +35,7 @@ const WAYS: [Way; 7] = [
     Way { prepare: "chattr +c /mnt/home", size: 16384, ..Way::new("btrfs, compressed", "mkfs.btrfs -q -f") },
 ];
 
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
 
 crate::on_kernels! {
     /// A user has pages of his own taken for those of a file that he may read.
@@ -46,7 +46,7 @@ crate::on_kernels! {
 }
 
 fn a_user_cannot_plant_pages(kernel: Kernel) {
-    crate::with_kernel("plant", kernel, Duration::from_secs(300), |s| {
+    crate::with_kernel("plant", kernel, Duration::from_secs(400), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(384))?;
         vm.attach()?;
