@@ -9,12 +9,12 @@ use zcache_tests::{Continuity, DaemonOptions, Kernel, random_ms, scenario};
 
 use crate::volume::Volume;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Conformance: ZC-DEV-40.
 #[test]
 fn a_stopped_machine_keeps_files_and_swap_on_the_device() {
-    scenario("stock_pause", Duration::from_secs(400), |s| {
+    scenario("stock_pause", Duration::from_secs(600), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(192).disk_mib(512))?;
         let guest = vm.guest();
@@ -56,7 +56,7 @@ fn a_daemon_that_stumbles_is_used_again(kernel: Kernel) {
 }
 
 fn standing_still(name: &str, kernel: Kernel, stalls: &[Duration]) {
-    crate::with_kernel(name, kernel, Duration::from_secs(420) + stalls.iter().sum(), |s| {
+    crate::with_kernel(name, kernel, Duration::from_secs(600) + stalls.iter().sum(), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let vm = s.vm(crate::guest(kernel).daemon(&daemon, 0).disk_mib(192).disk_mib(512))?;
         let guest = vm.guest();
