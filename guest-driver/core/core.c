@@ -15,66 +15,41 @@
 #error "this kernel was configured without cleancache and frontswap"
 #endif
 
-static char *swap_loss = "wait";
-module_param(swap_loss, charp, 0444);
-MODULE_PARM_DESC(swap_loss,
-		 "When the device is lost, a swap page that it accepted: wait blocks the task until the page is back (default), writethrough has a copy of every page on the swap disk, panic stops the system");
-
-enum zcache_swap_loss zcache_swap_loss;
-
-static const char * const zcache_swap_loss_names[] = {
-	[ZCACHE_LOSS_WAIT] = "wait",
-	[ZCACHE_LOSS_WRITETHROUGH] = "writethrough",
-	[ZCACHE_LOSS_PANIC] = "panic",
-};
-
-static const char * const zcache_swap_loss_texts[] = {
-	[ZCACHE_LOSS_WAIT] =
-		"wait: tasks that need one are blocked until it is back",
-	[ZCACHE_LOSS_WRITETHROUGH] =
-		"writethrough: they are read from the swap disk",
-	[ZCACHE_LOSS_PANIC] =
-		"panic: the system stops when one is needed",
-};
-
-/* What the policy for lost swap pages means, for the log. */
-const char *zcache_swap_loss_text(void)
-{
-	return zcache_swap_loss_texts[zcache_swap_loss];
-}
-
 static int __init zcache_init(void)
 {
-	int err, policy;
+	int err;
 
 	BUILD_BUG_ON(PAGE_SIZE != ZCACHE_PAGE_SIZE);
 
-	policy = match_string(zcache_swap_loss_names,
-			      ARRAY_SIZE(zcache_swap_loss_names), swap_loss);
-	if (policy < 0) {
-		pr_err("swap_loss=%s is none of wait, writethrough, panic\n",
-		       swap_loss);
-		return -EINVAL;
-	}
-	zcache_swap_loss = policy;
-
+	err = zcache_swap_loss_init();
+	if (err)
+		return err;
 	err = zcache_session_init();
 	if (err)
 		return err;
+	err = zcache_hibernate_init();
+	if (err)
+		goto exit_session;
 	zcache_stats_init();
 
 #ifdef ZCACHE_NATIVE_HOOKS
 	/* Nothing may fail after the first registration: it can't be undone. */
 	err = zcache_cleancache_init();
-	if (err) {
-		zcache_stats_exit();
-		zcache_session_exit();
-		return err;
-	}
+	if (err)
+		goto exit_stats;
 	zcache_frontswap_init();
 #endif
 	pr_info("loaded, swap_loss=%s\n", zcache_swap_loss_text());
 	return 0;
+
+#ifdef ZCACHE_NATIVE_HOOKS
+exit_stats:
+	zcache_stats_exit();
+	zcache_hibernate_exit();
+#endif
+exit_session:
+	zcache_session_exit();
+	return err;
 }
 module_init(zcache_init);
 
@@ -82,6 +57,7 @@ module_init(zcache_init);
 static void __exit zcache_exit(void)
 {
 	zcache_stats_exit();
+	zcache_hibernate_exit();
 	zcache_session_exit();
 	zcache_pools_exit();
 }

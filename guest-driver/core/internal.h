@@ -42,9 +42,16 @@ enum zcache_swap_loss {
 	ZCACHE_LOSS_PANIC,
 };
 
-/* core.c */
+/* policy.c */
 extern enum zcache_swap_loss zcache_swap_loss;
 const char *zcache_swap_loss_text(void);
+int zcache_swap_loss_init(void);
+
+/* counters.c */
+void zcache_count_unknown_pool(void);
+unsigned long zcache_unknown_pools(void);
+void zcache_counters_retire(struct zcache_pool *pool);
+u64 zcache_counter_retired(int counter);
 
 /* pools.c */
 extern struct mutex zcache_mutex;
@@ -150,7 +157,5 @@ void zcache_drain(struct zcache_transport *t);
 /* stats.c */
 void zcache_stats_init(void);
 void zcache_stats_exit(void);
-void zcache_stats_retire(struct zcache_pool *pool);
-void zcache_count_unknown_pool(void);
 
 #endif /* _ZCACHE_INTERNAL_H */

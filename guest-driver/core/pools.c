@@ -209,7 +209,7 @@ void zcache_pool_remove(u32 id)
 	    !t->ops->quiesce(t) && !zcache_pool_destroy_on(t, pool->id))
 		pool->created = false;
 
-	zcache_stats_retire(pool);
+	zcache_counters_retire(pool);
 	if (pool->created && zcache_pool_persistent(pool))
 		list_add(&pool->dead, &zcache_dead_pools);
 	else

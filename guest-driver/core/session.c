@@ -348,13 +348,8 @@ int __init zcache_session_init(void)
 		err = -ENOMEM;
 		goto exit_srcu;
 	}
-	err = zcache_hibernate_init();
-	if (err)
-		goto exit_wq;
 	get_random_bytes(zcache_instance, sizeof(zcache_instance));
 	return 0;
-exit_wq:
-	destroy_workqueue(zcache_wq);
 exit_srcu:
 	cleanup_srcu_struct(&zcache_srcu);
 	return err;
@@ -363,7 +358,6 @@ exit_srcu:
 /* The jobs that wait in the queue are carried out first. */
 void zcache_session_exit(void)
 {
-	zcache_hibernate_exit();
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);
 }

@@ -48,44 +48,7 @@ static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_LOAD_LOST] = "load_lost",
 };
 
-/* What pools that are gone had counted. Under zcache_mutex. */
-static u64 zcache_retired[ZC_NR_COUNTERS];
-
-/* Calls for pools that are gone: racing with an unmount, they do nothing. */
-static atomic_long_t zcache_unknown_pool = ATOMIC_LONG_INIT(0);
-
 static struct dentry *zcache_dir;
-
-void zcache_count_unknown_pool(void)
-{
-	atomic_long_inc(&zcache_unknown_pool);
-}
-
-u64 zcache_counter_sum(const struct zcache_pool *pool, int counter)
-{
-	u64 sum = 0;
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(per_cpu_ptr(pool->counters, cpu)->n[counter]);
-	return sum;
-}
-EXPORT_SYMBOL_GPL(zcache_counter_sum);
-
-/**
- * zcache_stats_retire - keeps the counts of a pool that goes away
- * @pool:	the pool, which nothing counts for any more
- *
- * Context: zcache_mutex held.
- */
-void zcache_stats_retire(struct zcache_pool *pool)
-{
-	int i;
-
-	lockdep_assert_held(&zcache_mutex);
-	for (i = 0; i < ZC_NR_COUNTERS; i++)
-		zcache_retired[i] += zcache_counter_sum(pool, i);
-}
 
 static int stats_show(struct seq_file *m, void *unused)
 {
@@ -104,8 +67,7 @@ static int stats_show(struct seq_file *m, void *unused)
 	}
 	seq_printf(m, "pools %u\n", pools);
 	seq_printf(m, "pools_active %u\n", active);
-	seq_printf(m, "unknown_pool %lu\n",
-		   atomic_long_read(&zcache_unknown_pool));
+	seq_printf(m, "unknown_pool %lu\n", zcache_unknown_pools());
 	seq_printf(m, "swap_pages_live %lu\n",
 		   zcache_swap_total(ZC_PAGE_LIVE));
 	seq_printf(m, "swap_pages_away %lu\n",
@@ -119,7 +81,7 @@ static int stats_show(struct seq_file *m, void *unused)
 	seq_printf(m, "swap_pages_kept %lu\n",
 		   zcache_swap_total(ZC_PAGE_KEPT));
 	for (i = 0; i < ZC_NR_COUNTERS; i++) {
-		sum = zcache_retired[i];
+		sum = zcache_counter_retired(i);
 		xa_for_each(&zcache_pools, id, pool)
 			sum += zcache_counter_sum(pool, i);
 		seq_printf(m, "%s %llu\n", zcache_counter_names[i], sum);

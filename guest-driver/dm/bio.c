@@ -16,8 +16,10 @@
 #include <linux/workqueue.h>
 #include "dm_zcache.h"
 
-/* A change of more blocks than this is not followed up in an interrupt. */
+/* A change of more blocks than this is not followed up in an interrupt, */
 #define MAX_INLINE	256
+/* nor a read of more pages, for each has a hash. */
+#define MAX_HASHES	64
 
 /* For these. They can be what a writeback waits for. */
 static struct workqueue_struct *dmz_wq;
@@ -186,41 +188,65 @@ static void dmz_write_done(struct dmz_target *t, struct bio *bio,
 	}
 }
 
-/* Completes a bio that dmz_end_io() held up, whose status is still in it. */
-static void dmz_range_done(struct work_struct *work)
+/* Context: Any. */
+static void dmz_follow_up(struct dmz_io *io, struct bio *bio, bool failed)
 {
-	struct dmz_io *io = container_of(work, struct dmz_io, work);
-
-	dmz_changed(io->target, &io->iter);
-	io->kind = DMZ_NOTHING;
-	bio_endio(dm_bio_from_per_bio_data(io, sizeof(*io)));
-}
-
-int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
-{
-	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
-	struct dmz_target *t = ti->private;
-	unsigned int sectors = io->iter.bi_size >> SECTOR_SHIFT;
+	struct dmz_target *t = io->target;
 
 	switch (io->kind) {
 	case DMZ_NOTHING:
 		break;
 	case DMZ_READ:
-		dmz_read_done(t, bio, &io->iter, *error);
+		dmz_read_done(t, bio, &io->iter, failed);
 		break;
 	case DMZ_WRITE:
-		dmz_write_done(t, bio, &io->iter, *error);
+		dmz_write_done(t, bio, &io->iter, failed);
 		break;
 	case DMZ_RANGE:
-		if (sectors > MAX_INLINE * DMZ_BLOCK_SECTORS) {
-			INIT_WORK(&io->work, dmz_range_done);
-			queue_work(dmz_wq, &io->work);
-			return DM_ENDIO_INCOMPLETE;
-		}
 		dmz_change(t, dmz_first(t, &io->iter),
 			   dmz_blocks(t, &io->iter), DMZ_NO_FRAME);
 		break;
 	}
+}
+
+static bool dmz_takes_long(const struct dmz_io *io)
+{
+	const unsigned int sectors = io->iter.bi_size >> SECTOR_SHIFT;
+
+	switch (io->kind) {
+	case DMZ_NOTHING:
+		return false;
+	case DMZ_READ:
+		return sectors > MAX_HASHES * DMZ_BLOCK_SECTORS;
+	default:
+		return sectors > MAX_INLINE * DMZ_BLOCK_SECTORS;
+	}
+}
+
+/* Completes a bio that dmz_end_io() held up, whose status is still in it. */
+static void dmz_long_done(struct work_struct *work)
+{
+	struct dmz_io *io = container_of(work, struct dmz_io, work);
+	struct bio *bio = dm_bio_from_per_bio_data(io, sizeof(*io));
+
+	if (io->kind == DMZ_RANGE)
+		dmz_changed(io->target, &io->iter);
+	else
+		dmz_follow_up(io, bio, bio->bi_status);
+	io->kind = DMZ_NOTHING;
+	bio_endio(bio);
+}
+
+int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
+{
+	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
+
+	if (dmz_takes_long(io)) {
+		INIT_WORK(&io->work, dmz_long_done);
+		queue_work(dmz_wq, &io->work);
+		return DM_ENDIO_INCOMPLETE;
+	}
+	dmz_follow_up(io, bio, *error);
 	return DM_ENDIO_DONE;
 }
 

@@ -33,7 +33,7 @@ static void zcs_settling_work(struct work_struct *work)
 
 	zcs_parked_take(&disk->settling, &bios);
 	while ((bio = bio_list_pop(&bios)))
-		zcs_transfer(disk, bio);
+		disk->transfer(disk, bio);
 }
 
 static void zcs_away_work(struct work_struct *work)
@@ -46,7 +46,7 @@ static void zcs_away_work(struct work_struct *work)
 	zcs_parked_take(&disk->away, &bios);
 	while ((bio = bio_list_pop(&bios))) {
 		atomic_dec(&disk->nr_away);
-		zcs_transfer(disk, bio);
+		disk->transfer(disk, bio);
 	}
 	if (!atomic_read(&disk->nr_away))
 		return;
@@ -71,7 +71,7 @@ static bool zcs_chunk_busy(struct zcs_disk *disk, unsigned long slot,
 			   unsigned long count)
 {
 	for (; count; count--, slot++)
-		if (zcs_busy(disk, slot))
+		if (zcs_owned(zcache_swapmap_get(disk->pool->map, slot)))
 			return true;
 	return false;
 }
@@ -126,8 +126,17 @@ static void zcs_parked_init(struct zcs_parked *parked, work_func_t retry)
 	INIT_WORK(&parked->retry, retry);
 }
 
-void zcs_park_init(struct zcs_disk *disk)
+/**
+ * zcs_park_init - there may be bios that wait from now on
+ * @disk:	the disk
+ * @transfer:	tries one again
+ *
+ * Context: Process context.
+ */
+void zcs_park_init(struct zcs_disk *disk,
+		   void (*transfer)(struct zcs_disk *disk, struct bio *bio))
 {
+	disk->transfer = transfer;
 	zcs_parked_init(&disk->settling, zcs_settling_work);
 	zcs_parked_init(&disk->away, zcs_away_work);
 }

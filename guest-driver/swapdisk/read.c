@@ -12,40 +12,6 @@
 #include <linux/highmem.h>
 #include "swapdisk.h"
 
-/*
- * Whether the kernel reads this page because somebody needs it: a folio of the
- * swap cache, locked, that is filled for the first time. One that is read into
- * from outside while it is in the swap cache, too, is mapped, hence up to date.
- */
-static bool zcs_swapin(struct page *page)
-{
-	struct folio *folio = page_folio(page);
-
-	return folio_test_swapcache(folio) && !folio_test_uptodate(folio);
-}
-
-/* As zcs_swapin(), and nothing else is read into the folio. */
-static bool zcs_swapin_single(struct page *page)
-{
-	return zcs_swapin(page) && !folio_test_large(page_folio(page));
-}
-
-/**
- * zcs_page_read - a page was filled
- * @page:	the page
- *
- * The kernel reads several folios with one bio, which fails as a whole. That
- * may be for one that was read ahead, which is none of the others' concern.
- *
- * Context: Any.
- */
-void zcs_page_read(struct page *page)
-{
-	flush_dcache_page(page);
-	if (zcs_swapin_single(page))
-		folio_mark_uptodate(page_folio(page));
-}
-
 /* Reads a page that is in guest memory. */
 static int zcs_read_rescued(struct zcs_disk *disk, struct page *page,
 			    unsigned long slot)

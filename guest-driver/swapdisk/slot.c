@@ -10,24 +10,6 @@
 #include <linux/sched.h>
 #include "swapdisk.h"
 
-static bool zcs_owned(enum zcache_page_state state)
-{
-	return state == ZC_PAGE_BUSY || state == ZC_PAGE_FREED ||
-	       state == ZC_PAGE_FLUSHING;
-}
-
-/**
- * zcs_busy - whether somebody owns a slot
- * @disk:	the disk
- * @slot:	the slot
- *
- * Context: Any.
- */
-bool zcs_busy(struct zcs_disk *disk, unsigned long slot)
-{
-	return zcs_owned(zcache_swapmap_get(disk->pool->map, slot));
-}
-
 /**
  * zcs_claim - makes a slot ours
  * @disk:	the disk

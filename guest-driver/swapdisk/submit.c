@@ -25,72 +25,6 @@
 /* Chunks that can always be had. */
 #define CHUNKS		4
 
-int zcs_io_init(struct zcs_disk *disk)
-{
-	int err = mempool_init_kmalloc_pool(&disk->chunks, CHUNKS,
-					    sizeof(struct zcs_chunk));
-
-	if (err)
-		return err;
-	err = zcs_backing_init(disk);
-	if (err) {
-		mempool_exit(&disk->chunks);
-		return err;
-	}
-	zcs_park_init(disk);
-	zcs_room_init(disk);
-	return 0;
-}
-
-void zcs_io_exit(struct zcs_disk *disk)
-{
-	zcs_park_exit(disk);
-	zcs_room_exit(disk);
-	zcs_backing_exit(disk);
-	mempool_exit(&disk->chunks);
-}
-
-/**
- * zcs_chunk_of - the next pages of a bio
- * @disk:	the disk
- * @bio:	the bio
- *
- * Context: Process context; sleeps, does not wait for memory.
- * Return: The chunk, from @disk->chunks.
- */
-struct zcs_chunk *zcs_chunk_of(struct zcs_disk *disk, struct bio *bio)
-{
-	struct zcs_chunk *chunk = mempool_alloc(&disk->chunks, GFP_NOIO);
-	struct bvec_iter iter;
-	struct bio_vec vec;
-
-	chunk->slot = bio->bi_iter.bi_sector / ZCS_PAGE_SECTORS;
-	chunk->count = 0;
-	chunk->nr_io = 0;
-	bio_for_each_segment(vec, bio, iter) {
-		chunk->page[chunk->count++] = vec.bv_page;
-		if (chunk->count == ZCS_CHUNK)
-			break;
-	}
-	return chunk;
-}
-
-/**
- * zcs_chunk_add_io - a page goes to or from the device
- * @chunk:	the chunk
- * @i:		the page's number in it
- *
- * Context: Any.
- */
-void zcs_chunk_add_io(struct zcs_chunk *chunk, unsigned int i)
-{
-	struct zcache_io *io = &chunk->io[chunk->nr_io];
-
-	chunk->number[chunk->nr_io++] = i;
-	zcache_swap_key(&io->key, chunk->slot + i);
-	io->page = chunk->page[i];
-}
-
 /*
  * The first page is the header of the swap space. Without a backing device it is
  * kept here, so that the disk can be set up before the device is there.
@@ -110,14 +44,11 @@ static bool zcs_header(struct zcs_disk *disk, struct bio *bio)
 	return true;
 }
 
-/**
- * zcs_transfer - reads or writes what is left to do of a bio
- * @disk:	the disk
- * @bio:	the bio; it has ended, or is somebody else's, when this returns
- *
- * Context: Process context; sleeps, does not wait for memory.
+/*
+ * Reads or writes what is left to do of a bio, which has ended, or is somebody
+ * else's, when this returns. Process context; sleeps, does not wait for memory.
  */
-void zcs_transfer(struct zcs_disk *disk, struct bio *bio)
+static void zcs_transfer(struct zcs_disk *disk, struct bio *bio)
 {
 	const unsigned int todo = bio_sectors(bio);
 	const unsigned long start = jiffies;
@@ -206,4 +137,29 @@ void zcs_submit_bio(struct bio *bio)
 		bio_endio(bio);
 		return;
 	}
+}
+
+int zcs_io_init(struct zcs_disk *disk)
+{
+	int err = mempool_init_kmalloc_pool(&disk->chunks, CHUNKS,
+					    sizeof(struct zcs_chunk));
+
+	if (err)
+		return err;
+	err = zcs_backing_init(disk);
+	if (err) {
+		mempool_exit(&disk->chunks);
+		return err;
+	}
+	zcs_park_init(disk, zcs_transfer);
+	zcs_room_init(disk);
+	return 0;
+}
+
+void zcs_io_exit(struct zcs_disk *disk)
+{
+	zcs_park_exit(disk);
+	zcs_room_exit(disk);
+	zcs_backing_exit(disk);
+	mempool_exit(&disk->chunks);
 }

@@ -70,6 +70,7 @@ struct zcs_room {
  * @chunks:	room for the requests of a chunk
  * @bios:	for the backing device
  * @returning:	pages on their way back, if there is a backing device
+ * @transfer:	tries a bio again that has waited
  * @settling:	bios for slots that somebody owns
  * @away:	bios for pages whose device is away
  * @nr_away:	how many
@@ -95,6 +96,7 @@ struct zcs_disk {
 	mempool_t chunks;
 	struct bio_set bios;
 	struct zcs_return *returning;
+	void (*transfer)(struct zcs_disk *disk, struct bio *bio);
 	struct zcs_parked settling;
 	struct zcs_parked away;
 	atomic_t nr_away;
@@ -139,6 +141,13 @@ enum zcs_outcome {
 	ZCS_AWAY,
 };
 
+/* A slot in such a state is somebody's, who alone changes it. */
+static inline bool zcs_owned(enum zcache_page_state state)
+{
+	return state == ZC_PAGE_BUSY || state == ZC_PAGE_FREED ||
+	       state == ZC_PAGE_FLUSHING;
+}
+
 /* disk.c */
 extern const struct attribute_group *zcs_disk_groups[];
 
@@ -148,8 +157,14 @@ int zcs_reset(struct zcs_disk *disk);
 /* stat.c */
 extern struct device_attribute dev_attr_zc_stat;
 
+/* chunk.c */
+struct zcs_chunk *zcs_chunk_of(struct zcs_disk *disk, struct bio *bio);
+void zcs_chunk_add_io(struct zcs_chunk *chunk, unsigned int i);
+bool zcs_swapin(struct page *page);
+bool zcs_swapin_single(struct page *page);
+void zcs_page_read(struct page *page);
+
 /* slot.c */
-bool zcs_busy(struct zcs_disk *disk, unsigned long slot);
 bool zcs_claim(struct zcs_disk *disk, unsigned long slot,
 	       enum zcache_page_state *old);
 void zcs_settle(struct zcs_disk *disk, unsigned long slot,
@@ -176,7 +191,8 @@ const struct zcache_swap_front *zcs_front_of(struct zcs_disk *disk);
 bool zcs_put_back(struct zcache_transport *t, struct zcache_pool *pool);
 
 /* park.c */
-void zcs_park_init(struct zcs_disk *disk);
+void zcs_park_init(struct zcs_disk *disk,
+		   void (*transfer)(struct zcs_disk *disk, struct bio *bio));
 void zcs_park_exit(struct zcs_disk *disk);
 void zcs_park(struct zcs_disk *disk, struct bio *bio, enum zcs_outcome why);
 void zcs_unpark_settled(struct zcs_disk *disk);
@@ -195,14 +211,10 @@ void zcs_room_reveal(struct zcs_disk *disk);
 /* read.c, write.c */
 enum zcs_outcome zcs_read(struct zcs_disk *disk, struct bio *bio);
 enum zcs_outcome zcs_write(struct zcs_disk *disk, struct bio *bio);
-void zcs_page_read(struct page *page);
 
 /* submit.c */
 int zcs_io_init(struct zcs_disk *disk);
 void zcs_io_exit(struct zcs_disk *disk);
-struct zcs_chunk *zcs_chunk_of(struct zcs_disk *disk, struct bio *bio);
-void zcs_chunk_add_io(struct zcs_chunk *chunk, unsigned int i);
-void zcs_transfer(struct zcs_disk *disk, struct bio *bio);
 void zcs_submit_bio(struct bio *bio);
 
 /* control.c */

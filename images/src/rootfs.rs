@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "diffutils",
     "dmsetup",
     "e2fsprogs",
+    "erofs-utils",
     "findutils",
     "fio",
     "gawk",

@@ -9,8 +9,8 @@
  * serves it to whoever reads the file. Each page is tried once, for the cache may have
  * it from then on.
  *
- * His file is of SIZE bytes: where that is less than a page, or less than a block, the
- * filesystem writes it in another way than whole pages.
+ * His file is of SIZE bytes: where that is less than a page, or less than a block, or
+ * where it can be compressed, the filesystem writes it in another way than whole pages.
  *
  * The last line it prints is "plant: rounds=N wrong=N". Exit status: 0 if the file
  * stayed what it was, 1 if not, 2 if it could not run.
@@ -111,9 +111,9 @@ int main(int argc, char **argv)
 
 	before = aligned_alloc(PAGE, PAGE);
 	after = aligned_alloc(PAGE, PAGE);
-	planted = aligned_alloc(PAGE, PAGE);
 	/* What is beyond the end of the file a filesystem zeroes as it writes. */
-	memset(planted, 0, PAGE);
+	planted = calloc(size / PAGE + 1, PAGE);
+	must(before && after && planted, "have memory");
 	memset(planted, 'P', size);
 	mine = open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0600);
 	must(mine >= 0 && pwrite(mine, planted, size, 0) == (ssize_t)size, argv[2]);

@@ -149,6 +149,7 @@ fn hits(stats: &GuestStats) -> BTreeMap<String, u64> {
 }
 
 /// Up to so many milliseconds.
-fn random_ms(most: u64) -> Duration {
+#[must_use]
+pub fn random_ms(most: u64) -> Duration {
     Duration::from_millis(RandomState::new().build_hasher().finish() % most)
 }

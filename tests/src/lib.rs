@@ -49,7 +49,7 @@ mod zhost;
 
 pub use artefacts::{Artefacts, daemon_binary, tool_binary};
 pub use console::SerialConsole;
-pub use continuity::Continuity;
+pub use continuity::{Continuity, random_ms};
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
 pub use driver::{DriverPool, DriverStats};

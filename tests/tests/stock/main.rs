@@ -11,6 +11,7 @@
 //! | `pause` | the machine stands still and goes on |
 //! | `presence` | the device comes, goes and is lost under files |
 //! | `users` | an unprivileged user cannot change what others read |
+//! | `images` | filesystems that are only read |
 //! | `encrypted` | files that the filesystem encrypts are not cached |
 //! | `distrust` | what a filesystem does not believe is read from the disk |
 //! | `swap` | the same under swap |
@@ -28,6 +29,7 @@ mod coherence;
 mod distrust;
 mod encrypted;
 mod hits;
+mod images;
 mod pause;
 mod presence;
 mod setup;

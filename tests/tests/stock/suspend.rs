@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// A guest with files, and a swap disk, under load.
 fn under_load(name: &str, kernel: Kernel, rounds: u32, interrupt: impl Fn(&Vm) -> Result<()>) {
-    crate::with_kernel(name, kernel, Duration::from_secs(400), |s| {
+    crate::with_kernel(name, kernel, Duration::from_secs(300 + 50 * u64::from(rounds)), |s| {
         let vm = guest(s, kernel, "wait")?;
         let guest = vm.guest();
         let volume = Volume::mount(&vm, "ext4", 0)?;
@@ -90,6 +90,11 @@ fn reset_function(vm: &Vm) -> Result<()> {
 #[test]
 fn suspend_to_idle_keeps_swap_on_the_device() {
     under_load("suspend_idle", Kernel::Debian13, 2, idle);
+}
+
+#[test]
+fn extra_suspend_to_idle_over_and_over() {
+    under_load("suspend_idle_often", Kernel::Debian13, 10, idle);
 }
 
 /// Once: QEMU 11 does not let a machine of this kind sleep a second time, it wakes at once.

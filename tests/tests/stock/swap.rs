@@ -126,6 +126,31 @@ fn large_folios_are_swapped() {
     });
 }
 
+crate::on_kernels! {
+    /// Private, shared and locked memory, tmpfs, memory that is moved, given up, and a child's;
+    /// under a device that stands still, leaves and comes.
+    fn memory_of_every_kind_is_swapped:
+        extra_on_debian_12 = Debian12, extra_on_debian_13_backports = Debian13Backports, on_uml = Uml;
+}
+
+fn memory_of_every_kind_is_swapped(kernel: Kernel) {
+    crate::with_kernel("swap_kinds", kernel, Duration::from_secs(240), |s| {
+        let (vm, daemon) = guest(s, kernel, "wait", None)?;
+        let guest = vm.guest();
+        vm.attach()?;
+        swap_on(&vm, "--backing /dev/vdb")?;
+        guest.sh("mkdir /tmp/t; mount -t tmpfs none /tmp/t")?;
+        let hog = caged(&vm, "memories --mib 96 --seconds 10 --file /tmp/t/file", 40)?;
+        await_stored(&vm)?;
+        daemon.stand_still(Duration::from_secs(2))?;
+        vm.detach()?;
+        vm.attach()?;
+        hog.success(LIMIT * vm.options().patience()).context("Memory changed that was swapped")?;
+        ensure!(guest.driver_stats()?.count("loads")? > 1000, "Few pages came from the device");
+        Ok(())
+    });
+}
+
 /// What the backing device cannot take stays in memory.
 #[test]
 fn bad_blocks_of_the_backing_device_lose_nothing() {
