@@ -12,6 +12,7 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use log::{error, info};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use super::control::Control;
 use super::dispatch::Facts;
 use super::guest::{Guest, Interest};
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
@@ -26,6 +27,7 @@ use crate::sandbox::{self, SeccompMode};
 const SIGNALS: u32 = 0;
 const TIMER: u32 = 1;
 const UPGRADE: u32 = 2;
+const CONTROL: u32 = 3;
 const WORKER: u32 = 1 << 29;
 const DOOR: u32 = 1 << 30;
 const VMM: u32 = 1 << 31;
@@ -57,6 +59,9 @@ pub struct Keeper {
     descriptors: DescriptorBudget,
     facts: Facts,
     signals: Signals,
+    control: Option<Control>,
+    /// What is being waited on for the operator.
+    control_watched: Vec<RawFd>,
     timer: Option<OwnedFd>,
     next_beat: Instant,
     /// Whether there was a worker that was ready, so that guests are let in.
@@ -74,6 +79,7 @@ impl Keeper {
         descriptors: DescriptorBudget,
         facts: Facts,
         signals: Signals,
+        control: Option<Control>,
     ) -> Self {
         let watched = guests.iter().map(|_| Watched::default()).collect();
         let next_beat = Instant::now() + BEAT;
@@ -86,6 +92,8 @@ impl Keeper {
             descriptors,
             facts,
             signals,
+            control,
+            control_watched: Vec::new(),
             timer: None,
             next_beat,
             is_open: false,
@@ -265,6 +273,34 @@ impl Keeper {
         self.worker.bury();
     }
 
+    /// Waits for what the operator wants, who is told what has come of it.
+    fn watch_control(&mut self, ops: &mut EventOps<'_>) {
+        let Some(control) = &mut self.control else { return };
+        if let Some(outcome) = self.worker.upgraded() {
+            control.answer(&outcome);
+        }
+        let wanted: Vec<RawFd> = control.watched().collect();
+        for old in self.control_watched.iter().filter(|old| !wanted.contains(old)) {
+            unwatch(*old, ops);
+        }
+        control.close();
+        for new in wanted.iter().filter(|new| !self.control_watched.contains(new)) {
+            watch(Events::with_data_raw(*new, CONTROL, EventSet::IN), ops);
+        }
+        self.control_watched = wanted;
+    }
+
+    /// Does what the operator asks for.
+    fn heed_operator(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        control.knocked();
+        if control.asks_for_upgrade()
+            && let Err(why) = self.worker.upgrade()
+        {
+            control.answer(&Err(why));
+        }
+    }
+
     /// A file of one of the worker's processes is ready.
     fn worker_gives_a_sign(&mut self, token: u32, ops: &mut EventOps<'_>) {
         match token & 0xf {
@@ -335,8 +371,9 @@ impl MutEventSubscriber for Keeper {
             UPGRADE => {
                 // A signal more is no other wish.
                 let _ = (&self.signals.upgrade).read(&mut [0; 64]);
-                self.worker.upgrade();
+                let _ = self.worker.upgrade();
             }
+            CONTROL => self.heed_operator(),
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
                 let number = (token & !(DOOR | VMM)) as usize;
@@ -350,6 +387,7 @@ impl MutEventSubscriber for Keeper {
             }
         }
         self.watch_worker(ops);
+        self.watch_control(ops);
         self.set_timer();
     }
 
@@ -360,6 +398,7 @@ impl MutEventSubscriber for Keeper {
             watch(Events::with_data_raw(timer.as_raw_fd(), TIMER, EventSet::IN), ops);
         }
         self.watch_worker(ops);
+        self.watch_control(ops);
         self.set_timer();
     }
 }

@@ -7,8 +7,10 @@
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
 //! gets everything by descriptor; when it dies the next one is told all of it again, as soon as the
 //! old one does nothing any more; a [`report`] says why it did. A [`running`] process may be of
-//! another program. [`events`] is what the thread waits for.
+//! another program. The operator asks for that by a signal, or at the [`control`] socket. [`events`] is
+//! what the thread waits for.
 
+pub mod control;
 pub mod dispatch;
 pub mod door;
 pub mod events;
@@ -31,6 +33,7 @@ use ::log::info;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::low_level::pipe;
 
+use self::control::Control;
 use self::dispatch::Facts;
 use self::door::Door;
 use self::events::{Keeper, Signals};
@@ -38,7 +41,7 @@ use self::guest::Guest;
 use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
-use crate::args::{Args, FdGuest, PathGuest, StatsPath};
+use crate::args::{AdminPath, Args, FdGuest, PathGuest};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint};
@@ -81,10 +84,16 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     }
     endpoints.extend(inherited);
     let mut stats = None;
-    if let Some(StatsPath { path, access, .. }) = &args.stats_socket {
+    if let Some(AdminPath { path, access, .. }) = &args.stats_socket {
         let socket = BoundSocket::bind(path, *access)?;
         let listener = OwnedFd::from(socket.listener().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
+        bound.push(socket);
+    }
+    let mut control = None;
+    if let Some(AdminPath { path, access, peers }) = &args.control_socket {
+        let socket = BoundSocket::bind(path, *access)?;
+        control = Some(Control::new(socket.listener().map_err(Error::Descriptors)?, peers.clone()));
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", memory_limit(args));
@@ -117,7 +126,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
             }
         });
     }
-    Keeper::new(guests, connected, worker, descriptors, facts, signals).run(args.seccomp, &reach)
+    Keeper::new(guests, connected, worker, descriptors, facts, signals, control).run(args.seccomp, &reach)
 }
 
 /// The folder that a path is in.
@@ -139,7 +148,8 @@ fn signals() -> io::Result<Signals> {
 fn check_unique(args: &Args) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     let paths = args.socket_path.iter().map(|guest| guest.path.as_path());
-    for path in paths.chain(args.stats_socket.as_ref().map(|stats| stats.path.as_path())) {
+    let admin = [&args.stats_socket, &args.control_socket].into_iter().flatten();
+    for path in paths.chain(admin.map(|socket| socket.path.as_path())) {
         if !seen.insert(path) {
             return Err(Error::Twice(path.display().to_string()));
         }
