@@ -15,6 +15,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::control::Control;
 use super::dispatch::Facts;
 use super::guest::{Guest, Interest};
+use super::handover::Handover;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
 use super::running::Sign;
 use crate::error::Error;
@@ -60,6 +61,8 @@ pub struct Keeper {
     facts: Facts,
     signals: Signals,
     control: Option<Control>,
+    /// What is left to the next keeper, if a service manager keeps it.
+    handover: Option<Handover>,
     /// What is being waited on for the operator.
     control_watched: Vec<RawFd>,
     timer: Option<OwnedFd>,
@@ -80,6 +83,7 @@ impl Keeper {
         facts: Facts,
         signals: Signals,
         control: Option<Control>,
+        handover: Option<Handover>,
     ) -> Self {
         let watched = guests.iter().map(|_| Watched::default()).collect();
         let next_beat = Instant::now() + BEAT;
@@ -93,6 +97,7 @@ impl Keeper {
             facts,
             signals,
             control,
+            handover,
             control_watched: Vec::new(),
             timer: None,
             next_beat,
@@ -115,6 +120,7 @@ impl Keeper {
         // All that is ever opened is open.
         sandbox::confine_keeper(seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
+        self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker));
         let keeper = Rc::new(RefCell::new(self));
         events.add_subscriber(Rc::clone(&keeper));
         loop {
@@ -143,6 +149,7 @@ impl Keeper {
             self.next_beat = now + BEAT;
             self.worker.beat();
             for number in 0..self.guests.len() {
+                self.touch(number);
                 self.guests[number].look_after(&mut self.worker);
                 self.watch_guest(number, ops);
             }
@@ -172,6 +179,7 @@ impl Keeper {
             match message {
                 FromWorker::Ready => self.worker_is_ready(ops),
                 FromWorker::Done { guest: number, ticket, outcome } => {
+                    self.touch(number);
                     if let Some(guest) = self.guests.get_mut(number) {
                         guest.done(ticket, outcome, &mut self.worker);
                         self.watch_guest(number, ops);
@@ -191,11 +199,15 @@ impl Keeper {
             return;
         }
         for (number, stream) in std::mem::take(&mut self.connected) {
+            self.touch(number);
             self.guests[number].connect(stream, &mut self.worker, &self.descriptors, self.facts);
         }
         for number in 0..self.guests.len() {
             info!("{}: ready", self.guests[number].log().name());
             self.watch_guest(number, ops);
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.ready();
         }
     }
 
@@ -218,7 +230,22 @@ impl Keeper {
         }
     }
 
-    /// Waits for what a guest is interested in from now on.
+    /// Something of a guest's begins to change, until it is waited for again.
+    fn touch(&self, number: usize) {
+        if let Some(handover) = self.handover.as_ref().filter(|_| number < self.guests.len()) {
+            handover.touch(number);
+        }
+    }
+
+    /// Leaves what there is of the worker to the next keeper.
+    fn note_worker(&mut self) {
+        if let Some(handover) = &mut self.handover {
+            handover.note_worker(self.worker.number(), self.worker.arena());
+        }
+    }
+
+    /// Waits for what a guest is interested in from now on, and leaves what is known of it to the
+    /// next keeper.
     fn watch_guest(&mut self, number: usize, ops: &mut EventOps<'_>) {
         let guest = &mut self.guests[number];
         let watched = &mut self.watched[number];
@@ -251,6 +278,9 @@ impl Keeper {
                 watch(Events::with_data_raw(fd, VMM | token, set), ops);
             }
             watched.vmm = wanted;
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.note_guest(number, |number_of| guest.snapshot(number_of));
         }
         guest.close();
         if self.guests.iter().all(Guest::is_over) && self.connected.is_empty() && self.is_open {
@@ -377,6 +407,7 @@ impl MutEventSubscriber for Keeper {
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
                 let number = (token & !(DOOR | VMM)) as usize;
+                self.touch(number);
                 let Some(guest) = self.guests.get_mut(number) else { return };
                 if token & DOOR != 0 {
                     guest.knocked(&mut self.worker, &self.descriptors, self.facts);
@@ -388,6 +419,7 @@ impl MutEventSubscriber for Keeper {
         }
         self.watch_worker(ops);
         self.watch_control(ops);
+        self.note_worker();
         self.set_timer();
     }
 
@@ -399,6 +431,13 @@ impl MutEventSubscriber for Keeper {
         }
         self.watch_worker(ops);
         self.watch_control(ops);
+        for number in 0..self.guests.len() {
+            self.watch_guest(number, ops);
+        }
+        self.note_worker();
+        if let Some(handover) = &mut self.handover {
+            handover.sweep();
+        }
         self.set_timer();
     }
 }

@@ -2,8 +2,8 @@
 //! Another program takes the worker's place.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -105,6 +105,24 @@ impl Worker {
         }
     }
 
+    /// Goes on after so many workers, with the memory that they have left.
+    #[must_use]
+    pub fn after(self, number: u64, arena: Option<Rc<File>>) -> Self {
+        Self { number, arena, ..self }
+    }
+
+    /// Workers that were started.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The store's memory, once there is a store.
+    #[must_use]
+    pub fn arena(&self) -> Option<&Rc<File>> {
+        self.arena.as_ref()
+    }
+
     fn running(&mut self) -> Option<&mut Running> {
         match &mut self.state {
             State::Up(running) => Some(running),
