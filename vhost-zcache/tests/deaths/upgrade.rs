@@ -185,3 +185,9 @@ fn a_program_with_another_layout_of_the_ledger_does_not_take_over() {
     let program = with_another(vhost_zcache::ledger::LAYOUT);
     is_refused(&program.path(), "another version of the ledger");
 }
+
+#[test]
+fn a_program_that_could_not_follow_the_keeper_does_not_take_over() {
+    let program = with_another(vhost_zcache::keeper::handover::manifest::LAYOUT);
+    is_refused(&program.path(), "another version of what a keeper leaves to the next");
+}

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use rustix::process::Signal;
 
 use crate::client::vmm::{NEED_REPLY, VERSION, Vmm, memory_file, region, request, single};
-use crate::client::{as_event, eventually};
+use crate::client::eventually;
 use crate::manager::Managed;
 
 /// A message's bytes.
@@ -73,7 +73,7 @@ fn a_change_that_is_under_way_is_carried_out_by_the_next() {
 fn a_file_that_is_passed_again_is_kept_once() {
     let mut service = Managed::start(&["a"], &[]);
     let vmm = Vmm::connect(&service.socket(0));
-    let event = as_event(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("an event"));
+    let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("an event");
     for _ in 0..3 {
         for ring in 0..2u64 {
             assert_eq!(vmm.ask(request::SET_VRING_CALL, &ring.to_ne_bytes(), &[event.as_fd()]), 0);
