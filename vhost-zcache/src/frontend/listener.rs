@@ -92,17 +92,12 @@ impl BoundSocket {
         }
     }
 
-    /// Goes on with the socket that a dead process had at a path, if it is still there; else as
-    /// [`BoundSocket::bind`].
+    /// Goes on with the socket that a dead process had at a path, which is still there.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub fn take_over(path: &Path, access: SocketAccess, listener: UnixListener) -> Result<Self, SocketError> {
-        if !fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
-            drop(listener);
-            return Self::bind(path, access);
-        }
+    /// When another process has it.
+    pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
         Ok(Self { listener, path: path.into(), lock_path, _lock: lock })
     }
@@ -135,6 +130,12 @@ impl Drop for BoundSocket {
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.lock_path);
     }
+}
+
+/// Whether there is a socket at a path.
+#[must_use]
+pub fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
 /// The lock of a socket, and where it is.

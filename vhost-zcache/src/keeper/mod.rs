@@ -47,6 +47,7 @@ use self::handover::note::DaemonNote;
 use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
+use self::takeover::Sockets;
 use crate::args::{AdminPath, Args};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
@@ -64,14 +65,16 @@ use crate::worker::start::memory_limit;
 /// [`Error`], one line for the user.
 pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     check_unique(args)?;
-    let mut found = Found::look(handover::manager::inherited())?;
+    let kept = handover::manager::inherited();
+    let names_of_kept = kept.keys().cloned().collect();
+    let mut found = Found::look(kept)?;
     let inherited = match &found {
         Some(_) => Vec::new(),
         None => inherited(args)?,
     };
     let signals = signals().map_err(Error::Signals)?;
     raise_descriptor_limit();
-    let manager = Manager::from_environment().map_err(Error::Manager)?;
+    let manager = Manager::from_environment(names_of_kept).map_err(Error::Manager)?;
     sandbox::close_off()?;
     let spawner = Spawner::launch(arguments).map_err(Error::Spawner)?;
 
@@ -90,12 +93,11 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
         }
         None => None,
     };
-    let (endpoints, doors) = takeover::sockets(args, inherited, found.as_mut())?;
-    for (name, endpoint) in names.iter().zip(&endpoints) {
-        if let Some(handover) = &mut handover {
-            takeover::keep_door(handover, name, endpoint.as_ref())?;
-        }
+    let sockets = Sockets::new(args, inherited, found.as_mut())?;
+    if let Some(handover) = &mut handover {
+        sockets.keep(&names, handover)?;
     }
+    let Sockets { endpoints, bound: doors, .. } = sockets;
     // Sockets at a path are removed when this function returns.
     let mut bound = Vec::new();
     let mut stats = None;

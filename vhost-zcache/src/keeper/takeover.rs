@@ -15,7 +15,7 @@ use super::handover::shelf::Shelf;
 use super::handover::{self, Handover};
 use crate::args::{Args, FdGuest, PathGuest};
 use crate::error::Error;
-use crate::frontend::listener::{BoundSocket, Endpoint};
+use crate::frontend::listener::{BoundSocket, Endpoint, is_socket};
 use crate::ledger::Ledger;
 
 /// What all workers write to, and what of it the keeper before has left.
@@ -58,35 +58,68 @@ pub fn books(found: Option<&Found>, names: &[String], queues: u16) -> Result<Boo
     Ok(Books { ledger, file, manifest: None })
 }
 
-/// The guests' sockets, in the order of the command line; those at a path separately as well, to be
-/// removed at the end. Of an inherited one nothing may be left.
-///
-/// # Errors
-///
-/// [`Error`], one line for the user.
-pub fn sockets(
-    args: &Args,
-    inherited: Vec<Endpoint>,
-    mut found: Option<&mut Found>,
-) -> Result<(Vec<Option<Endpoint>>, Vec<BoundSocket>), Error> {
-    let (mut endpoints, mut bound) = (Vec::new(), Vec::new());
-    for PathGuest { path, access, .. } in &args.socket_path {
-        let access = access.or(args.socket_access());
-        let socket = match found.as_mut().and_then(|found| found.door(&path.display().to_string())) {
-            Some(listener) => BoundSocket::take_over(path, access, listener)?,
-            None => BoundSocket::bind(path, access)?,
-        };
-        endpoints.push(Some(Endpoint::Listening(socket.listener().map_err(Error::Descriptors)?)));
-        bound.push(socket);
-    }
-    match found {
-        None => endpoints.extend(inherited.into_iter().map(Some)),
-        Some(found) => {
-            let doors = args.fd.iter().map(|guest| found.door(&name_of(guest)));
-            endpoints.extend(doors.map(|door| door.map(Endpoint::Listening)));
+/// The guests' sockets, in the order of the command line, and which of these the manager has; those
+/// at a path separately as well, to be removed at the end. Of an inherited one nothing may be left.
+pub struct Sockets {
+    /// The sockets.
+    pub endpoints: Vec<Option<Endpoint>>,
+    /// Whether the manager has them.
+    pub are_kept: Vec<bool>,
+    /// Those at a path.
+    pub bound: Vec<BoundSocket>,
+}
+
+impl Sockets {
+    /// Makes them, or goes on with those that were found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], one line for the user.
+    pub fn new(args: &Args, inherited: Vec<Endpoint>, mut found: Option<&mut Found>) -> Result<Self, Error> {
+        let mut sockets = Self { endpoints: Vec::new(), are_kept: Vec::new(), bound: Vec::new() };
+        for PathGuest { path, access, .. } in &args.socket_path {
+            let door = found.as_mut().and_then(|found| found.door(&path.display().to_string()));
+            // One that was removed cannot be put back.
+            let door = door.filter(|_| is_socket(path));
+            sockets.are_kept.push(door.is_some());
+            let socket = match door {
+                Some(listener) => BoundSocket::take_over(path, listener)?,
+                None => BoundSocket::bind(path, access.or(args.socket_access()))?,
+            };
+            let listener = socket.listener().map_err(Error::Descriptors)?;
+            sockets.endpoints.push(Some(Endpoint::Listening(listener)));
+            sockets.bound.push(socket);
         }
+        match found {
+            None => {
+                sockets.are_kept.extend(inherited.iter().map(|_| false));
+                sockets.endpoints.extend(inherited.into_iter().map(Some));
+            }
+            Some(found) => {
+                for door in args.fd.iter().map(|guest| found.door(&name_of(guest))) {
+                    sockets.are_kept.push(door.is_some());
+                    sockets.endpoints.push(door.map(Endpoint::Listening));
+                }
+            }
+        }
+        Ok(sockets)
     }
-    Ok((endpoints, bound))
+
+    /// Has those kept that are not.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptor left.
+    pub fn keep(&self, names: &[String], handover: &mut Handover) -> Result<(), Error> {
+        for ((name, endpoint), is_kept) in names.iter().zip(&self.endpoints).zip(&self.are_kept) {
+            if let (Some(Endpoint::Listening(listener)), false) = (endpoint, is_kept) {
+                let listener = listener.try_clone().map_err(Error::Descriptors)?;
+                handover.forget(&handover::door(name));
+                handover.keep(&handover::door(name), Rc::new(OwnedFd::from(listener).into()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The name of a guest on an inherited socket.
@@ -122,23 +155,9 @@ pub fn handover(
             *connection = found.connection(name);
         }
         found.stale(&daemon.names).for_each(|name| manager.forget(name));
+    } else {
+        manager.forget_all();
     }
-    let mut handover = Handover::new(manager, manifest, daemon, shelf, connections, has_arena);
-    if is_new {
-        handover.keep_books(ledger);
-    }
-    Ok(handover)
-}
-
-/// Has the guest's listening socket kept.
-///
-/// # Errors
-///
-/// When the process has no file descriptor left.
-pub fn keep_door(handover: &mut Handover, name: &str, endpoint: Option<&Endpoint>) -> Result<(), Error> {
-    if let Some(Endpoint::Listening(listener)) = endpoint {
-        let listener = listener.try_clone().map_err(Error::Descriptors)?;
-        handover.keep(&handover::door(name), Rc::new(OwnedFd::from(listener).into()));
-    }
-    Ok(())
+    let books = is_new.then_some(ledger);
+    Ok(Handover::new(manager, manifest, daemon, shelf, connections, has_arena, books))
 }

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use rustix::process::Signal;
 
-use crate::client::vmm::{NEED_REPLY, VERSION, Vmm, memory_file, region, request, single};
 use crate::client::eventually;
+use crate::client::vmm::{NEED_REPLY, VERSION, Vmm, memory_file, region, request, single};
 use crate::manager::Managed;
 
 /// A message's bytes.
@@ -23,7 +23,7 @@ fn half_a_message_is_whole_when_the_rest_comes() {
     let file = memory_file(0x10000);
     let bytes = message(request::ADD_MEM_REG, VERSION | NEED_REPLY, &single(&region(0, 0x10000, 0, 0)));
     for (number, at) in [1, 12, 13, bytes.len() - 1].into_iter().enumerate() {
-        let has_file = || service.kept().iter().any(|name| name.starts_with("zcache-file"));
+        let has_file = || service.kept().iter().any(|name| name.starts_with("zcache-f"));
         eventually("nothing of the last round is kept", || !has_file());
         // The file comes with the first byte.
         vmm.send_bytes(&bytes[..at], &[file.as_fd()]);
@@ -59,7 +59,7 @@ fn a_change_that_is_under_way_is_carried_out_by_the_next() {
     let worker = service.worker().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     rustix::process::kill_process(worker.expect("a worker"), Signal::STOP).expect("the worker");
     vmm.send(request::ADD_MEM_REG, VERSION | NEED_REPLY, &single(&region(0, 0x10000, 0, 0)), &[file.as_fd()]);
-    eventually("the change is noted", || service.kept().iter().any(|name| name.starts_with("zcache-file")));
+    eventually("the change is noted", || service.kept().iter().any(|name| name.starts_with("zcache-f")));
     // Behind it: one that is held, and one in the socket.
     vmm.send(request::GET_QUEUE_NUM, VERSION, &[], &[]);
     service.end(Signal::KILL);
@@ -79,12 +79,12 @@ fn a_file_that_is_passed_again_is_kept_once() {
             assert_eq!(vmm.ask(request::SET_VRING_CALL, &ring.to_ne_bytes(), &[event.as_fd()]), 0);
         }
     }
-    assert_eq!(service.kept().iter().filter(|name| name.starts_with("zcache-file")).count(), 1);
+    assert_eq!(service.kept().iter().filter(|name| name.starts_with("zcache-f")).count(), 1);
     service.end(Signal::KILL);
     service.again();
     for ring in 0..2u64 {
         assert_eq!(vmm.ask(request::SET_VRING_CALL, &ring.to_ne_bytes(), &[event.as_fd()]), 0);
     }
-    assert_eq!(service.kept().iter().filter(|name| name.starts_with("zcache-file")).count(), 1);
+    assert_eq!(service.kept().iter().filter(|name| name.starts_with("zcache-f")).count(), 1);
     assert_eq!(service.refused(), 0);
 }

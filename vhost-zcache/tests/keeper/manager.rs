@@ -266,7 +266,7 @@ fn keep_next(socket: &UnixDatagram, store: &Mutex<Store>) -> bool {
             store.files.push((name.clone(), file));
         }
     }
-    store.files.retain(|(name, file)| !name.starts_with("zcache-vmm") || !has_hung_up(file));
+    store.files.retain(|(name, file)| !name.starts_with("zcache-c") || !has_hung_up(file));
     true
 }
 

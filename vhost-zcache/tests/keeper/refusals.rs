@@ -54,7 +54,7 @@ fn a_guest_whose_file_is_missing_is_told_so_and_others_go_on() {
     other.create(1, PERSISTENT);
     assert_eq!(other.put(1, 1, 1, &page(7)), status::OK);
     service.end(Signal::KILL);
-    service.lose("zcache-file-0");
+    service.lose("zcache-f0");
     service.again();
     eventually("a line says so", || service.lines("has not kept all of its files") == 1);
     assert_eq!(other.get(1, 1, 1), Ok(page(7)));

@@ -4,9 +4,9 @@
 //! This is the protocol of systemd's `sd_notify` and its store of file descriptors. The crates for
 //! it open a socket for each message, which the keeper cannot do; and it must not wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -29,8 +29,12 @@ use crate::link::socket::inherit;
 /// The first descriptor that a manager gives.
 const FIRST: i32 = 3;
 
-/// Messages that wait for room at most. The manager is there for nothing else.
+/// Messages that wait for room at most. What is lost of more the next keeper finds missing.
 const MOST_WAITING: usize = 1 << 16;
+
+/// Bytes of all names. The next daemon gets them in one variable of its environment, which may have
+/// 128 KiB; one that is longer would keep it from being started.
+const MOST_NAMES: usize = 120 << 10;
 
 enum Given {
     Nothing,
@@ -52,19 +56,23 @@ impl Given {
 pub struct Manager {
     socket: OwnedFd,
     waiting: VecDeque<(String, Given)>,
+    /// Names of what it keeps.
+    kept: BTreeSet<String>,
+    /// Bytes of these.
+    bytes: usize,
 }
 
 impl Manager {
-    /// The manager that the environment names, if there is one.
+    /// The manager that the environment names, if there is one, which keeps files of these names.
     ///
     /// # Errors
     ///
     /// When it cannot be reached.
-    pub fn from_environment() -> io::Result<Option<Self>> {
-        env::var_os("NOTIFY_SOCKET").map(Self::at).transpose()
+    pub fn from_environment(kept: BTreeSet<String>) -> io::Result<Option<Self>> {
+        env::var_os("NOTIFY_SOCKET").map(|name| Self::at(&name, kept)).transpose()
     }
 
-    fn at(name: OsString) -> io::Result<Self> {
+    fn at(name: &OsStr, kept: BTreeSet<String>) -> io::Result<Self> {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
             path => SocketAddrUnix::new(path)?,
@@ -72,28 +80,53 @@ impl Manager {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         connect(&socket, &address)?;
-        Ok(Self { socket, waiting: VecDeque::new() })
+        let bytes = kept.iter().map(|name| name.len() + 1).sum();
+        Ok(Self { socket, waiting: VecDeque::new(), kept, bytes })
     }
 
     /// Has a file kept under a name.
     pub fn keep(&mut self, name: &str, file: Rc<File>) {
         // It is kept whatever becomes of the other end, if it has one.
-        self.push(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Given::File(file));
+        if self.has_room_for(name) {
+            self.push(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Given::File(file));
+        }
     }
 
     /// Has the socket of a connection kept until its other end is closed.
     pub fn keep_connection(&mut self, name: &str, socket: Rc<UnixStream>) {
-        self.push(format!("FDSTORE=1\nFDNAME={name}"), Given::Socket(socket));
+        if self.has_room_for(name) {
+            self.push(format!("FDSTORE=1\nFDNAME={name}"), Given::Socket(socket));
+        }
     }
 
     /// A file need not be kept any more.
     pub fn forget(&mut self, name: &str) {
-        self.push(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Given::Nothing);
+        if self.kept.remove(name) {
+            self.bytes -= name.len() + 1;
+            self.push(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Given::Nothing);
+        }
+    }
+
+    /// Nothing need be kept any more.
+    pub fn forget_all(&mut self) {
+        for name in self.kept.clone() {
+            self.forget(&name);
+        }
     }
 
     /// Says something.
     pub fn say(&mut self, text: &str) {
         self.push(text.to_owned(), Given::Nothing);
+    }
+
+    /// Takes note of a name. What there is no room for is missing to the next keeper, which says so.
+    fn has_room_for(&mut self, name: &str) -> bool {
+        let bytes = self.bytes + name.len() + 1;
+        let fits = bytes <= MOST_NAMES;
+        if fits && self.kept.insert(name.to_owned()) {
+            self.bytes = bytes;
+        }
+        fits
     }
 
     fn push(&mut self, text: String, file: Given) {

@@ -38,17 +38,17 @@ pub const ARENA: &str = "zcache-arena";
 /// Name of the listening socket of a guest, which is the same wherever the command line has it.
 #[must_use]
 pub fn door(guest: &str) -> String {
-    format!("{PREFIX}door-{:016x}", XxHash3_64::oneshot(guest.as_bytes()))
+    format!("{PREFIX}d{:016x}", XxHash3_64::oneshot(guest.as_bytes()))
 }
 
 /// Name of the socket of a guest's connection.
 #[must_use]
 pub fn connection(guest: &str, life: u64) -> String {
-    format!("{PREFIX}vmm-{:016x}-{life}", XxHash3_64::oneshot(guest.as_bytes()))
+    format!("{PREFIX}c{:016x}-{life}", XxHash3_64::oneshot(guest.as_bytes()))
 }
 
 /// How names of files begin that VMMs have passed; a number follows.
-pub const PASSED: &str = "zcache-file-";
+pub const PASSED: &str = "zcache-f";
 
 /// Name of a file that a VMM has passed.
 #[must_use]
@@ -73,11 +73,15 @@ pub struct Handover {
     /// Names of the sockets of connections, by guest.
     connections: Vec<Option<String>>,
     has_arena: bool,
+    /// The ledger's file, if ledger and manifest are others than those that are kept, until all
+    /// guests are in them.
+    books: Option<Rc<File>>,
 }
 
 impl Handover {
-    /// Begins with nothing, or with what the keeper before has left of which the names of the
-    /// sockets of guests' connections are given.
+    /// Begins with nothing, or with what the keeper before has left, of which the names of the
+    /// sockets of guests' connections are given. `books` is the ledger, unless it is the one that is
+    /// kept.
     #[must_use]
     pub fn new(
         manager: Manager,
@@ -86,18 +90,18 @@ impl Handover {
         shelf: Shelf,
         connections: Vec<Option<String>>,
         has_arena: bool,
+        books: Option<Rc<File>>,
     ) -> Self {
-        Self { manager, manifest, shelf, daemon, connections, has_arena }
+        Self { manager, manifest, shelf, daemon, connections, has_arena, books }
     }
 
     /// Has the ledger and the manifest kept, in place of others if there are any.
-    pub fn keep_books(&mut self, ledger: Rc<File>) {
+    fn keep_books(&mut self, ledger: Rc<File>) {
         self.note_daemon();
         self.manager.forget(MANIFEST);
         self.manager.forget(LEDGER);
         self.manager.keep(LEDGER, ledger);
         self.manager.keep(MANIFEST, self.manifest.file());
-        self.manager.flush();
     }
 
     /// Has a file kept under a name.
@@ -153,6 +157,7 @@ impl Handover {
         {
             self.manager.keep_connection(name, socket);
         }
+        self.manager.flush();
         if !self.manifest.note_guest(guest, &note) {
             error!("{}: too much to be left to another keeper", self.daemon.names[guest]);
         }
@@ -164,8 +169,12 @@ impl Handover {
         self.manager.flush();
     }
 
-    /// All guests were noted, so what of the keeper before nobody has is not kept any more.
+    /// All guests were noted, so the manifest can be gone by, and what of the keeper before nobody
+    /// has is not kept any more.
     pub fn sweep(&mut self) {
+        if let Some(ledger) = self.books.take() {
+            self.keep_books(ledger);
+        }
         self.shelf.sweep(&mut self.manager);
         self.manager.flush();
     }
