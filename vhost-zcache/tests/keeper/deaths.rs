@@ -3,11 +3,16 @@
 
 use std::os::unix::net::UnixStream;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, Setup, page};
 use crate::manager::Managed;
+use crate::model::{ALLOW, while_guests_work_at};
 
 /// A guest with some pages.
 fn guest_with_pages(service: &Managed, number: usize) -> Client {
@@ -116,4 +121,48 @@ fn guests_are_known_by_their_sockets_and_not_by_their_place() {
     for guest in [&mut first, &mut third, &mut new] {
         has_its_pages(guest, "as before");
     }
+}
+
+/// `systemctl restart`, while guests work, are paused, and say HELLO anew.
+#[test]
+fn keepers_that_end_in_good_order_are_not_noticed_under_load() {
+    let guests = [format!("a,{ALLOW}"), format!("b,{ALLOW}")];
+    let mut service = Managed::start(&guests.each_ref().map(String::as_str), &[]);
+    let sockets = [service.socket(0), service.socket(1)];
+    while_guests_work_at(&sockets, 70, || {
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(100));
+            service.end(Signal::TERM);
+            service.again();
+        }
+    });
+    assert_eq!(service.lines("connection ended"), 0);
+}
+
+/// Nobody speaks with the keeper, so it is not killed while it answers.
+#[test]
+fn keepers_that_are_killed_are_not_noticed_under_load() {
+    let mut service = Managed::start(&["a"], &[]);
+    let mut guest = guest_with_pages(&service, 0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Relaxed) {
+                rounds += 1;
+                assert_eq!(guest.put(1, 5, rounds % 50, &page(rounds)), status::OK, "round {rounds}");
+                assert_eq!(guest.get(1, 5, rounds % 50), Ok(page(rounds)), "round {rounds}");
+                assert_eq!(guest.get(1, 1, rounds % 20), Ok(page(rounds % 20)), "round {rounds}");
+            }
+            rounds
+        });
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(50));
+            service.end(Signal::KILL);
+            service.again();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(work.join().expect("a guest that has lost nothing") > 10, "it has done nothing");
+    });
+    has_its_pages(&mut guest, "in the end");
 }

@@ -11,5 +11,6 @@ mod conversation;
 mod deaths;
 mod manager;
 #[path = "../deaths/model.rs"]
+#[allow(dead_code, reason = "the tests of the worker's deaths use the rest")]
 mod model;
 mod refusals;
