@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::{NamedTempFile, TempDir};
+use vhost_zcache::keeper::handover::manifest::Manifest;
 
 use crate::client::daemon::wait;
 use crate::client::{PATIENCE, eventually};
@@ -103,6 +104,11 @@ impl Managed {
         file.try_clone().expect("a descriptor").into()
     }
 
+    /// The manifest.
+    pub(crate) fn manifest(&self) -> Manifest {
+        Manifest::open(self.file("zcache-manifest")).expect("the manifest")
+    }
+
     /// What was sent to the manager was taken by it.
     fn settle(&self) {
         let socket = UnixDatagram::unbound().expect("a socket");
@@ -129,8 +135,12 @@ impl Managed {
         kill_process(Pid::from_child(&self.child), signal).expect("the daemon is alive");
     }
 
-    /// Ends the keeper by a signal. Its processes are all gone then, as systemd waits for it.
+    /// Ends the keeper by a signal, when it is not in the middle of a conversation. Its processes are all gone then, as systemd waits for it.
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
+        let manifest = self.manifest();
+        eventually("the keeper has noted all", || {
+            (0..manifest.guests()).all(|guest| manifest.guest(guest).is_some_and(|(_, touched)| !touched))
+        });
         let processes = self.processes();
         self.signal(signal);
         let status = wait(&mut self.child);

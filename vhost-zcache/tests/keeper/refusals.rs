@@ -80,10 +80,28 @@ fn a_damaged_manifest_is_not_believed() {
     service.end(Signal::KILL);
     let manifest = service.file("zcache-manifest");
     let size = manifest.metadata().expect("the manifest").len();
-    for at in (64..size).step_by(4096) {
+    for at in (64..size - 512).step_by(4096) {
         manifest.write_all_at(&[0xa5; 512], at).expect("the manifest");
     }
     service.again();
     let mut guest = guest_with_a_page(&service);
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
+}
+
+/// As if the keeper was killed after it has taken a message from the socket, and nobody knows
+/// whether it has answered.
+#[test]
+fn a_guest_that_was_spoken_with_is_let_go_and_others_go_on() {
+    let mut service = Managed::start(&["a", "b"], &[]);
+    let _guest = guest_with_a_page(&service);
+    let mut other = Client::attach(&service.socket(1));
+    other.create(1, PERSISTENT);
+    assert_eq!(other.put(1, 1, 1, &page(7)), status::OK);
+    service.end(Signal::KILL);
+    service.manifest().touch(0);
+    service.again();
+    eventually("a line says so", || service.lines("was killed while it answered a message") == 1);
+    assert_eq!(other.get(1, 1, 1), Ok(page(7)));
+    let mut next = Client::attach(&service.socket(0));
+    assert_eq!(next.get(1, 1, 1), Err(status::NO_POOL));
 }

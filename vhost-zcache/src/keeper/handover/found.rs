@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::error;
 use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::net::{Shutdown, shutdown};
 
 use super::manifest::{Manifest, ManifestError};
 use super::note::{DaemonNote, GuestNote};
@@ -57,15 +58,19 @@ impl Found {
     ///
     /// When they are of another version, so that they are left for a program that knows it.
     pub fn look(mut files: BTreeMap<String, OwnedFd>) -> Result<Option<Self>, Error> {
-        let Some(manifest) = files.remove(MANIFEST) else { return Ok(None) };
-        let manifest = match Manifest::open(manifest.into()) {
-            Ok(manifest) => Some(manifest),
-            Err(error @ ManifestError::Version(..)) => return Err(Error::Manifest(error)),
-            Err(ManifestError::Damaged) => None,
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let manifest = match files.remove(MANIFEST).map(|manifest| Manifest::open(manifest.into())) {
+            Some(Ok(manifest)) => Some(manifest),
+            Some(Err(error @ ManifestError::Version(..))) => return Err(Error::Manifest(error)),
+            Some(Err(ManifestError::Damaged)) | None => None,
         };
         let found = manifest.and_then(|manifest| Some((manifest.daemon()?, files.remove(LEDGER)?, manifest)));
         let Some((daemon, ledger, manifest)) = found else {
             error!("What the keeper before has left is not complete: its guests' pages are lost");
+            // Nobody else is at these sockets, whoever has them open. (Other files are none.)
+            files.values().for_each(|file| drop(shutdown(file, Shutdown::Both)));
             return Ok(None);
         };
         let arena = files.remove(ARENA).map(|file| Rc::new(file.into()));
