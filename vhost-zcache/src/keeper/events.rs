@@ -48,6 +48,14 @@ pub struct Signals {
     pub upgrade: UnixStream,
 }
 
+/// By what the operator says something.
+pub struct Operator {
+    /// Signals.
+    pub signals: Signals,
+    /// The control socket, if there is one.
+    pub control: Option<Control>,
+}
+
 /// The keeper's state.
 pub struct Keeper {
     guests: Vec<Guest>,
@@ -81,10 +89,10 @@ impl Keeper {
         worker: Worker,
         descriptors: DescriptorBudget,
         facts: Facts,
-        signals: Signals,
-        control: Option<Control>,
+        operator: Operator,
         handover: Option<Handover>,
     ) -> Self {
+        let Operator { signals, control } = operator;
         let watched = guests.iter().map(|_| Watched::default()).collect();
         let next_beat = Instant::now() + BEAT;
         Self {

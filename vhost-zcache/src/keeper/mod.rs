@@ -39,7 +39,7 @@ use signal_hook::low_level::pipe;
 use self::control::Control;
 use self::dispatch::Facts;
 use self::door::Door;
-use self::events::{Keeper, Signals};
+use self::events::{Keeper, Operator, Signals};
 use self::guest::Guest;
 use self::handover::found::Found;
 use self::handover::manager::Manager;
@@ -147,7 +147,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     }
     drop(found);
     let is_kept = handover.is_some();
-    let keeper = Keeper::new(guests, connected, worker, descriptors, facts, signals, control, handover);
+    let keeper = Keeper::new(guests, connected, worker, descriptors, facts, Operator { signals, control }, handover);
     let end = keeper.run(args.seccomp, &reach);
     if is_kept {
         // They are the next keeper's, or go with the service's folder.

@@ -70,7 +70,9 @@ impl Found {
         let Some((daemon, ledger, manifest)) = found else {
             error!("What the keeper before has left is not complete: its guests' pages are lost");
             // Nobody else is at these sockets, whoever has them open. (Other files are none.)
-            files.values().for_each(|file| drop(shutdown(file, Shutdown::Both)));
+            for file in files.values() {
+                let _ = shutdown(file, Shutdown::Both);
+            }
             return Ok(None);
         };
         let arena = files.remove(ARENA).map(|file| Rc::new(file.into()));
