@@ -124,8 +124,8 @@ pub struct Args {
 pub enum Command {
     /// Have a running daemon take the program that is at its path now, and wait until it has
     ///
-    /// Says in one line which release serves guests from now on, or why it is not the newer one; then
-    /// nothing has changed, and the exit status is not zero.
+    /// Says in one line which release serves guests from now on, or why it is not the newer one;
+    /// then nothing has changed, and the exit status is not zero.
     Upgrade {
         /// The daemon's --control-socket
         #[arg(long, value_name = "PATH")]

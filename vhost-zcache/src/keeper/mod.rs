@@ -8,8 +8,8 @@
 //! gets everything by descriptor; when it dies the next one is told all of it again, as soon as the
 //! old one does nothing any more; a [`report`] says why it did. What another keeper needs to go on
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
-//! another program. The operator asks for that by a signal, or at the [`control`] socket. [`events`] is
-//! what the thread waits for.
+//! another program. The operator asks for that by a signal, or at the [`control`] socket.
+//! [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod dispatch;

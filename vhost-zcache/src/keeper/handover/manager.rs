@@ -119,7 +119,8 @@ impl Manager {
         self.push(text.to_owned(), Given::Nothing);
     }
 
-    /// Takes note of a name. What there is no room for is missing to the next keeper, which says so.
+    /// Takes note of a name. What there is no room for is missing to the next keeper, which says
+    /// so.
     fn has_room_for(&mut self, name: &str) -> bool {
         let bytes = self.bytes + name.len() + 1;
         let fits = bytes <= MOST_NAMES;

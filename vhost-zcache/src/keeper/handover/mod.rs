@@ -80,8 +80,8 @@ pub struct Handover {
 
 impl Handover {
     /// Begins with nothing, or with what the keeper before has left, of which the names of the
-    /// sockets of guests' connections are given. `books` is the ledger, unless it is the one that is
-    /// kept.
+    /// sockets of guests' connections are given. `books` is the ledger, unless it is the one that
+    /// is kept.
     #[must_use]
     pub fn new(
         manager: Manager,
