@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, Parser, Subcommand};
 use log::LevelFilter;
 use thiserror::Error;
 use uuid::Uuid;
@@ -32,9 +32,14 @@ pub const MAX_QUEUES: u16 = 64;
 ///   owner=USER          user the socket belongs to, by name or number
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment, group(ArgGroup::new("what").required(true).multiple(true)
+#[command(version, verbatim_doc_comment, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true,
+    group(ArgGroup::new("what").required(true).multiple(true)
     .args(["socket_path", "fd", "print_capabilities"])))]
 pub struct Args {
+    /// Something else than to be the daemon.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Listen for a guest's VMM at PATH (repeatable)
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub socket_path: Vec<PathGuest>,
@@ -81,7 +86,11 @@ pub struct Args {
     /// Answer each connection at PATH with one JSON document of statistics; peer, mode, owner and
     /// group may follow as for a guest's socket
     #[arg(long, value_name = "PATH[,OPTION]...")]
-    pub stats_socket: Option<StatsPath>,
+    pub stats_socket: Option<AdminPath>,
+
+    /// Do what `vhost-zcache upgrade` asks for at PATH; peer, mode, owner and group may follow
+    #[arg(long, value_name = "PATH[,OPTION]...")]
+    pub control_socket: Option<AdminPath>,
 
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -92,7 +101,8 @@ pub struct Args {
     #[arg(long, value_name = "DIRECTORY")]
     pub crash_directory: Option<PathBuf>,
 
-    /// Program of which the worker process is made anew at SIGUSR2 [default: the daemon's own path]
+    /// Program of which the worker process is made anew at SIGUSR2 or by
+    /// `vhost-zcache upgrade` [default: the daemon's own path]
     #[arg(long, value_name = "PATH")]
     pub upgrade_binary: Option<PathBuf>,
 
@@ -112,6 +122,20 @@ pub struct Args {
     /// Write the report that is on standard input to a file in this directory
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     pub write_crash_report: Option<PathBuf>,
+}
+
+/// What the program can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Have a running daemon take the program that is at its path now, and wait until it has
+    ///
+    /// Says in one line which release serves guests from now on, or why it is not the newer one;
+    /// then nothing has changed, and the exit status is not zero.
+    Upgrade {
+        /// The daemon's --control-socket
+        #[arg(long, value_name = "PATH")]
+        control_socket: PathBuf,
+    },
 }
 
 /// Why an argument is not understood.
@@ -286,9 +310,9 @@ impl FromStr for PathGuest {
     }
 }
 
-/// Where statistics are to be had.
+/// A socket for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatsPath {
+pub struct AdminPath {
     /// Path of the socket.
     pub path: PathBuf,
     /// Who may connect.
@@ -297,7 +321,7 @@ pub struct StatsPath {
     pub peers: Peers,
 }
 
-impl FromStr for StatsPath {
+impl FromStr for AdminPath {
     type Err = ArgError;
 
     fn from_str(text: &str) -> Result<Self, ArgError> {

@@ -7,6 +7,7 @@ use thiserror::Error;
 use zcache_store::StoreError;
 
 use crate::frontend::listener::SocketError;
+use crate::keeper::handover::manifest::ManifestError;
 use crate::sandbox::SandboxError;
 
 /// Why the daemon did not start, or had to end.
@@ -45,6 +46,18 @@ pub enum Error {
     /// Keeper and worker do not understand each other.
     #[error("Keeper and worker cannot talk: {0}")]
     Link(io::Error),
+    /// What the daemon before has left cannot be gone by.
+    #[error(
+        "What the daemon before has left with the service manager is kept for a program that knows it: {0}. Start that \
+         one again, or stop the service to drop all that guests have"
+    )]
+    Manifest(ManifestError),
+    /// Guests have more or fewer queues than their VMMs know of.
+    #[error("--queues was {0} when guests have connected, and cannot be {1} before they have left")]
+    Queues(u16, u16),
+    /// The service manager cannot be reached.
+    #[error("Cannot reach the service manager at $NOTIFY_SOCKET: {0}")]
+    Manager(io::Error),
     /// The process has no file descriptor left.
     #[error("Cannot have another file descriptor: {0}")]
     Descriptors(io::Error),

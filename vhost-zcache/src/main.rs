@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use log::LevelFilter;
 use serde_json::json;
-use vhost_zcache::args::Args;
+use vhost_zcache::args::{Args, Command};
 use vhost_zcache::error::Error;
-use vhost_zcache::{crash_report, keeper, spawner, worker};
+use vhost_zcache::{admin, crash_report, keeper, spawner, worker};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -22,11 +22,14 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&first_paragraph(&error.to_string())),
     };
-    if args.print_capabilities {
-        return match writeln!(io::stdout(), "{}", capabilities()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("Cannot print: {error}")),
+    if let Some(Command::Upgrade { control_socket }) = &args.command {
+        return match admin::upgrade::run(control_socket) {
+            Ok(release) => print(&format!("Release {release} serves")),
+            Err(error) => fail(&error.to_string()),
         };
+    }
+    if args.print_capabilities {
+        return print(&capabilities().to_string());
     }
     env_logger::Builder::new()
         .filter_level(args.log_level)
@@ -49,6 +52,13 @@ fn main() -> ExitCode {
         // The worker has said it.
         Err(Error::NoStart) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn print(line: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("Cannot print: {error}")),
     }
 }
 

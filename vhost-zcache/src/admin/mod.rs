@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What operators see: statistics, and where they ask for them.
+//! What operators see and ask for: statistics, and upgrades.
 
 pub mod stats;
 pub mod stats_socket;
+pub mod upgrade;

@@ -87,13 +87,14 @@ pub struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// Plans with the descriptors that are not open yet, and warns when they do not suffice for
-    /// all guests at once. To be called when all that stays open is open.
+    /// all guests at once. To be called when all that stays open is open, and so many files of
+    /// connections.
     ///
     /// # Errors
     ///
     /// When the process cannot see its descriptors.
-    pub fn plan(guests: usize, queues: u16) -> io::Result<Self> {
-        let open = fs::read_dir("/proc/self/fd")?.count() as u64;
+    pub fn plan(guests: usize, queues: u16, connected: usize) -> io::Result<Self> {
+        let open = (fs::read_dir("/proc/self/fd")?.count() as u64).saturating_sub(connected as u64);
         let guests = guests as u64;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let each = CONNECTION_DESCRIPTORS + QUEUE_DESCRIPTORS * u64::from(queues);

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -80,13 +81,7 @@ impl BoundSocket {
     ///
     /// [`SocketError`], in particular when another process listens there.
     pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
-        let mut lock_name = path.as_os_str().to_owned();
-        lock_name.push(".lock");
-        let lock_path = PathBuf::from(lock_name);
-        let lock = lock(&lock_path).map_err(|error| match error {
-            TryLockError::WouldBlock => SocketError::InUse(path.into()),
-            TryLockError::Error(error) => SocketError::Lock { path: lock_path.clone(), error },
-        })?;
+        let (lock, lock_path) = lock_beside(path)?;
         match remove_stale(path).and_then(|()| make(path, access)) {
             Ok(listener) => Ok(Self { listener, path: path.into(), lock_path, _lock: lock }),
             Err(error) => {
@@ -95,6 +90,22 @@ impl BoundSocket {
                 Err(error)
             }
         }
+    }
+
+    /// Goes on with the socket that a dead process had at a path, which is still there.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it.
+    pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
+        let (lock, lock_path) = lock_beside(path)?;
+        Ok(Self { listener, path: path.into(), lock_path, _lock: lock })
+    }
+
+    /// Leaves the socket where it is, for somebody who has it open.
+    pub fn leave(self) {
+        // The lock goes with the process.
+        mem::forget(self);
     }
 
     /// Its path.
@@ -118,6 +129,24 @@ impl Drop for BoundSocket {
         // Nothing can be done when one of them has been removed by somebody else.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Whether there is a socket at a path.
+#[must_use]
+pub fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
+}
+
+/// The lock of a socket, and where it is.
+fn lock_beside(path: &Path) -> Result<(File, PathBuf), SocketError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    match lock(&name) {
+        Ok(lock) => Ok((lock, name)),
+        Err(TryLockError::WouldBlock) => Err(SocketError::InUse(path.into())),
+        Err(TryLockError::Error(error)) => Err(SocketError::Lock { path: name, error }),
     }
 }
 

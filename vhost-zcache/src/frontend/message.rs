@@ -10,6 +10,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -71,16 +72,27 @@ pub struct Message {
     /// What follows the header.
     pub body: Vec<u8>,
     /// Files that came with its first byte.
-    pub files: Vec<File>,
+    pub files: Vec<Rc<File>>,
+}
+
+/// Where a channel is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What has come of the next message.
+    pub incoming: Vec<u8>,
+    /// The files that came with it.
+    pub files: Vec<Rc<File>>,
+    /// What is left to send.
+    pub outgoing: Vec<u8>,
 }
 
 /// A socket with a VMM at the other end. Nothing here waits.
 #[derive(Debug)]
 pub struct Channel {
-    stream: UnixStream,
+    stream: Rc<UnixStream>,
     /// What has come of the next message.
     incoming: Vec<u8>,
-    files: Vec<File>,
+    files: Vec<Rc<File>>,
     /// What is left to send.
     outgoing: Vec<u8>,
 }
@@ -89,7 +101,26 @@ impl Channel {
     /// A channel at the beginning of a message.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, incoming: Vec::new(), files: Vec::new(), outgoing: Vec::new() }
+        Self::at(stream, Progress::default())
+    }
+
+    /// A channel on which something was said before.
+    #[must_use]
+    pub fn at(stream: UnixStream, Progress { incoming, files, outgoing }: Progress) -> Self {
+        Self { stream: Rc::new(stream), incoming, files, outgoing }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> Rc<UnixStream> {
+        Rc::clone(&self.stream)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let Self { incoming, files, outgoing, .. } = self;
+        Progress { incoming: incoming.clone(), files: files.clone(), outgoing: outgoing.clone() }
     }
 
     /// What to wait for: the VMM's next message, or that it takes the answers to the last ones.
@@ -183,7 +214,7 @@ impl Channel {
         let read = recvmsg(&self.stream, &mut buffers, &mut control, flags)?.bytes;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files.extend(files.map(File::from));
+                self.files.extend(files.map(File::from).map(Rc::new));
             }
         }
         Ok(read)

@@ -6,7 +6,9 @@
 //! when its configuration space cannot be read. SPEC.md section 13 has the table.
 
 use std::fs::File;
+use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Error, Result};
 use zerocopy::{FromBytes, IntoBytes};
@@ -39,7 +41,7 @@ pub struct Facts {
 }
 
 /// How a message is answered once its change was carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// Not at all.
     None,
@@ -55,13 +57,13 @@ pub enum Step {
     /// Nothing but to answer it, if it has an answer.
     Answer(Option<Vec<u8>>, Result<()>),
     /// A change that takes the worker.
-    Change(Change, Vec<File>, Answer),
+    Change(Change, Vec<Rc<File>>, Answer),
 }
 
 /// What a message asks for, before it is known how it is answered.
 enum Asked {
     Nothing,
-    Change(Change, Vec<File>),
+    Change(Change, Vec<Rc<File>>),
 }
 
 /// Whether a message can be answered whatever the worker is doing.
@@ -87,7 +89,19 @@ impl Dispatcher {
     /// A connection on which nothing was said.
     #[must_use]
     pub fn new(facts: Facts) -> Self {
-        Self { facts, reply_ack: false }
+        Self::at(facts, false)
+    }
+
+    /// A connection on which the VMM has said whether it may ask for acknowledgements.
+    #[must_use]
+    pub fn at(facts: Facts, reply_ack: bool) -> Self {
+        Self { facts, reply_ack }
+    }
+
+    /// Whether the VMM may ask for acknowledgements.
+    #[must_use]
+    pub fn reply_ack(&self) -> bool {
+        self.reply_ack
     }
 
     /// What is to be done about a message, given what the VMM has set up so far.
@@ -299,8 +313,8 @@ fn region(body: &[u8]) -> Result<Region> {
     region_of(region)
 }
 
-fn only(files: Vec<File>) -> Result<File> {
-    match <[File; 1]>::try_from(files) {
+fn only(files: Vec<Rc<File>>) -> Result<Rc<File>> {
+    match <[Rc<File>; 1]>::try_from(files) {
         Ok([file]) => Ok(file),
         Err(_) => Err(Error::IncorrectFds),
     }
@@ -308,7 +322,7 @@ fn only(files: Vec<File>) -> Result<File> {
 
 /// Index of a ring, and the event it gets or loses. A file that is none counts as if none had come:
 /// the ring is not served, or gives no interrupts, and the connection goes on.
-fn event(body: &[u8], files: Vec<File>, log: &Log) -> Result<(u32, Option<File>)> {
+fn event(body: &[u8], files: Vec<Rc<File>>, log: &Log) -> Result<(u32, Option<Rc<File>>)> {
     let number: u64 = parse(body)?;
     let index = u32::try_from(number & RING_BITS).map_err(|_| Error::InvalidMessage)?;
     if number & NO_FILE != 0 {

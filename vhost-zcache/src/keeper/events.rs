@@ -12,8 +12,10 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use log::{error, info};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use super::control::Control;
 use super::dispatch::Facts;
 use super::guest::{Guest, Interest};
+use super::handover::Handover;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
 use super::running::Sign;
 use crate::error::Error;
@@ -26,6 +28,7 @@ use crate::sandbox::{self, SeccompMode};
 const SIGNALS: u32 = 0;
 const TIMER: u32 = 1;
 const UPGRADE: u32 = 2;
+const CONTROL: u32 = 3;
 const WORKER: u32 = 1 << 29;
 const DOOR: u32 = 1 << 30;
 const VMM: u32 = 1 << 31;
@@ -45,6 +48,14 @@ pub struct Signals {
     pub upgrade: UnixStream,
 }
 
+/// By what the operator says something.
+pub struct Operator {
+    /// Signals.
+    pub signals: Signals,
+    /// The control socket, if there is one.
+    pub control: Option<Control>,
+}
+
 /// The keeper's state.
 pub struct Keeper {
     guests: Vec<Guest>,
@@ -57,6 +68,11 @@ pub struct Keeper {
     descriptors: DescriptorBudget,
     facts: Facts,
     signals: Signals,
+    control: Option<Control>,
+    /// What is left to the next keeper, if a service manager keeps it.
+    handover: Option<Handover>,
+    /// What is being waited on for the operator.
+    control_watched: Vec<RawFd>,
     timer: Option<OwnedFd>,
     next_beat: Instant,
     /// Whether there was a worker that was ready, so that guests are let in.
@@ -73,8 +89,10 @@ impl Keeper {
         worker: Worker,
         descriptors: DescriptorBudget,
         facts: Facts,
-        signals: Signals,
+        operator: Operator,
+        handover: Option<Handover>,
     ) -> Self {
+        let Operator { signals, control } = operator;
         let watched = guests.iter().map(|_| Watched::default()).collect();
         let next_beat = Instant::now() + BEAT;
         Self {
@@ -86,6 +104,9 @@ impl Keeper {
             descriptors,
             facts,
             signals,
+            control,
+            handover,
+            control_watched: Vec::new(),
             timer: None,
             next_beat,
             is_open: false,
@@ -107,6 +128,7 @@ impl Keeper {
         // All that is ever opened is open.
         sandbox::confine_keeper(seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
+        self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker));
         let keeper = Rc::new(RefCell::new(self));
         events.add_subscriber(Rc::clone(&keeper));
         loop {
@@ -135,6 +157,7 @@ impl Keeper {
             self.next_beat = now + BEAT;
             self.worker.beat();
             for number in 0..self.guests.len() {
+                self.touch(number);
                 self.guests[number].look_after(&mut self.worker);
                 self.watch_guest(number, ops);
             }
@@ -164,6 +187,7 @@ impl Keeper {
             match message {
                 FromWorker::Ready => self.worker_is_ready(ops),
                 FromWorker::Done { guest: number, ticket, outcome } => {
+                    self.touch(number);
                     if let Some(guest) = self.guests.get_mut(number) {
                         guest.done(ticket, outcome, &mut self.worker);
                         self.watch_guest(number, ops);
@@ -183,11 +207,15 @@ impl Keeper {
             return;
         }
         for (number, stream) in std::mem::take(&mut self.connected) {
+            self.touch(number);
             self.guests[number].connect(stream, &mut self.worker, &self.descriptors, self.facts);
         }
         for number in 0..self.guests.len() {
             info!("{}: ready", self.guests[number].log().name());
             self.watch_guest(number, ops);
+        }
+        if let Some(handover) = &mut self.handover {
+            handover.ready();
         }
     }
 
@@ -210,7 +238,22 @@ impl Keeper {
         }
     }
 
-    /// Waits for what a guest is interested in from now on.
+    /// Something of a guest's begins to change, until it is waited for again.
+    fn touch(&self, number: usize) {
+        if let Some(handover) = self.handover.as_ref().filter(|_| number < self.guests.len()) {
+            handover.touch(number);
+        }
+    }
+
+    /// Leaves what there is of the worker to the next keeper.
+    fn note_worker(&mut self) {
+        if let Some(handover) = &mut self.handover {
+            handover.note_worker(self.worker.number(), self.worker.arena());
+        }
+    }
+
+    /// Waits for what a guest is interested in from now on, and leaves what is known of it to the
+    /// next keeper.
     fn watch_guest(&mut self, number: usize, ops: &mut EventOps<'_>) {
         let guest = &mut self.guests[number];
         let watched = &mut self.watched[number];
@@ -244,6 +287,9 @@ impl Keeper {
             }
             watched.vmm = wanted;
         }
+        if let Some(handover) = &mut self.handover {
+            handover.note_guest(number, |number_of| guest.snapshot(number_of));
+        }
         guest.close();
         if self.guests.iter().all(Guest::is_over) && self.connected.is_empty() && self.is_open {
             info!("Ending because of the end of the last inherited connection");
@@ -263,6 +309,34 @@ impl Keeper {
         }
         self.worker_watched = wanted;
         self.worker.bury();
+    }
+
+    /// Waits for what the operator wants, who is told what has come of it.
+    fn watch_control(&mut self, ops: &mut EventOps<'_>) {
+        let Some(control) = &mut self.control else { return };
+        if let Some(outcome) = self.worker.upgraded() {
+            control.answer(&outcome);
+        }
+        let wanted: Vec<RawFd> = control.watched().collect();
+        for old in self.control_watched.iter().filter(|old| !wanted.contains(old)) {
+            unwatch(*old, ops);
+        }
+        control.close();
+        for new in wanted.iter().filter(|new| !self.control_watched.contains(new)) {
+            watch(Events::with_data_raw(*new, CONTROL, EventSet::IN), ops);
+        }
+        self.control_watched = wanted;
+    }
+
+    /// Does what the operator asks for.
+    fn heed_operator(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        control.knocked();
+        if control.asks_for_upgrade()
+            && let Err(why) = self.worker.upgrade()
+        {
+            control.answer(&Err(why));
+        }
     }
 
     /// A file of one of the worker's processes is ready.
@@ -335,11 +409,13 @@ impl MutEventSubscriber for Keeper {
             UPGRADE => {
                 // A signal more is no other wish.
                 let _ = (&self.signals.upgrade).read(&mut [0; 64]);
-                self.worker.upgrade();
+                let _ = self.worker.upgrade();
             }
+            CONTROL => self.heed_operator(),
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
                 let number = (token & !(DOOR | VMM)) as usize;
+                self.touch(number);
                 let Some(guest) = self.guests.get_mut(number) else { return };
                 if token & DOOR != 0 {
                     guest.knocked(&mut self.worker, &self.descriptors, self.facts);
@@ -350,6 +426,8 @@ impl MutEventSubscriber for Keeper {
             }
         }
         self.watch_worker(ops);
+        self.watch_control(ops);
+        self.note_worker();
         self.set_timer();
     }
 
@@ -360,6 +438,14 @@ impl MutEventSubscriber for Keeper {
             watch(Events::with_data_raw(timer.as_raw_fd(), TIMER, EventSet::IN), ops);
         }
         self.watch_worker(ops);
+        self.watch_control(ops);
+        for number in 0..self.guests.len() {
+            self.watch_guest(number, ops);
+        }
+        self.note_worker();
+        if let Some(handover) = &mut self.handover {
+            handover.sweep();
+        }
         self.set_timer();
     }
 }

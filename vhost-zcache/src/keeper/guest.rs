@@ -6,9 +6,10 @@
 //! only questions that do not take it are answered meanwhile. So what is held for one guest is
 //! bounded: one change that is under way and one message.
 
+mod kept;
+
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -236,7 +237,7 @@ impl Guest {
                     }
                 }
                 Step::Change(change, files, answer) => {
-                    let carried = (change, files.into_iter().map(Rc::new).collect());
+                    let carried = (change, files);
                     if worker.is_quarantined(self.number) {
                         // Nobody serves a ring or touches memory.
                         let base = connection.mirror.base_after(&carried.0);

@@ -10,6 +10,7 @@
 //! The memory is a file of a fixed size, which the keeper makes and hands to each worker. The
 //! keeper looks in it only for chains that take too long.
 
+mod adopt;
 pub mod record;
 pub mod restore;
 pub mod service;

@@ -14,22 +14,79 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::crash::{self, Place};
 
-/// Words of the largest record.
+/// Words of the largest record of the ledger.
 const WORDS: usize = 1056;
 
-/// A record, which one thread of one process writes at a time.
+/// A record, which one thread of one process writes at a time: a value, or text that is as long as
+/// it is.
 #[repr(C, align(64))]
-pub struct Record<T> {
+pub struct Record<T: ?Sized, const ROOM: usize = WORDS> {
     /// Number of the last version; 0 before the first. Even ones are in the first copy.
     version: AtomicU64,
-    copies: [Copy; 2],
+    copies: [Copy<ROOM>; 2],
     of: PhantomData<T>,
 }
 
 #[repr(C)]
-struct Copy {
+struct Copy<const ROOM: usize> {
     sum: AtomicU64,
-    words: [AtomicU64; WORDS],
+    words: [AtomicU64; ROOM],
+}
+
+impl<T: ?Sized, const ROOM: usize> Record<T, ROOM> {
+    fn store(&self, bytes: &[u8]) {
+        let version = self.version.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        let copy = &self.copies[usize::from(version % 2 == 1)];
+        let words = bytes.as_chunks::<8>().0;
+        for (at, bytes) in words.iter().enumerate() {
+            copy.words[at].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            if at == words.len() / 2 {
+                crash::point(Place::HalfARecord);
+            }
+        }
+        copy.sum.store(sum(version, bytes), Ordering::Relaxed);
+        crash::point(Place::RecordWritten);
+        self.version.store(version, Ordering::Release);
+        crash::point(Place::RecordValid);
+    }
+
+    /// The last version, of which `length` says how many words of which it looks at the first.
+    fn load(&self, length: impl FnOnce(u64) -> usize) -> Option<Vec<u8>> {
+        let version = self.version.load(Ordering::Acquire);
+        if version == 0 {
+            return None;
+        }
+        let copy = &self.copies[usize::from(version % 2 == 1)];
+        let length = length(copy.words.first()?.load(Ordering::Relaxed));
+        let mut bytes = Vec::with_capacity(length.min(ROOM) * 8);
+        for word in copy.words.get(..length)? {
+            bytes.extend(word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        (copy.sum.load(Ordering::Relaxed) == sum(version, &bytes)).then_some(bytes)
+    }
+}
+
+impl<const ROOM: usize> Record<[u8], ROOM> {
+    /// Writes the next version; whether there was room for it.
+    pub fn write_text(&self, text: &[u8]) -> bool {
+        let mut bytes = (text.len() as u64).to_ne_bytes().to_vec();
+        bytes.extend(text);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let fits = bytes.len() / 8 <= ROOM;
+        if fits {
+            self.store(&bytes);
+        }
+        fits
+    }
+
+    /// The last whole version; `None` if there is none, or it is damaged.
+    #[must_use]
+    pub fn read_text(&self) -> Option<Vec<u8>> {
+        let words = |length| usize::try_from(length).unwrap_or(usize::MAX).div_ceil(8).saturating_add(1);
+        let bytes = self.load(words)?;
+        let (length, text) = bytes.split_first_chunk::<8>()?;
+        text.get(..usize::try_from(u64::from_ne_bytes(*length)).ok()?).map(<[u8]>::to_vec)
+    }
 }
 
 impl<T: FromBytes + IntoBytes + Immutable> Record<T> {
@@ -40,40 +97,18 @@ impl<T: FromBytes + IntoBytes + Immutable> Record<T> {
 
     /// Writes the next version.
     pub fn write(&self, value: &T) {
-        let version = self.version.load(Ordering::Relaxed).wrapping_add(1).max(1);
-        let copy = &self.copies[usize::from(version % 2 == 1)];
-        for (at, bytes) in value.as_bytes().as_chunks::<8>().0.iter().enumerate() {
-            copy.words[at].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-            if at == Self::LEN / 2 {
-                crash::point(Place::HalfARecord);
-            }
-        }
-        copy.sum.store(sum(version, value.as_bytes()), Ordering::Relaxed);
-        crash::point(Place::RecordWritten);
-        self.version.store(version, Ordering::Release);
-        crash::point(Place::RecordValid);
+        self.store(value.as_bytes());
     }
 
     /// The last whole version; `None` if there is none, or it is damaged.
     #[must_use]
     pub fn read(&self) -> Option<T> {
-        let version = self.version.load(Ordering::Acquire);
-        if version == 0 {
-            return None;
-        }
-        let copy = &self.copies[usize::from(version % 2 == 1)];
-        let mut bytes = Vec::with_capacity(Self::LEN * 8);
-        for word in &copy.words[..Self::LEN] {
-            bytes.extend(word.load(Ordering::Relaxed).to_ne_bytes());
-        }
-        if copy.sum.load(Ordering::Relaxed) != sum(version, &bytes) {
-            return None;
-        }
+        let bytes = self.load(|_| Self::LEN)?;
         T::read_from_bytes(&bytes).ok()
     }
 }
 
-impl<T> std::fmt::Debug for Record<T> {
+impl<T: ?Sized, const ROOM: usize> std::fmt::Debug for Record<T, ROOM> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "version {}", self.version.load(Ordering::Relaxed))
     }
@@ -102,6 +137,21 @@ mod tests {
             record.write(&[number; 4]);
             assert_eq!(record.read(), Some([number; 4]));
         }
+    }
+
+    #[test]
+    fn text_is_as_long_as_it_is() {
+        let copy = || Copy { sum: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; 4] };
+        let record: Record<[u8], 4> = Record { version: AtomicU64::new(0), copies: [copy(), copy()], of: PhantomData };
+        assert_eq!(record.read_text(), None);
+        for text in ["longer than a word", "", "eight..."] {
+            assert!(record.write_text(text.as_bytes()));
+            assert_eq!(record.read_text().as_deref(), Some(text.as_bytes()));
+        }
+        assert!(!record.write_text(&[1; 25]), "more than there is room for");
+        assert_eq!(record.read_text().as_deref(), Some(&b"eight..."[..]));
+        record.copies[1].words[0].store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(record.read_text(), None, "a length that is none");
     }
 
     #[test]

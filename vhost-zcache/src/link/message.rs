@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::keeper::handover::manifest;
 use crate::ledger;
 
 /// Version of what the two say to each other, which is another whenever a message is.
@@ -19,6 +20,9 @@ pub struct Build {
     pub ledger: u64,
     /// Layout of the store's memory.
     pub store: u64,
+    /// Layout of what a keeper leaves to the next. Releases that do not say know of none.
+    #[serde(default)]
+    pub manifest: u64,
 }
 
 impl Build {
@@ -30,19 +34,22 @@ impl Build {
             link: LINK,
             ledger: ledger::LAYOUT,
             store: zcache_store::LAYOUT,
+            manifest: manifest::LAYOUT,
         }
     }
 
     /// What of another build does not fit this one, if anything.
     #[must_use]
     pub fn misfit(&self, other: &Self) -> Option<&'static str> {
-        let Self { release: _, link, ledger, store } = self;
+        let Self { release: _, link, ledger, store, manifest } = self;
         if *link != other.link {
             Some("the messages between keeper and worker")
         } else if *ledger != other.ledger {
             Some("the ledger")
         } else if *store != other.store {
             Some("the store's memory")
+        } else if *manifest != other.manifest {
+            Some("what a keeper leaves to the next")
         } else {
             None
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::{mem, process, thread};
 
 use log::{debug, info};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::set_name;
@@ -74,7 +75,12 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     crash::arm(worker);
     let mut files = files.into_iter();
     let missing = || Error::Link(io::ErrorKind::InvalidData.into());
-    let ledger = Ledger::open(&files.next().ok_or_else(missing)?).map_err(Error::Link)?;
+    let ledger_file = files.next().ok_or_else(missing)?;
+    // By this the next keeper sees that this process does nothing any more. Closed, it would be
+    // unlocked.
+    fcntl_lock(&ledger_file, FlockOperation::NonBlockingLockShared).map_err(|error| Error::Link(error.into()))?;
+    let ledger = Ledger::open(&ledger_file).map_err(Error::Link)?;
+    mem::forget(ledger_file);
     let stats = if stats { Some(UnixListener::from(OwnedFd::from(files.next().ok_or_else(missing)?))) } else { None };
     let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
     let is_first = arena.is_none();

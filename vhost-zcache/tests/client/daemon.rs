@@ -75,6 +75,7 @@ impl Daemon {
             command.arg("--socket-path").arg(socket);
         }
         command.arg("--stats-socket").arg(directory.path().join("stats"));
+        command.arg("--control-socket").arg(directory.path().join("control"));
         command.args(["--log-level", "info"]).args(start.arguments);
         if let Some(place) = start.die_at {
             command.env(vhost_zcache::crash::VARIABLE, place);
@@ -135,6 +136,11 @@ impl Daemon {
     /// A guest's socket.
     pub fn socket(&self, number: usize) -> PathBuf {
         socket_path(self.directory.path(), number)
+    }
+
+    /// The operator's socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory.path().join("control")
     }
 
     /// Directory of the sockets.

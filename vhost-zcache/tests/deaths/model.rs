@@ -3,7 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -45,13 +45,19 @@ impl Random {
 /// Does something while two guests work, which have lost nothing in the end. The daemon has two
 /// sockets with [`ALLOW`].
 pub(crate) fn while_guests_work(daemon: &Daemon, seed: u64, trouble: impl FnOnce()) {
+    while_guests_work_at(&[daemon.socket(0), daemon.socket(1)], seed, trouble);
+}
+
+/// As [`while_guests_work`], at these sockets.
+pub(crate) fn while_guests_work_at(sockets: &[PathBuf], seed: u64, trouble: impl FnOnce()) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let guests: Vec<_> = (0..2)
-            .map(|number| {
+        let guests: Vec<_> = (0..)
+            .zip(sockets)
+            .map(|(number, socket)| {
                 let done = &done;
                 scope.spawn(move || {
-                    let mut model = Model::attach(&daemon.socket(number), number as u64 + seed);
+                    let mut model = Model::attach(socket, number + seed);
                     while !done.load(Ordering::Relaxed) {
                         model.step();
                     }

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_zcache::sandbox::rule::{Kind, Rule, Seen as When, Verdict};
@@ -24,7 +25,15 @@ fn observe(arguments: &[&str], scene: impl FnOnce(&mut Daemon)) -> Seen {
     let arguments = [&["--seccomp", "log"], arguments].concat();
     let start = Start { arguments: &arguments, ..Start::default() };
     let guests = ["allow-shared=aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa", ""];
-    let mut daemon = Daemon::prepared(&guests, start, |command| observer = Some(Observer::of(command)));
+    // A service manager that listens, and keeps nothing.
+    let directory = tempfile::tempdir().expect("a directory");
+    let manager = directory.path().join("manager");
+    let socket = UnixDatagram::bind(&manager).expect("the manager's socket");
+    thread::spawn(move || while socket.recv(&mut [0; 1024]).is_ok() {});
+    let mut daemon = Daemon::prepared(&guests, start, |command| {
+        command.env("NOTIFY_SOCKET", &manager);
+        observer = Some(Observer::of(command));
+    });
     scene(&mut daemon);
     drop(daemon);
     observer.expect("an observer").seen()

@@ -21,7 +21,7 @@ pub const RULES: &[Rule] = &[
     rule!(KEEPER, SYS_recvmsg, "messages of VMMs, of the worker and the spawner"),
     rule!(KEEPER, SYS_recvfrom, "messages of VMMs, but for their beginning"),
     rule!(KEEPER, SYS_sendto, "answers to VMMs; a signal's handler says that there was one"),
-    rule!(KEEPER, SYS_sendmsg, "messages to the worker and the spawner"),
+    rule!(KEEPER, SYS_sendmsg, "messages to the worker, the spawner and the service manager"),
     rule!(KEEPER, SYS_socketpair, "a link for the next worker").only("Unix", &[Condition::is(0, 1)]),
     rule!(KEEPER, SYS_pipe2, "what the next worker's sentinels hold"),
     rule!(KEEPER, SYS_memfd_create, "a report on a worker that has died"),
@@ -31,6 +31,8 @@ pub const RULES: &[Rule] = &[
         .only("to ask", &[Condition::is(1, F_GETFL.cast_unsigned())]),
     rule!(KEEPER, SYS_getsockopt, "whether an event is a Unix socket; who is at the other end")
         .only("of sockets", &[Condition::is(1, SOL_SOCKET.cast_unsigned())]),
+    rule!(KEEPER, SYS_kcmp, "whether a VMM passes a file that the service manager has already")
+        .only("itself", &[Condition::is_self(0), Condition::is_self(1)]),
     rule!(KEEPER, SYS_fstat, "what kind of file a VMM has passed"),
     rule!(KEEPER, SYS_pidfd_send_signal, "ends a worker. It can get at no other process"),
     rule!(KEEPER, SYS_waitid, "how a worker has ended"),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the worker's kinds of threads do.
 
-use libc::{CLONE_THREAD, ENOSYS, F_DUPFD_CLOEXEC, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, SOL_SOCKET};
+use libc::{CLONE_THREAD, ENOSYS, F_DUPFD_CLOEXEC, F_SETLK, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, SOL_SOCKET};
 
 use super::rule;
 use crate::sandbox::rule::{Condition, Kind, Rule};
@@ -25,6 +25,8 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_ftruncate, "its size"),
     rule!(CONTROL, SYS_fcntl, "another handle on it, for the keeper")
         .only("to duplicate", &[Condition::is(1, F_DUPFD_CLOEXEC.cast_unsigned())]),
+    rule!(CONTROL, SYS_fcntl, "the next keeper sees by it that this worker has ended")
+        .only("to lock", &[Condition::is(1, F_SETLK.cast_unsigned())]),
     rule!(CONTROL, SYS_fstat, "sizes and kinds of files that come over the link"),
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
     rule!(&[Kind::Control, Kind::Store], SYS_lseek, "which parts of the store's memory are in use"),

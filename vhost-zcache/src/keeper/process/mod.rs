@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The worker as the keeper sees it: a process that is started, talked to, watched, and started
-//! again; and another one that is to take its place.
+//! The worker as the keeper sees it: a process that is started, talked to, [`watched`], and started
+//! again when it has ended or does not get on ([`beat`]); and another one that is to take its place
+//! ([`upgrade`]).
+
+mod beat;
+mod upgrade;
+mod watched;
 
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -13,33 +17,20 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use libc::SIGSYS;
-use log::{error, info, warn};
+use log::error;
 use rustix::process::Signal;
 
+pub use self::beat::BEAT;
+use self::upgrade::Next;
+pub use self::watched::{Watched, Who};
 use super::mirror::Carried;
 use super::report::{Obituary, Reports};
-use super::running::{Running, Sign};
+use super::running::Running;
 use crate::ledger::Ledger;
 use crate::ledger::restore::RestoreLedger;
 use crate::ledger::service::QueueLedger;
-use crate::link::message::{Build, FromWorker, ToWorker};
+use crate::link::message::{FromWorker, ToWorker};
 use crate::spawner::{Program, Spawner};
-
-/// Time between two looks at whether the worker is alive.
-pub const BEAT: Duration = Duration::from_millis(500);
-
-/// Beats that a worker may leave unanswered. They are counted, and not the time, because the keeper
-/// may stand still together with it.
-const PATIENCE: u32 = 10;
-
-/// Beats that a worker may take to be ready: it goes through all that is stored.
-const START_PATIENCE: u32 = 600;
-
-/// Beats that a process may take to say what it is.
-const BUILD_PATIENCE: u32 = 20;
-
-/// Beats that a chain may be in service. Host memory that has to be swapped in can take long.
-const CHAIN_PATIENCE: u32 = 120;
 
 /// A worker that dies sooner after it was ready counts as one that cannot live.
 const SHORT_LIFE: Duration = Duration::from_millis(200);
@@ -65,17 +56,6 @@ pub struct Recipe {
     pub stats: Option<Rc<File>>,
 }
 
-/// Which process something is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
-    /// The worker.
-    Worker,
-    /// The one that is to take its place.
-    Next,
-    /// One that does nothing any more, and whose end is waited for.
-    Gone,
-}
-
 /// The worker there is, if there is one.
 pub struct Worker {
     recipe: Recipe,
@@ -89,8 +69,10 @@ pub struct Worker {
     short_lives: u32,
     state: State,
     next: Option<Next>,
-    /// The worker there is is of another program than the one that is kept.
-    on_trial: bool,
+    /// Release of the worker there is, if it is of another program than the one that is kept.
+    on_trial: Option<String>,
+    /// What has come of the last upgrade.
+    upgraded: Option<Result<String, String>>,
     /// Processes that do nothing any more; those that were workers are reported when they have
     /// ended.
     gone: Vec<(Running, Option<Obituary>)>,
@@ -101,13 +83,6 @@ pub struct Worker {
 enum State {
     Down { until: Instant },
     Up(Box<Running>),
-}
-
-/// A process of another program, which is to be the next worker.
-struct Next {
-    running: Running,
-    /// It is of a build that goes on where this one ends.
-    fits: bool,
 }
 
 impl Worker {
@@ -123,10 +98,29 @@ impl Worker {
             short_lives: 0,
             state: State::Down { until: Instant::now() },
             next: None,
-            on_trial: false,
+            on_trial: None,
+            upgraded: None,
             gone: Vec::new(),
             ended: Vec::new(),
         }
+    }
+
+    /// Goes on after so many workers, with the memory that they have left.
+    #[must_use]
+    pub fn after(self, number: u64, arena: Option<Rc<File>>) -> Self {
+        Self { number, arena, ..self }
+    }
+
+    /// Workers that were started.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The store's memory, once there is a store.
+    #[must_use]
+    pub fn arena(&self) -> Option<&Rc<File>> {
+        self.arena.as_ref()
     }
 
     fn running(&mut self) -> Option<&mut Running> {
@@ -182,26 +176,6 @@ impl Worker {
         matches!(self.state, State::Up(_))
     }
 
-    /// All that is to be waited for.
-    #[must_use]
-    pub fn watched(&self) -> Vec<Watched> {
-        let mut watched = Vec::new();
-        let mut add = |who, running: &Running| {
-            watched.extend(running.watched().map(|(fd, sign, choked)| Watched { fd, who, sign, choked }));
-        };
-        if let State::Up(running) = &self.state {
-            add(Who::Worker, running);
-        }
-        if let Some(next) = &self.next {
-            add(Who::Next, &next.running);
-        }
-        for (running, _) in &self.gone {
-            add(Who::Gone, running);
-        }
-        watched.retain(|watched| watched.who != Who::Gone || watched.sign == Sign::Exit);
-        watched
-    }
-
     /// Lets go of the files of processes that have ended, which nobody waits for any more.
     pub fn bury(&mut self) {
         self.ended.clear();
@@ -214,11 +188,8 @@ impl Worker {
     /// When the host has no process for it; it may be tried again when it is due.
     pub fn start(&mut self, lives: Vec<u64>) -> io::Result<()> {
         self.number += 1;
-        let running = match self.next.take_if(|next| next.fits) {
-            Some(next) => {
-                self.on_trial = true;
-                next.running
-            }
+        let running = match self.take_next() {
+            Some(running) => running,
             None => match self.spawn(Program::Kept) {
                 Ok(running) => running,
                 Err(error) => {
@@ -268,12 +239,7 @@ impl Worker {
                 if let Some(running) = self.running() {
                     running.ready = Some(Instant::now());
                 }
-                if mem::take(&mut self.on_trial) {
-                    info!("Worker {} is of the new program and has taken over", self.number);
-                    if let Err(error) = self.recipe.spawner.keep() {
-                        error!("The workers that follow are not of the new program: {error}");
-                    }
-                }
+                self.trial_is_passed();
             }
             FromWorker::Pong => {
                 // It was asked after all that it has to take over.
@@ -323,9 +289,7 @@ impl Worker {
             self.pause()
         };
         self.state = State::Down { until: Instant::now() + pause };
-        if mem::take(&mut self.on_trial) {
-            error!("The new program's worker has died before it was ready: the program stays as it was");
-        }
+        self.trial_is_over();
         let obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names, pause);
         if running.was_silent {
             self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
@@ -368,113 +332,12 @@ impl Worker {
         }
     }
 
-    /// Asks the worker whether it is alive, and kills one that has not answered for long, or in
-    /// which a chain does not come to an end.
-    pub fn beat(&mut self) {
-        self.reports.go_on(&self.recipe.spawner);
-        if let Some(next) = &mut self.next {
-            next.running.unanswered += 1;
-            if !next.fits && next.running.unanswered > BUILD_PATIENCE {
-                self.refuse("it does not say what it is");
-            }
-        }
-        let number = self.number;
-        let State::Up(running) = &mut self.state else { return };
-        let patience = if running.ready.is_some() { PATIENCE } else { START_PATIENCE };
-        running.unanswered += 1;
-        if running.unanswered > patience {
-            error!("Worker {number} does not answer, and is replaced");
-            running.was_silent = true;
-            running.kill();
-            return;
-        }
-        for (queue, (chain, beats)) in self.ledger.all_queues().iter().zip(&mut running.chains) {
-            let now = queue.progress();
-            *beats = if now.is_some() && now == *chain { *beats + 1 } else { 0 };
-            *chain = now;
-            if *beats > CHAIN_PATIENCE {
-                *beats = 0;
-                error!("Worker {number} does not come to the end of a chain, and is replaced");
-                running.kill();
-                return;
-            }
-        }
-        // It is asked nothing before it is ready: the answer would come when it is.
-        if running.ready.is_some() && !running.asked {
-            running.asked = true;
-            self.send(ToWorker::Ping, Vec::new());
-        }
-    }
-
     /// Ends the worker, if there is one.
     pub fn kill(&mut self) {
         if let Some(running) = self.running() {
             running.kill();
         }
     }
-
-    /// Starts a process of the program that has the recipe's path now, which takes the worker's
-    /// place if it fits.
-    pub fn upgrade(&mut self) {
-        if self.next.is_some() || self.on_trial {
-            warn!("No upgrade: one is under way");
-            return;
-        }
-        let path = self.recipe.path.display();
-        match self.spawn(Program::Newest) {
-            Ok(running) => {
-                info!("Upgrading to {path}");
-                self.next = Some(Next { running, fits: false });
-            }
-            Err(error) => error!("No upgrade: {path} cannot be started: {error}"),
-        }
-    }
-
-    /// The process that is to be the next worker says something, or ends.
-    pub fn look_at_next(&mut self) {
-        let Some(next) = &mut self.next else { return };
-        let said = next.running.receive();
-        match said {
-            Some((FromWorker::Build(build), _)) if !next.fits => match Build::this().misfit(&build) {
-                None => {
-                    next.fits = true;
-                    info!("The new program is release {}, and fits", build.release);
-                    self.send(ToWorker::Leave, Vec::new());
-                }
-                Some(what) => {
-                    self.refuse(&format!("its release {} has another version of {what}", build.release));
-                }
-            },
-            Some(_) => self.refuse("it says what nobody has asked for"),
-            None => {
-                if next.running.exit_status().is_some() {
-                    self.refuse("it does not start");
-                }
-            }
-        }
-    }
-
-    /// Does without the process that was to be the next worker.
-    fn refuse(&mut self, why: &str) {
-        let Some(Next { mut running, .. }) = self.next.take() else { return };
-        error!("No upgrade to {}: {why}; the worker stays", self.recipe.path.display());
-        running.kill();
-        self.gone.push((running, None));
-        self.look_at_gone();
-    }
-}
-
-/// A file that is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watched {
-    /// The file.
-    pub fd: RawFd,
-    /// Whose it is.
-    pub who: Who,
-    /// What it says.
-    pub sign: Sign,
-    /// Whether room on it is waited for as well.
-    pub choked: bool,
 }
 
 /// How a process has ended, in words.

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is said to the service manager that has started the daemon, and what it has kept.
+//!
+//! This is the protocol of systemd's `sd_notify` and its store of file descriptors. The crates for
+//! it open a socket for each message, which the keeper cannot do; and it must not wait.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::env;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::process;
+use std::rc::Rc;
+
+use log::{debug, warn};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    connect, sendmsg, socket_with,
+};
+
+use super::PREFIX;
+use crate::link::socket::inherit;
+
+/// The first descriptor that a manager gives.
+const FIRST: i32 = 3;
+
+/// Messages that wait for room at most. What is lost of more the next keeper finds missing.
+const MOST_WAITING: usize = 1 << 16;
+
+/// Bytes of all names. The next daemon gets them in one variable of its environment, which may have
+/// 128 KiB; one that is longer would keep it from being started.
+const MOST_NAMES: usize = 120 << 10;
+
+enum Given {
+    Nothing,
+    File(Rc<File>),
+    Socket(Rc<UnixStream>),
+}
+
+impl Given {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Nothing => None,
+            Self::File(file) => Some(file.as_fd()),
+            Self::Socket(socket) => Some(socket.as_fd()),
+        }
+    }
+}
+
+/// The service manager.
+pub struct Manager {
+    socket: OwnedFd,
+    waiting: VecDeque<(String, Given)>,
+    /// Names of what it keeps.
+    kept: BTreeSet<String>,
+    /// Bytes of these.
+    bytes: usize,
+}
+
+impl Manager {
+    /// The manager that the environment names, if there is one, which keeps files of these names.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be reached.
+    pub fn from_environment(kept: BTreeSet<String>) -> io::Result<Option<Self>> {
+        env::var_os("NOTIFY_SOCKET").map(|name| Self::at(&name, kept)).transpose()
+    }
+
+    fn at(name: &OsStr, kept: BTreeSet<String>) -> io::Result<Self> {
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            path => SocketAddrUnix::new(path)?,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        connect(&socket, &address)?;
+        let bytes = kept.iter().map(|name| name.len() + 1).sum();
+        Ok(Self { socket, waiting: VecDeque::new(), kept, bytes })
+    }
+
+    /// Has a file kept under a name.
+    pub fn keep(&mut self, name: &str, file: Rc<File>) {
+        // It is kept whatever becomes of the other end, if it has one.
+        if self.has_room_for(name) {
+            self.push(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Given::File(file));
+        }
+    }
+
+    /// Has the socket of a connection kept until its other end is closed.
+    pub fn keep_connection(&mut self, name: &str, socket: Rc<UnixStream>) {
+        if self.has_room_for(name) {
+            self.push(format!("FDSTORE=1\nFDNAME={name}"), Given::Socket(socket));
+        }
+    }
+
+    /// A file need not be kept any more.
+    pub fn forget(&mut self, name: &str) {
+        if self.kept.remove(name) {
+            self.bytes -= name.len() + 1;
+            self.push(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Given::Nothing);
+        }
+    }
+
+    /// Nothing need be kept any more.
+    pub fn forget_all(&mut self) {
+        for name in self.kept.clone() {
+            self.forget(&name);
+        }
+    }
+
+    /// Says something.
+    pub fn say(&mut self, text: &str) {
+        self.push(text.to_owned(), Given::Nothing);
+    }
+
+    /// Takes note of a name. What there is no room for is missing to the next keeper, which says
+    /// so.
+    fn has_room_for(&mut self, name: &str) -> bool {
+        let bytes = self.bytes + name.len() + 1;
+        let fits = bytes <= MOST_NAMES;
+        if fits && self.kept.insert(name.to_owned()) {
+            self.bytes = bytes;
+        }
+        fits
+    }
+
+    fn push(&mut self, text: String, file: Given) {
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back((text, file));
+        }
+    }
+
+    /// Sends what there is room for.
+    pub fn flush(&mut self) {
+        while let Some((text, file)) = self.waiting.front() {
+            match send(&self.socket, text, file.as_fd()) {
+                Ok(()) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::TOOMANYREFS) => return,
+                Err(error) => warn!("The service manager was not told {:?}: {error}", text.replace('\n', " ")),
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, text: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let files: Vec<BorrowedFd<'_>> = file.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&files)) {
+        return Err(Errno::INVAL);
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(text.as_bytes())], &mut control, flags)).map(drop)
+}
+
+/// Files that the keeper before has had kept, by their names. Others that were given stay open, and
+/// are not passed on. To be called first of all.
+#[must_use]
+pub fn inherited() -> BTreeMap<String, OwnedFd> {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(process::id()) {
+        return BTreeMap::new();
+    }
+    let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0);
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut kept = BTreeMap::new();
+    for (number, name) in (FIRST..).zip(names.split(':')).take(usize::try_from(count).unwrap_or(0)) {
+        if name.starts_with(PREFIX) {
+            match inherit(number) {
+                Ok(file) => drop(kept.insert(name.to_owned(), file)),
+                Err(error) => debug!("File {number} ({name}) was not given: {error}"),
+            }
+        }
+    }
+    kept
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest moves from one ledger to another, while nobody else writes to either.
+
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Ledger;
+use super::restore::RestoreLedger;
+use super::service::QueueLedger;
+
+impl Ledger {
+    /// Takes all that is known of a guest from another ledger, which has as many queues of each.
+    pub fn adopt(&self, guest: usize, other: &Self, theirs: usize) {
+        if let Some(session) = other.session(theirs).read() {
+            self.session(guest).write(&session);
+        }
+        copy::<RestoreLedger>(slice::from_ref(self.restore(guest)), slice::from_ref(other.restore(theirs)));
+        copy::<QueueLedger>(self.queues(guest), other.queues(theirs));
+    }
+}
+
+/// Copies what consists of words.
+fn copy<T>(to: &[T], from: &[T]) {
+    for (to, from) in words(to).iter().zip(words(from)) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+fn words<T>(entries: &[T]) -> &[AtomicU64] {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= align_of::<AtomicU64>()) };
+    // SAFETY: the entries are as long, and all that entries of a ledger consist of are atomic
+    // integers, of which any bytes are valid ones.
+    unsafe { slice::from_raw_parts(entries.as_ptr().cast(), size_of_val(entries) / 8) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::session::SessionState;
+
+    #[test]
+    fn a_guest_moves_with_all_that_is_known_of_it() {
+        let (old, _file) = Ledger::create(2, 2).unwrap();
+        let (new, _file) = Ledger::create(3, 2).unwrap();
+        let session = SessionState::new(7, 1);
+        old.session(1).write(&session);
+        old.queues(1)[1].quarantine();
+        old.restore(1).begin();
+        new.adopt(2, &old, 1);
+        assert_eq!(new.session(2).read(), Some(session));
+        assert!(new.queues(2)[1].is_quarantined() && !new.queues(2)[0].is_quarantined());
+        assert!(new.restore(2).is_under_way());
+        assert!(new.session(0).read().is_none() && !new.queues(0)[1].is_quarantined());
+    }
+}
