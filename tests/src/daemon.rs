@@ -38,6 +38,8 @@ pub struct DaemonOptions {
     pub memory_limit: Option<String>,
     /// Request queues of each guest.
     pub queues: u16,
+    /// Where workers die, of a daemon built for that: `vhost_zcache::crash`.
+    pub die_at: Option<String>,
 }
 
 impl DaemonOptions {
@@ -48,6 +50,7 @@ impl DaemonOptions {
             sockets: vec![SocketOptions::default()],
             memory_limit: Some("512M".to_owned()),
             queues: 2,
+            die_at: None,
         })
     }
 }
@@ -76,7 +79,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn socket(&self, index: usize) -> PathBuf {
+    pub(crate) fn socket(&self, index: usize) -> PathBuf {
         self.sockets.path().join(format!("guest{index}.sock"))
     }
 
@@ -132,6 +135,13 @@ impl Daemon {
                 None => bail!("The daemon has no worker"),
             }
         }
+    }
+
+    /// Has the keeper make its worker anew, of the same program.
+    pub fn upgrade(&self) -> Result<()> {
+        let keeper = self.pid().and_then(Pid::from_raw).context("The daemon is dead")?;
+        // Not the whole group: it is the keeper's to tell the others.
+        Ok(kill_process(keeper, Signal::USR2)?)
     }
 
     /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of
@@ -202,6 +212,9 @@ impl Daemon {
         }
         command.arg("--queues").arg(self.options.queues.to_string());
         command.arg("--stats-socket").arg(self.stats_socket());
+        if let Some(places) = &self.options.die_at {
+            command.env(vhost_zcache::crash::VARIABLE, places);
+        }
         command
     }
 

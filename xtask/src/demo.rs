@@ -87,6 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             sockets: vec![SocketOptions { memory_limit: None, allow_shared: vec![SHARED_UUID.to_owned()] }],
             memory_limit: Some("2G".to_owned()),
             queues: 2,
+            die_at: None,
         },
         &dir,
     )?);

@@ -199,6 +199,7 @@ fn daemon_options(arguments: &Arguments) -> Result<DaemonOptions> {
         sockets: vec![SocketOptions { memory_limit: None, allow_shared: arguments.allow_shared.clone() }],
         memory_limit: Some(arguments.limit.clone()),
         queues: arguments.queues,
+        die_at: None,
     })
 }
 

@@ -76,6 +76,7 @@ impl Bench {
                 sockets: vec![SocketOptions::default()],
                 memory_limit: Some("2G".to_owned()),
                 queues: 2,
+                die_at: None,
             },
             &self.dir,
         )?);
