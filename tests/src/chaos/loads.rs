@@ -34,8 +34,8 @@ pub(super) struct Found {
 /// All loads of a guest with so much memory.
 pub(super) fn all(memory_mib: u32, seed: u64) -> Vec<Load> {
     let until_told = |work: &str| format!("while [ ! -e /tmp/stop ]; do {work}; done");
-    // Numbers in the guest's shell are signed.
-    let seed = seed >> 2;
+    // The programs take it as a floating point number.
+    let seed = seed % (1 << 48);
     let hog = format!("{} --seed $seed; seed=$((seed + 1))", swaphog(memory_mib - 16, 10));
     let coherence = format!(
         "coherence --dir {FOLDER}/c --procs 2 --seconds 5 --kib 4096 --seed $seed; seed=$((seed + 1))"
