@@ -42,8 +42,8 @@ const UUID: [u8; 16] = *b"ZCCH\0\0\x40\0\x80\0chaos\x01";
 #[derive(Debug)]
 pub(super) struct Memory {
     file: File,
-    /// Kick and call of all queues: whoever is told tells itself as well.
-    event: File,
+    kicks: [File; QUEUES as usize],
+    call: File,
     /// The available index of each queue.
     available: [u16; QUEUES as usize],
 }
@@ -52,16 +52,21 @@ impl Memory {
     pub(super) fn new() -> io::Result<Self> {
         let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC)?);
         file.set_len(SIZE)?;
-        let event = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self { file, event, available: [0; QUEUES as usize] })
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(File::from);
+        Ok(Self { file, kicks: [event()?, event()?], call: event()?, available: [0; QUEUES as usize] })
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    pub(super) fn kick_of(&self, queue: u32) -> BorrowedFd<'_> {
+        self.kicks[queue as usize].as_fd()
+    }
+
+    /// Told of used chains of all queues; nobody looks at it.
+    pub(super) fn call(&self) -> BorrowedFd<'_> {
+        self.call.as_fd()
     }
 
     /// Entries of each ring.
@@ -115,7 +120,7 @@ impl Memory {
     }
 
     pub(super) fn kick(&self) -> io::Result<()> {
-        (&self.event).write_all(&1u64.to_ne_bytes())
+        self.kicks.iter().try_for_each(|mut kick| kick.write_all(&1u64.to_ne_bytes()))
     }
 
     /// Waits until the device has used all chains.

@@ -66,8 +66,8 @@ impl Vmm {
             self.tell(request::SET_VRING_NUM, &words(&[queue, memory.entries()]), &[])?;
             self.tell(request::SET_VRING_BASE, &words(&[queue, 0]), &[])?;
             self.tell(request::SET_VRING_ADDR, &[words(&[queue, 0]), memory.places(queue)].concat(), &[])?;
-            self.tell(request::SET_VRING_CALL, &number, &[memory.event()])?;
-            self.tell(request::SET_VRING_KICK, &number, &[memory.event()])?;
+            self.tell(request::SET_VRING_CALL, &number, &[memory.call()])?;
+            self.tell(request::SET_VRING_KICK, &number, &[memory.kick_of(queue)])?;
             self.ask(request::SET_VRING_ENABLE, &words(&[queue, 1]))?;
         }
         Ok(())
