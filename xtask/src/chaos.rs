@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     eprintln!("Seed {seed}, {} minutes; logs go to {}", arguments.minutes, dir.display());
     let scenario = Scenario::unframed(dir);
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let outcome = chaos::run(&scenario, &Chaos { seed, length, kernels: GUESTS.to_vec() });
+    let outcome = chaos::run(&scenario, &Chaos { seed, length, kernels: GUESTS.to_vec(), sabotage: None });
     let report = outcome.inspect_err(|_| keep_evidence(&scenario))?;
     print!("{report}");
     if let Some(path) = &arguments.json {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use zcache_images::Kernel;
+use zcache_images::{Kernel, Sabotage};
 
 use super::clock::Clock;
 use super::loads::{END_LIMIT, Found, Load};
@@ -40,9 +40,15 @@ impl Happened {
 }
 
 /// Boots a guest at the daemon's socket of this number; nothing works in it yet.
-pub(super) fn boot(s: &Scenario, daemon: &Arc<Daemon>, kernel: Kernel, socket: usize) -> Result<Arc<Vm>> {
+pub(super) fn boot(
+    s: &Scenario,
+    daemon: &Arc<Daemon>,
+    (kernel, sabotage): (Kernel, Option<Sabotage>),
+    socket: usize,
+) -> Result<Arc<Vm>> {
     let mut options = VmOptions::new(&format!("{kernel}-{socket}")).daemon(daemon, socket).disk_mib(320).disk_mib(512);
     options.kernel = kernel;
+    options.sabotage = sabotage;
     let vm = s.vm(options)?;
     vm.guest().sh(PREPARE)?;
     vm.attach()?;

@@ -26,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use zcache_images::Kernel;
+use zcache_images::{Kernel, Sabotage};
 
 pub use self::report::Report;
 
@@ -50,6 +50,8 @@ pub struct Chaos {
     pub length: Duration,
     /// One guest for each, at a socket of its own.
     pub kernels: Vec<Kernel>,
+    /// What the guests' driver lacks, to see that it would be noticed.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// A seed that nobody has chosen.
@@ -76,7 +78,7 @@ pub fn run(s: &Scenario, chaos: &Chaos) -> Result<Report> {
     let daemon = s.daemon(daemon_options(chaos, &schedule)?)?;
     let mut vms = Vec::new();
     for (socket, kernel) in chaos.kernels.iter().enumerate() {
-        vms.push(machines::boot(s, &daemon, *kernel, socket)?);
+        vms.push(machines::boot(s, &daemon, (*kernel, chaos.sabotage), socket)?);
     }
     let clock = Clock::start(chaos.length, s.dir())?;
     let course = perform(&clock, chaos, &schedule, &daemon, &vms);
