@@ -127,7 +127,8 @@ mod tests {
     use super::*;
     use crate::chaos::schedule::Fate;
 
-    const KILLED: &str = "[... WARN] Worker 1 was killed by signal 9 with 2 chains in service; the next one starts in 0 ms";
+    const KILLED: &str =
+        "[... WARN] Worker 1 was killed by signal 9 with 2 chains in service; the next one starts in 0 ms";
 
     fn fate(way: Way) -> Vec<Timed<WorkerEnd>> {
         let fate = Fate { place: Place::Executed, passes: 1, way, after: Duration::ZERO };

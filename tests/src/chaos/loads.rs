@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use crate::guest::{Exit, Output};
+use crate::guest::Stream;
 use crate::load::{DROP_CACHES, read_files, swaphog, write_files};
 
 /// Where the filesystem is.
 pub(super) const FOLDER: &str = "/mnt/files";
 /// Longest that a load may take to end after it was told to: each checks all that it has first.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(240);
+/// The journal has stalls from here on.
+const LONG_STALL: Duration = Duration::from_millis(300);
 /// MiB of files that fio reads again and again.
 const FILES_MIB: u32 = 32;
 
@@ -37,14 +39,10 @@ pub(super) fn all(memory_mib: u32, seed: u64) -> Vec<Load> {
     // The programs take it as a floating point number.
     let seed = seed % (1 << 48);
     let hog = format!("{} --seed $seed; seed=$((seed + 1))", swaphog(memory_mib - 16, 10));
-    let coherence = format!(
-        "coherence --dir {FOLDER}/c --procs 2 --seconds 5 --kib 4096 --seed $seed; seed=$((seed + 1))"
-    );
-    let read = format!(
-        "{DROP_CACHES}; {}; echo \"fio: verified={} wrong=0\"",
-        read_files(FOLDER, FILES_MIB),
-        FILES_MIB * 256
-    );
+    let coherence =
+        format!("coherence --dir {FOLDER}/c --procs 2 --seconds 5 --kib 4096 --seed $seed; seed=$((seed + 1))");
+    let read =
+        format!("{DROP_CACHES}; {}; echo \"fio: verified={} wrong=0\"", read_files(FOLDER, FILES_MIB), FILES_MIB * 256);
     vec![
         Load { name: "swaphog", script: format!("seed={seed}; {}", until_told(&hog)) },
         Load {
@@ -60,28 +58,52 @@ pub(super) fn all(memory_mib: u32, seed: u64) -> Vec<Load> {
     ]
 }
 
-impl Found {
-    /// Reads what a load has printed; an error if it did not end as one that has found nothing.
-    pub(super) fn of(load: &Load, output: &Output) -> (Self, Result<(), String>) {
-        let mut found = Self::default();
-        for line in output.stdout.lines() {
-            found.heed(line);
+/// What a load has printed so far.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    stdout: String,
+    stderr: String,
+    /// Bytes of standard output that are of lines that were looked at.
+    seen: usize,
+}
+
+impl Printed {
+    /// Adds what it has just printed; returns stalls that are worth a line of the journal.
+    pub(super) fn add(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Duration> {
+        let text = String::from_utf8_lossy(bytes);
+        match stream {
+            Stream::Out => self.stdout.push_str(&text),
+            Stream::Err => self.stderr.push_str(&text),
         }
-        // fio does not count; it stops at the first block that is wrong.
-        if output.stderr.contains("verify: bad") {
-            found.wrong += 1;
+        let mut new = Found::default();
+        while let Some(end) = self.stdout[self.seen..].find('\n') {
+            new.heed(&self.stdout[self.seen..self.seen + end]);
+            self.seen += end + 1;
         }
-        let ended = match output.exit {
-            Exit::Status(0) => Ok(()),
-            exit => Err(format!("{} ended with {exit}: {}", load.name, last_lines(&output.stderr))),
-        };
-        (found, ended)
+        let stalls = new.stalls_us.into_iter().map(Duration::from_micros);
+        stalls.filter(|stall| *stall >= LONG_STALL).collect()
     }
 
+    /// Its last lines on standard error, in one.
+    pub(super) fn last_words(&self) -> String {
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join(" | ")
+    }
+
+    /// What it has found.
+    pub(super) fn found(&self) -> Found {
+        let mut found = Found::default();
+        self.stdout.lines().for_each(|line| found.heed(line));
+        // fio does not count; it stops at the first block that is wrong.
+        found.wrong += u64::from(self.stderr.contains("verify: bad"));
+        found
+    }
+}
+
+impl Found {
     fn heed(&mut self, line: &str) {
         let number = |word: &str| {
-            line.split_whitespace()
-                .find_map(|found| found.strip_prefix(word)?.strip_prefix('=')?.parse::<u64>().ok())
+            line.split_whitespace().find_map(|found| found.strip_prefix(word)?.strip_prefix('=')?.parse::<u64>().ok())
         };
         self.stalls_us.extend(number("stall_us"));
         self.verified += number("verified").or_else(|| Some(number("compared")? / 4096)).unwrap_or(0);
@@ -96,36 +118,26 @@ impl Found {
     }
 }
 
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(4)..].join(" | ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(stdout: &str, stderr: &str, exit: i32) -> (Found, Result<(), String>) {
-        let output = Output { exit: Exit::Status(exit), stdout: stdout.to_owned(), stderr: stderr.to_owned() };
-        Found::of(&all(256, 1)[0], &output)
-    }
-
     #[test]
     fn what_programs_print_is_added_up() {
-        let (found, ended) = found(
-            "swaphog: pages=9 verified=100 wrong=0 filling=0.10 in_time=3\nstall_us=17\nstall_us=4\n\
-             coherence: ops=5 compared=40960 wrong=2\nfio: verified=7 wrong=0\n",
-            "",
-            0,
-        );
-        assert_eq!(found, Found { verified: 117, wrong: 2, stalls_us: vec![17, 4] });
-        ended.expect("a good end");
+        let mut printed = Printed::default();
+        let text = "swaphog: pages=9 verified=100 wrong=0 filling=0.10 in_time=3\nstall_us=17\nstall_us=400000\n\
+                    coherence: ops=5 compared=40960 wrong=2\nfio: verified=7 wrong=0\n";
+        let (one, two) = text.as_bytes().split_at(76);
+        assert_eq!(printed.add(Stream::Out, one), []);
+        assert_eq!(printed.add(Stream::Out, two), [Duration::from_millis(400)]);
+        assert_eq!(printed.found(), Found { verified: 117, wrong: 2, stalls_us: vec![17, 400_000] });
     }
 
     #[test]
-    fn a_bad_end_is_one() {
-        let (found, ended) = found("", "verify: bad magic header 0, wanted acca\nfio: it failed\n", 1);
-        assert_eq!(found.wrong, 1);
-        assert!(ended.expect_err("it failed").contains("it failed"));
+    fn a_block_that_fio_finds_wrong_is_one() {
+        let mut printed = Printed::default();
+        printed.add(Stream::Err, b"verify: bad magic header 0, wanted acca\n\nfio: it failed\n");
+        assert_eq!(printed.found().wrong, 1);
+        assert_eq!(printed.last_words(), "verify: bad magic header 0, wanted acca | fio: it failed");
     }
 }

@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use zcache_images::{Kernel, Sabotage};
 
 use super::clock::Clock;
-use super::loads::{END_LIMIT, Found, Load};
+use super::loads::{END_LIMIT, Found, Load, Printed};
 use super::schedule::{MachineEvent, Timed};
 use crate::daemon::Daemon;
+use crate::guest::Exit;
 use crate::scenario::Scenario;
 use crate::vm::{Vm, VmOptions};
 
@@ -24,6 +25,10 @@ const PREPARE: &str = "zcachesetup open --put evict /dev/vdb files; mkfs.ext4 -q
 const CLOSE: &str = "zcachesetup swap off /dev/zcswap0; sync; umount /mnt/files
     check() { e2fsck -f -n $1 >/tmp/check 2>&1 || { cat /tmp/check >&2; exit 1; }; }
     check /dev/mapper/files; zcachesetup close files; check /dev/vdb";
+
+/// What is later than that is left out, so that a device that takes long to leave is not away all
+/// the time.
+const MOST_LATE: Duration = Duration::from_secs(1);
 
 /// What has happened to a machine.
 #[derive(Debug, Default, Clone, Copy)]
@@ -63,6 +68,10 @@ pub(super) fn live(clock: &Clock, vm: &Vm, events: &[Timed<MachineEvent>]) -> Re
         if !clock.wait_until(event.at) {
             break;
         }
+        if clock.elapsed() > event.at + MOST_LATE {
+            clock.note(&format!("{name}: no time for {:?}", event.what));
+            continue;
+        }
         match event.what {
             MachineEvent::Away(length) => {
                 clock.note(&format!("{name}: its device leaves"));
@@ -87,16 +96,21 @@ pub(super) fn live(clock: &Clock, vm: &Vm, events: &[Timed<MachineEvent>]) -> Re
 /// Lets one load work until it has been told to stop.
 pub(super) fn work(clock: &Clock, vm: &Vm, load: &Load, length: Duration) -> Found {
     let what = format!("{}: {}", vm.options().name, load.name);
-    let output = vm.guest().spawn(&load.script).and_then(|running| running.wait(length + END_LIMIT));
-    let Some(output) = clock.check(&what, output) else { return Found::default() };
-    let early = !clock.is_over();
-    let (found, ended) = Found::of(load, &output);
-    if let Err(why) = ended {
-        clock.fault(format!("{}: {why}", vm.options().name));
-    } else if early {
-        clock.fault(format!("{what} has ended before its time"));
+    let mut printed = Printed::default();
+    let exit = vm.guest().spawn(&load.script).and_then(|running| {
+        running.stream(length + END_LIMIT, |stream, bytes| {
+            for stall in printed.add(stream, bytes) {
+                clock.note(&format!("{what}: a stall of {stall:?}"));
+            }
+        })
+    });
+    match exit {
+        Ok(Exit::Status(0)) if clock.is_over() => {}
+        Ok(Exit::Status(0)) => clock.fault(format!("{what} has ended before its time")),
+        Ok(exit) => clock.fault(format!("{what} ended with {exit}: {}", printed.last_words())),
+        Err(error) => clock.fault(format!("{what}: {error:#}")),
     }
-    found
+    printed.found()
 }
 
 /// Looks at what is left when nothing works any more; returns the swapped pages that were lost.

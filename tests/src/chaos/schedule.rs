@@ -95,7 +95,7 @@ impl Schedule {
                 .iter()
                 .map(|vmm| {
                     let mut random = stream();
-                    timed(length, || (millis(&mut random, 4000, 12_000), machine_event(&mut random, *vmm)))
+                    timed(length, || (millis(&mut random, 5000, 13_000), machine_event(&mut random, *vmm)))
                 })
                 .collect(),
             mischief: timed(length, || {
@@ -162,9 +162,8 @@ fn worker_end(random: &mut Rng, may_be_at_start: bool) -> (Duration, WorkerEnd) 
     let at = |passed_when: Passed| -> Vec<Place> {
         Place::ALL.iter().copied().filter(|place| passed(*place) == passed_when).collect()
     };
-    let kill = |place: Place, passes: u64, after: Duration| {
-        WorkerEnd::AtPlace(Fate { place, passes, way: Way::Kill, after })
-    };
+    let kill =
+        |place: Place, passes: u64, after: Duration| WorkerEnd::AtPlace(Fate { place, passes, way: Way::Kill, after });
     match random.u32(0..20) {
         0..=8 => (gap, WorkerEnd::Killed),
         9..=13 => {
@@ -194,10 +193,9 @@ fn machine_event(random: &mut Rng, vmm: Vmm) -> MachineEvent {
 fn passed(place: Place) -> Passed {
     match place {
         Place::ArenaMade | Place::ArenaGiven => Passed::OnlyByTheFirst,
-        Place::Rebuilding | Place::Rebuilt | Place::SessionRestored => Passed::AtStart,
+        Place::Rebuilding | Place::Rebuilt | Place::SessionRestored | Place::Ready => Passed::AtStart,
         // Also when a worker takes over, and some queue may be served then.
-        Place::Ready
-        | Place::Connected
+        Place::Connected
         | Place::Dropped
         | Place::Changed
         | Place::Acknowledged

@@ -153,12 +153,16 @@ impl Memory {
                 _ => {
                     let address = [BASE, BASE + SIZE - 8, BASE + random.u64(0..SIZE), random.u64(..)];
                     let length = [0, 1, 48, 4096, random.u32(..)];
-                    self.write_descriptor(queue, random.u16(0..ENTRIES), &Descriptor {
-                        address: address[random.usize(..address.len())],
-                        length: length[random.usize(..length.len())],
-                        flags: random.u16(0..8),
-                        next: random.u16(0..ENTRIES + 2),
-                    })?;
+                    self.write_descriptor(
+                        queue,
+                        random.u16(0..ENTRIES),
+                        &Descriptor {
+                            address: address[random.usize(..address.len())],
+                            length: length[random.usize(..length.len())],
+                            flags: random.u16(0..8),
+                            next: random.u16(0..ENTRIES + 2),
+                        },
+                    )?;
                 }
             }
         }
@@ -179,9 +183,8 @@ impl Memory {
     fn add_chain(&mut self, queue: u32, requests: &[[u8; 48]], random: &mut Rng) -> io::Result<()> {
         let index = self.available[queue as usize];
         let chain = index % CHAINS;
-        let of = |opcode: Opcode| {
-            requests.iter().filter(|request| request[..2] == (opcode as u16).to_le_bytes()).count()
-        };
+        let of =
+            |opcode: Opcode| requests.iter().filter(|request| request[..2] == (opcode as u16).to_le_bytes()).count();
         let mut readable = u64::try_from(requests.len()).unwrap_or(0).to_le_bytes().to_vec();
         readable.extend(requests.iter().flatten());
         for _ in 0..of(Opcode::Put) {
@@ -192,18 +195,21 @@ impl Memory {
         self.write(place, &readable)?;
         let writable = 16 * requests.len() + PAGE_SIZE * of(Opcode::Get);
         let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.write_descriptor(queue, 2 * chain, &Descriptor {
-            address: BASE + place,
-            length: length(readable.len()),
-            flags: READ_NEXT,
-            next: 2 * chain + 1,
-        })?;
-        self.write_descriptor(queue, 2 * chain + 1, &Descriptor {
-            address: BASE + place + ROOM / 2,
-            length: length(writable),
-            flags: WRITE,
-            next: 0,
-        })?;
+        self.write_descriptor(
+            queue,
+            2 * chain,
+            &Descriptor {
+                address: BASE + place,
+                length: length(readable.len()),
+                flags: READ_NEXT,
+                next: 2 * chain + 1,
+            },
+        )?;
+        self.write_descriptor(
+            queue,
+            2 * chain + 1,
+            &Descriptor { address: BASE + place + ROOM / 2, length: length(writable), flags: WRITE, next: 0 },
+        )?;
         self.write(rings(queue) + AVAILABLE + 4 + 2 * u64::from(index % ENTRIES), &(2 * chain).to_le_bytes())?;
         self.available[queue as usize] = index.wrapping_add(1);
         Ok(())
