@@ -3,10 +3,10 @@
 //!
 //! In a build for tests the environment variable [`VARIABLE`] names a place, how often it is passed
 //! before it kills, how many workers it kills, and how if not by SIGKILL (`abort`, `panic`; `hang`
-//! does not kill): `used-published:3:1`, `changed:1:2:panic`. A fifth part says how many milliseconds
-//! a worker lives before its passes count: `executed:1:1:kill:2000`. After a comma comes what is for
-//! the workers after these; a place that there is not (`none`) kills nobody. In a release it is
-//! nothing.
+//! does not kill): `used-published:3:1`, `changed:1:2:panic`. A fifth part says how many
+//! milliseconds a worker lives before its passes count: `executed:1:1:kill:2000`. After a comma
+//! comes what is for the workers after these; a place that there is not (`none`) kills nobody. In a
+//! release it is nothing.
 
 /// Names the place.
 pub const VARIABLE: &str = "ZCACHE_DIE_AT";

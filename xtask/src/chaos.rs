@@ -15,14 +15,14 @@ use crate::build;
 /// Kill the daemon's worker again and again under guests that check every page
 ///
 /// Boots guests (QEMU and user-mode Linux) that swap, change files and read them, and check what
-/// they read, all at one daemon. Meanwhile its workers are killed at random and at named places, and
-/// upgraded; devices are unplugged and plugged in, machines stopped and continued; and one guest
-/// sends nonsense. Limits stay as they are: the daemon cannot change them while it runs.
+/// they read, all at one daemon. Meanwhile its workers are killed at random and at named places,
+/// and upgraded; devices are unplugged and plugged in, machines stopped and continued; and one
+/// guest sends nonsense. Limits stay as they are: the daemon cannot change them while it runs.
 ///
-/// Fails with one line when a page was wrong or lost, when a guest, a kernel or the daemon complains,
-/// or when something does not come to its end; logs, counters, the schedule and a journal are kept
-/// then. A seed always has the same schedule: what happens when, and to whom. What guests do at that
-/// time is up to them.
+/// Fails with one line when a page was wrong or lost, when a guest, a kernel or the daemon
+/// complains, or when something does not come to its end; logs, counters, the schedule and a
+/// journal are kept then. A seed always has the same schedule: what happens when, and to whom.
+/// What guests do at that time is up to them.
 ///
 /// A stall is the longest that one operation of a guest took within a second. Each guest has a
 /// program that does one operation after another, with 4 ms between them: it reads one page of a

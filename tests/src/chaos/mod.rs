@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Everything at once, for a while: guests check all that they read, while workers die at random and
-//! at named places, devices come and go, machines stand still, and one guest misbehaves.
+//! Everything at once, for a while: guests check all that they read, while workers die at random
+//! and at named places, devices come and go, machines stand still, and one guest misbehaves.
 //!
 //! | module | what it is |
 //! |---|---|
