@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `schedule` | what happens when: a seed decides it |
+//! | `places` | when workers pass the places at which they can die |
 //! | `clock` | the time of a run, its end, and what was wrong |
 //! | `loads` | what works in guests and checks what it reads |
 //! | `machines` | the guests that behave, and what happens to their machines |
@@ -17,6 +18,7 @@ mod kills;
 mod loads;
 mod machines;
 mod misbehaving;
+mod places;
 mod report;
 mod schedule;
 

@@ -8,7 +8,8 @@ use fastrand::Rng;
 use vhost_zcache::crash::Place;
 use zcache_images::Vmm;
 
-use super::misbehaving::Mischief;
+use super::misbehaving::{KINDS, Mischief};
+use super::places::{Passed, passed};
 
 /// Something, and how long after the start it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,19 +56,6 @@ pub(super) enum MachineEvent {
     Stopped(Duration),
 }
 
-/// When workers pass a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Passed {
-    /// The first one, once.
-    OnlyByTheFirst,
-    /// Each one, before it serves a queue.
-    AtStart,
-    /// When a connection, a session, a pool or a queue comes or goes.
-    OnChange,
-    /// All the time.
-    InService,
-}
-
 /// All that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schedule {
@@ -100,7 +88,7 @@ impl Schedule {
                 .collect(),
             mischief: timed(length, || {
                 let gap = millis(&mut mischief, 300, 2000);
-                (gap, Mischief { kind: *one_of(&mut mischief, super::misbehaving::KINDS), seed: mischief.u64(..) })
+                (gap, Mischief { kind: *one_of(&mut mischief, KINDS), seed: mischief.u64(..) })
             }),
         }
     }
@@ -190,40 +178,6 @@ fn machine_event(random: &mut Rng, vmm: Vmm) -> MachineEvent {
     }
 }
 
-fn passed(place: Place) -> Passed {
-    match place {
-        Place::ArenaMade | Place::ArenaGiven => Passed::OnlyByTheFirst,
-        Place::Rebuilding | Place::Rebuilt | Place::SessionRestored | Place::Ready => Passed::AtStart,
-        // Also when a worker takes over, and some queue may be served then.
-        Place::Connected
-        | Place::Dropped
-        | Place::Changed
-        | Place::Acknowledged
-        | Place::RingPaused
-        | Place::StopNoted
-        | Place::RingStarted
-        | Place::AnswerPlanned
-        | Place::SessionClosed
-        | Place::PoolsDestroyed
-        | Place::SessionOpened
-        | Place::PoolMade
-        | Place::PoolNoted
-        | Place::PoolGone
-        | Place::HalfARecord
-        | Place::RecordWritten
-        | Place::RecordValid => Passed::OnChange,
-        Place::ChainTaken
-        | Place::Executed
-        | Place::PageWritten
-        | Place::ResultNoted
-        | Place::RequestDone
-        | Place::ResultsWritten
-        | Place::UsedPublished
-        | Place::ChainForgotten
-        | Place::Notified => Passed::InService,
-    }
-}
-
 fn millis(random: &mut Rng, least: u64, most: u64) -> Duration {
     Duration::from_millis(random.u64(least..most))
 }
@@ -274,7 +228,7 @@ mod tests {
             let kills = schedule.workers.iter().filter(|end| end.what != WorkerEnd::Upgraded).count();
             assert!(kills >= 100, "seed {seed} has {kills} kills");
             let kinds: BTreeSet<_> = schedule.mischief.iter().map(|event| format!("{:?}", event.what.kind)).collect();
-            assert_eq!(kinds.len(), super::super::misbehaving::KINDS.len(), "seed {seed} has these only: {kinds:?}");
+            assert_eq!(kinds.len(), KINDS.len(), "seed {seed} has these only: {kinds:?}");
             let stops = |events: &[Timed<MachineEvent>]| {
                 events.iter().filter(|event| matches!(event.what, MachineEvent::Stopped(_))).count()
             };
