@@ -53,17 +53,12 @@ impl Report {
         self.faults.is_empty() && self.wrong == 0 && self.lost == 0
     }
 
-    /// One line that says what was wrong.
+    /// One line that says what was wrong; the first fault is in it, as far as it is short.
     #[must_use]
     pub fn verdict(&self) -> String {
-        format!(
-            "{} pages wrong, {} lost with seed {}{}{}",
-            self.wrong,
-            self.lost,
-            self.seed,
-            if self.faults.is_empty() { "" } else { ": " },
-            self.faults.first().map(String::as_str).unwrap_or_default()
-        )
+        let first: String = self.faults.first().map_or("", String::as_str).chars().take(160).collect();
+        let (wrong, lost, faults, seed) = (self.wrong, self.lost, self.faults.len(), self.seed);
+        format!("{wrong} pages wrong, {lost} lost, {faults} faults with seed {seed}: {first}")
     }
 }
 
