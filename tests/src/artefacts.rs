@@ -125,6 +125,12 @@ pub fn daemon_binary() -> Result<PathBuf> {
     program("ZCACHE_DAEMON", "release/vhost-zcache", "cargo build --release --package vhost-zcache")
 }
 
+/// The daemon whose workers die where tests want them to: `ZCACHE_CHAOS_DAEMON`, or where `cargo
+/// build --profile chaos` has put it.
+pub fn chaos_daemon_binary() -> Result<PathBuf> {
+    program("ZCACHE_CHAOS_DAEMON", "chaos/vhost-zcache", "cargo build --profile chaos --package vhost-zcache")
+}
+
 /// The guest's tool: `ZCACHESETUP`, or where `cargo zcachesetup` has put it.
 pub fn tool_binary() -> Result<PathBuf> {
     program("ZCACHESETUP", "guest-tool/zcachesetup", "cargo zcachesetup")

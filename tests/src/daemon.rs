@@ -40,6 +40,8 @@ pub struct DaemonOptions {
     pub queues: u16,
     /// Threads that serve queues; `None` for the daemon's default.
     pub workers: Option<u8>,
+    /// Where workers die, of a daemon built for that: `vhost_zcache::crash`.
+    pub die_at: Option<String>,
 }
 
 impl DaemonOptions {
@@ -51,6 +53,7 @@ impl DaemonOptions {
             memory_limit: Some("512M".to_owned()),
             queues: 2,
             workers: None,
+            die_at: None,
         })
     }
 }
@@ -79,7 +82,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn socket(&self, index: usize) -> PathBuf {
+    pub(crate) fn socket(&self, index: usize) -> PathBuf {
         self.sockets.path().join(format!("guest{index}.sock"))
     }
 
@@ -135,6 +138,13 @@ impl Daemon {
                 None => bail!("The daemon has no worker"),
             }
         }
+    }
+
+    /// Has the keeper make its worker anew, of the same program.
+    pub fn upgrade(&self) -> Result<()> {
+        let keeper = self.pid().and_then(Pid::from_raw).context("The daemon is dead")?;
+        // Not the whole group: it is the keeper's to tell the others.
+        Ok(kill_process(keeper, Signal::USR2)?)
     }
 
     /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of
@@ -208,6 +218,9 @@ impl Daemon {
             command.arg("--workers").arg(workers.to_string());
         }
         command.arg("--stats-socket").arg(self.stats_socket());
+        if let Some(places) = &self.options.die_at {
+            command.env(vhost_zcache::crash::VARIABLE, places);
+        }
         command
     }
 

@@ -19,10 +19,12 @@
 //! | `driver` | the driver's statistics, typed |
 //! | `artefacts` | kernel, root disk, QEMU and payload, from `zcache-images` |
 //! | `complaints` | what a guest's kernel log must not contain |
+//! | `chaos` | everything at once, for a while |
 //! | `witness` | a second device that records and checks what the driver does |
 
 mod agent;
 mod artefacts;
+pub mod chaos;
 mod complaints;
 mod console;
 mod continuity;
@@ -47,7 +49,7 @@ mod window;
 pub mod witness;
 mod zhost;
 
-pub use artefacts::{Artefacts, daemon_binary, tool_binary};
+pub use artefacts::{Artefacts, chaos_daemon_binary, daemon_binary, tool_binary};
 pub use console::SerialConsole;
 pub use continuity::{Continuity, random_ms};
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};

@@ -88,6 +88,13 @@ fn run(lock: fn(&File) -> io::Result<()>, name: &str, limit: Duration, body: imp
 }
 
 impl Scenario {
+    /// One that has no frame: its user looks at kernel logs and keeps evidence, and what was
+    /// started ends with it.
+    #[must_use]
+    pub fn unframed(dir: PathBuf) -> Self {
+        Self { dir, cast: Mutex::default() }
+    }
+
     /// The folder for logs.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -122,7 +129,8 @@ impl Scenario {
         Ok(())
     }
 
-    fn keep_evidence(&self) {
+    /// Writes what is needed to understand a failure into the folder.
+    pub fn keep_evidence(&self) {
         let vms = self.cast().vms.clone();
         for vm in vms {
             vm.keep_evidence();

@@ -3,7 +3,10 @@
 //!
 //! In a build for tests the environment variable [`VARIABLE`] names a place, how often it is passed
 //! before it kills, how many workers it kills, and how if not by SIGKILL (`abort`, `panic`; `hang`
-//! does not kill): `used-published:3:1`, `changed:1:2:panic`. In a release it is nothing.
+//! does not kill): `used-published:3:1`, `changed:1:2:panic`. A fifth part says how many
+//! milliseconds a worker lives before its passes count: `executed:1:1:kill:2000`. After a comma
+//! comes what is for the workers after these; a place that there is not (`none`) kills nobody. In a
+//! release it is nothing.
 
 /// Names the place.
 pub const VARIABLE: &str = "ZCACHE_DIE_AT";
@@ -120,13 +123,25 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
+    use std::time::{Duration, Instant};
 
+    use log::warn;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::{Place, VARIABLE};
 
-    static ARMED: OnceLock<(Place, u64, Way)> = OnceLock::new();
+    static ARMED: OnceLock<Fate> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
+
+    /// What this worker dies of.
+    #[derive(Debug)]
+    struct Fate {
+        place: Place,
+        passes: u64,
+        way: Way,
+        /// When they begin to count.
+        from: Instant,
+    }
 
     #[derive(Debug, Clone, Copy)]
     enum Way {
@@ -138,28 +153,35 @@ mod armed {
 
     pub(super) fn arm(worker: u64) {
         let Ok(text) = env::var(VARIABLE) else { return };
-        let mut parts = text.split(':');
-        let place = parts.next().and_then(|name| Place::ALL.iter().find(|place| place.name() == name));
-        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
-        let (passes, workers) = (number().unwrap_or(1), number().unwrap_or(1));
-        let way = match parts.next() {
-            Some("panic") => Way::Panic,
-            Some("abort") => Way::Abort,
-            Some("hang") => Way::Hang,
-            _ => Way::Kill,
-        };
-        if let Some(place) = place
-            && worker <= workers
-        {
-            let _ = ARMED.set((*place, passes, way));
+        let mut workers_before = 0;
+        for entry in text.split(',') {
+            let parts: Vec<&str> = entry.split(':').collect();
+            let number = |at: usize| parts.get(at).and_then(|part| part.parse::<u64>().ok());
+            workers_before += number(2).unwrap_or(1);
+            if worker > workers_before {
+                continue;
+            }
+            let way = match parts.get(3) {
+                Some(&"panic") => Way::Panic,
+                Some(&"abort") => Way::Abort,
+                Some(&"hang") => Way::Hang,
+                _ => Way::Kill,
+            };
+            if let Some(place) = Place::ALL.iter().find(|place| place.name() == parts[0]) {
+                let from = Instant::now() + Duration::from_millis(number(4).unwrap_or(0));
+                let _ = ARMED.set(Fate { place: *place, passes: number(1).unwrap_or(1), way, from });
+            }
+            return;
         }
     }
 
     pub(super) fn pass(place: Place) {
-        if let Some((armed, passes, way)) = ARMED.get()
+        if let Some(Fate { place: armed, passes, way, from }) = ARMED.get()
             && *armed == place
+            && Instant::now() >= *from
             && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *passes
         {
+            warn!("This worker ends at {}, as a test has asked for", place.name());
             match way {
                 Way::Kill => drop(kill_process(getpid(), Signal::KILL)),
                 Way::Abort => process::abort(),

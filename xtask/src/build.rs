@@ -42,3 +42,12 @@ pub(crate) fn daemon() -> Result<PathBuf> {
     run(cargo().args(["build", "--quiet", "--release", "--package", "vhost-zcache"]))?;
     zcache_tests::daemon_binary()
 }
+
+/// Builds the daemon whose workers die where they are told to, unless `ZCACHE_CHAOS_DAEMON` names
+/// one.
+pub(crate) fn chaos_daemon() -> Result<()> {
+    if env::var_os("ZCACHE_CHAOS_DAEMON").is_none() {
+        run(cargo().args(["build", "--quiet", "--profile", "chaos", "--package", "vhost-zcache"]))?;
+    }
+    zcache_tests::chaos_daemon_binary().map(drop)
+}

@@ -88,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             memory_limit: Some("2G".to_owned()),
             queues: 2,
             workers: None,
+            die_at: None,
         },
         &dir,
     )?);

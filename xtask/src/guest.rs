@@ -200,6 +200,7 @@ fn daemon_options(arguments: &Arguments) -> Result<DaemonOptions> {
         memory_limit: Some(arguments.limit.clone()),
         queues: arguments.queues,
         workers: None,
+        die_at: None,
     })
 }
 

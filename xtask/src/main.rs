@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod dependencies;
 mod driver;
@@ -36,6 +37,7 @@ enum Command {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Chaos(chaos::Arguments),
     Kernels(kernels::Arguments),
 }
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Kernels(arguments) => kernels::run(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -44,6 +44,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
         Ok(())
     })?;
     step("daemon", || build::daemon().map(drop))?;
+    step("daemon that dies where tests want it to", build::chaos_daemon)?;
     step("rustfmt and clippy components", ensure_components)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("lines of comments and documents", lines::check)?;

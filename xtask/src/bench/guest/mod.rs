@@ -77,6 +77,7 @@ impl Bench {
                 memory_limit: Some("2G".to_owned()),
                 queues: 2,
                 workers: None,
+                die_at: None,
             },
             &self.dir,
         )?);

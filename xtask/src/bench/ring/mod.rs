@@ -106,6 +106,7 @@ fn daemon(binary: &Path, dir: &Path, guests: usize, queues: u16) -> Result<Daemo
         queues,
         // One processor is for this program, which never sleeps.
         workers: u8::try_from(available_parallelism()?.get().saturating_sub(1).max(1)).ok(),
+        die_at: None,
     };
     Daemon::start(options, dir)
 }
