@@ -7,6 +7,7 @@ mod demo;
 mod dependencies;
 mod driver;
 mod fio;
+mod fuzz;
 mod guest;
 mod hog;
 mod kernels;
@@ -37,6 +38,7 @@ enum Command {
     Test(test::Arguments),
     Bench(bench::Arguments),
     Kernels(kernels::Arguments),
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run_all(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Kernels(arguments) => kernels::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

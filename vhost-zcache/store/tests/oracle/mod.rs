@@ -21,17 +21,60 @@ pub(crate) const INDEXES: [u64; 12] = [0, 1, 2, 62, 63, 64, 65, 4095, 4096, 1 <<
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Create { guest: usize, pool: u32, kind: PoolKind },
-    Destroy { guest: usize, pool: u32 },
-    DestroyEphemeral { guest: usize },
-    Reset { guest: usize },
-    Replace { guest: usize },
-    Put { guest: usize, pool: u32, object: u8, index: u64, seed: u32 },
-    Get { guest: usize, pool: u32, object: u8, index: u64, mode: GetMode },
-    FlushPage { guest: usize, pool: u32, object: u8, index: u64 },
-    FlushRange { guest: usize, pool: u32, object: u8, first: u64, count: u64 },
-    FlushObject { guest: usize, pool: u32, object: u8 },
-    FlushPool { guest: usize, pool: u32 },
+    Create {
+        guest: usize,
+        pool: u32,
+        kind: PoolKind,
+    },
+    Destroy {
+        guest: usize,
+        pool: u32,
+    },
+    DestroyEphemeral {
+        guest: usize,
+    },
+    Reset {
+        guest: usize,
+    },
+    Replace {
+        guest: usize,
+    },
+    Put {
+        guest: usize,
+        pool: u32,
+        object: u8,
+        index: u64,
+        seed: u32,
+    },
+    Get {
+        guest: usize,
+        pool: u32,
+        object: u8,
+        index: u64,
+        mode: GetMode,
+    },
+    FlushPage {
+        guest: usize,
+        pool: u32,
+        object: u8,
+        index: u64,
+    },
+    FlushRange {
+        guest: usize,
+        pool: u32,
+        object: u8,
+        first: u64,
+        count: u64,
+    },
+    FlushObject {
+        guest: usize,
+        pool: u32,
+        object: u8,
+    },
+    FlushPool {
+        guest: usize,
+        pool: u32,
+    },
     Maintain,
     /// The process dies, and another one goes on with the memory file.
     Rebuild,
