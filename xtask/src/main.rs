@@ -3,9 +3,11 @@
 
 mod bench;
 mod build;
+mod coverage;
 mod demo;
 mod dependencies;
 mod driver;
+mod faults;
 mod fio;
 mod fuzz;
 mod guest;
@@ -39,6 +41,7 @@ enum Command {
     Bench(bench::Arguments),
     Kernels(kernels::Arguments),
     Fuzz(fuzz::Arguments),
+    Coverage(coverage::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Kernels(arguments) => kernels::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
+        Command::Coverage(arguments) => coverage::measure(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

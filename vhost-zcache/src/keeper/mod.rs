@@ -17,6 +17,7 @@ pub mod log;
 pub mod mirror;
 pub mod process;
 pub mod report;
+pub mod residence;
 pub mod running;
 
 use std::collections::BTreeSet;
@@ -117,6 +118,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
             }
         });
     }
+    residence::settle();
     Keeper::new(guests, connected, worker, descriptors, facts, signals).run(args.seccomp, &reach)
 }
 
