@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::word::store;
 use crate::crash::{self, Place};
 
 /// Words of the largest record.
@@ -43,14 +44,14 @@ impl<T: FromBytes + IntoBytes + Immutable> Record<T> {
         let version = self.version.load(Ordering::Relaxed).wrapping_add(1).max(1);
         let copy = &self.copies[usize::from(version % 2 == 1)];
         for (at, bytes) in value.as_bytes().as_chunks::<8>().0.iter().enumerate() {
-            copy.words[at].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            store(&copy.words[at], u64::from_ne_bytes(*bytes), Ordering::Relaxed);
             if at == Self::LEN / 2 {
                 crash::point(Place::HalfARecord);
             }
         }
-        copy.sum.store(sum(version, value.as_bytes()), Ordering::Relaxed);
+        store(&copy.sum, sum(version, value.as_bytes()), Ordering::Relaxed);
         crash::point(Place::RecordWritten);
-        self.version.store(version, Ordering::Release);
+        store(&self.version, version, Ordering::Release);
         crash::point(Place::RecordValid);
     }
 
@@ -88,6 +89,7 @@ fn sum(version: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::word::deaths;
 
     fn record() -> Box<Record<[u64; 4]>> {
         let copy = || Copy { sum: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] };
@@ -101,6 +103,27 @@ mod tests {
         for number in 1..=5 {
             record.write(&[number; 4]);
             assert_eq!(record.read(), Some([number; 4]));
+        }
+    }
+
+    #[test]
+    fn a_death_anywhere_in_a_write_leaves_the_one_or_the_other() {
+        // In both copies.
+        for writes in 1..=2 {
+            let written = || {
+                let record = record();
+                (1..=writes).for_each(|number| record.write(&[number; 4]));
+                record
+            };
+            deaths::everywhere(
+                written,
+                |record| record.write(&[9; 4]),
+                |record, lived| {
+                    assert_eq!(record.read(), Some(if lived { [9; 4] } else { [writes; 4] }));
+                    record.write(&[10; 4]);
+                    assert_eq!(record.read(), Some([10; 4]), "the next process cannot write");
+                },
+            );
         }
     }
 
