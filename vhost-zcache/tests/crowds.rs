@@ -102,7 +102,8 @@ fn a_vmm_that_never_reads_costs_nobody_anything() {
     };
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
-    guest.restart_queue(0);
+    guest.stop_queue(0);
+    guest.start_queue(0);
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     let now = kib(daemon.keeper(), "VmRSS:");
     assert!(now < resident + 2048, "the keeper has grown from {resident} to {now} KiB in {asked} questions");
@@ -124,7 +125,8 @@ fn a_daemon_that_was_frozen_as_a_whole_has_no_complaint() {
     daemon.signal_worker(Signal::CONT);
     assert!(frozen.elapsed() >= Duration::from_secs(8));
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
-    guest.restart_queue(0);
+    guest.stop_queue(0);
+    guest.start_queue(0);
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     assert_eq!((daemon.deaths(), daemon.worker()), (0, worker), "{}", daemon.log());
 }

@@ -9,6 +9,7 @@
 //! old one does nothing any more; a [`report`] says why it did. A [`running`] process may be of
 //! another program. [`events`] is what the thread waits for.
 
+pub mod control_group;
 pub mod dispatch;
 pub mod door;
 pub mod events;
@@ -89,6 +90,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", memory_limit(args));
+    control_group::compare(memory_limit(args));
 
     let (ledger, ledger_file) = Ledger::create(endpoints.len(), args.queues).map_err(Error::Descriptors)?;
     let recipe = Recipe {
