@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is fuzzed: each target is a function that takes any bytes, and panics if something is wrong.
+//! What is fuzzed: each target is a function that takes any bytes, and panics if something is
+//! wrong.
 //!
 //! `libfuzzer/` has a program for each, which `cargo xtask fuzz` builds and runs. `corpus/` has for
 //! each what was found worth keeping, and the ordinary tests replay it (`tests/replay.rs`). A new

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What keeper and worker say to each other: any bytes are a message or an error, and a message that
-//! is said again is the same. One of the two may have been taken over.
+//! What keeper and worker say to each other: any bytes are a message or an error, and a message
+//! that is said again is the same. One of the two may have been taken over.
 
 use std::fmt::Debug;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! VMMs by the thousand, VMMs that do not read, and a daemon that stands still as a whole: whoever is
-//! served goes on, and nothing is left of the others.
+//! VMMs by the thousand, VMMs that do not read, and a daemon that stands still as a whole: whoever
+//! is served goes on, and nothing is left of the others.
 
 mod client;
 

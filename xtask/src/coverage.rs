@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask coverage`: how much of the daemon the tests without guests run through, by part, and
-//! that it does not become less.
+//! `cargo xtask coverage`: how much of the daemon the tests without guests run through, by part,
+//! and that it does not become less.
 //!
 //! The daemon's processes are killed in most tests, and a killed process writes nothing at its end.
 //! So counters are in mapped files from the start (LLVM's continuous mode), which a kill does not
@@ -20,8 +20,8 @@ use crate::build::{cargo, run};
 
 /// Lowest percentages of lines there may be, which are raised when there are more.
 const RATCHET: &str = "coverage.toml";
-/// LLVM's tools that read what this compiler writes: those of a toolchain (the component llvm-tools),
-/// or of Debian.
+/// LLVM's tools that read what this compiler writes: those of a toolchain (the component
+/// llvm-tools), or of Debian.
 const TOOLS: [&str; 4] = ["llvm-profdata-22", "llvm-profdata-21", "llvm-profdata-20", "llvm-profdata-19"];
 /// Debian's package of the last one.
 const PACKAGE: &str = "llvm-19";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask fuzz`: libFuzzer on the targets of `fuzz/`. The compiler that builds everything else
-//! does: what the fuzzer goes by is one of LLVM's passes, which any compiler of Rust can be asked
+//! `cargo xtask fuzz`: libFuzzer on the targets of `fuzz/`. The compiler that builds everything
+//! else does: what the fuzzer goes by is one of LLVM's passes, which any compiler of Rust can be asked
 //! for. libFuzzer itself comes with its crate, and takes a C++ compiler.
 
 use std::fs;
@@ -28,8 +28,8 @@ const MACHINE: &str = "x86_64-unknown-linux-gnu";
 /// Fuzz the targets of fuzz/
 ///
 /// New findings that take the fuzzer further go to target/fuzz/corpus; with --keep the corpus in
-/// fuzz/corpus is replaced by the smallest one that goes as far. What makes a target fail is left in
-/// target/fuzz/failures, and the command fails.
+/// fuzz/corpus is replaced by the smallest one that goes as far. What makes a target fail is left
+/// in target/fuzz/failures, and the command fails.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Which targets; all by default

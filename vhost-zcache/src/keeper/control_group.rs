@@ -25,8 +25,8 @@ pub fn compare(store: u64) {
     }
 }
 
-/// Files of limits for the groups of a process, by its `/proc/PID/cgroup`: of either hierarchy, from
-/// the group up to the root.
+/// Files of limits for the groups of a process, by its `/proc/PID/cgroup`: of either hierarchy,
+/// from the group up to the root.
 fn limit_files(groups: &str, mount: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -336,7 +336,7 @@ mod exhaustive {
     }
 
     /// Every history of so many steps of two guests, with limits and reservations of a few bytes: a
-    /// step is refused exactly when one of the limits says so, and the counters are always the sums.
+    /// step is refused exactly when one of the limits says so, and counters are always the sums.
     #[test]
     fn every_short_history_of_two_guests_adds_up() {
         for limit in 2..=5 {
