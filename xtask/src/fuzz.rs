@@ -94,7 +94,10 @@ pub(crate) fn run_targets(arguments: &Arguments) -> Result<ExitCode> {
 fn keep(program: &Path, common: &[String], found: &Path, corpus: &Path) -> Result<()> {
     let merged = corpus.with_extension("new");
     make(&merged)?;
-    run(Command::new(program).args(common).args(["-merge=1", "-verbosity=0"]).args([&merged, corpus, found]))?;
+    run(Command::new(program)
+        .args(common)
+        .args(["-set_cover_merge=1", "-verbosity=0"])
+        .args([&merged, corpus, found]))?;
     fs::remove_dir_all(corpus)?;
     fs::rename(&merged, corpus)?;
     Ok(())
