@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::slice;
 use std::sync::{Arc, OnceLock};
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -123,13 +124,14 @@ impl Device<'_> {
     fn serve(&mut self, mut ring: Ring, mut executor: Executor, dies: bool) {
         let (mut chain, mut batch) = (Chain::default(), Batch::default());
         let used = offset(self.place.used)..offset(self.place.used) + 6 + 8 * usize::from(self.place.size);
+        // The device has a word of its own behind the used ring, and flags before it.
+        let with_event = used.start..used.end + 2;
         for taken in 0.. {
             assert!(taken <= self.place.size, "more chains than the ring has entries");
             if ring.disable_kicks(self.memory).is_err() {
                 return;
             }
-            // The device has a word of its own behind the used ring, and flags before it.
-            self.expect_changes(&[used.start..used.end + 2]);
+            self.expect_changes(slice::from_ref(&with_event));
             let head = match ring.take(self.memory, &mut chain) {
                 Ok(None) => break,
                 Ok(Some(head)) => head,
@@ -162,13 +164,13 @@ impl Device<'_> {
                 return;
             }
             executor.queue().complete();
-            self.expect_changes(std::slice::from_ref(&used));
+            self.expect_changes(slice::from_ref(&used));
             if ring.needs_notification(self.memory).is_err() {
                 return;
             }
         }
         let _ = ring.enable_kicks(self.memory);
-        self.expect_changes(&[used.start..used.end + 2]);
+        self.expect_changes(slice::from_ref(&with_event));
     }
 
     /// Nothing but these parts has changed since the last look.
