@@ -183,8 +183,8 @@ fn judge(root: &Path, report: &Report, arguments: &Arguments) -> Result<ExitCode
             if is_code {
                 let lines = file.summary.lines;
                 (sum.count, sum.covered) = (sum.count + lines.count, sum.covered + lines.covered);
-                if arguments.files && part != "all" || arguments.files && !name.contains("/store/") && part == "all" {
-                    println!("   {part}: {name}: {} of {} lines", lines.covered, lines.count);
+                if arguments.files && part == "all" {
+                    println!("   {name}: {} of {} lines", lines.covered, lines.count);
                 }
             }
         }
