@@ -342,7 +342,7 @@ mod exhaustive {
         for limit in 2..=5 {
             for reserved in [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2]] {
                 for own in [None, Some(2)] {
-                    for history in 0..(2 * STEPS.len() as u32).pow(LENGTH) {
+                    for history in 0..(2 * STEPS.len()).pow(LENGTH) {
                         run(limit, reserved, own, history);
                     }
                 }
@@ -350,12 +350,12 @@ mod exhaustive {
         }
     }
 
-    fn run(limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: u32) {
+    fn run(limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: usize) {
         let store = Arc::new(Budget::new(limit));
         let mut guests = [Guest::new(&store, own, reserved[0]), Guest::new(&store, None, reserved[1])];
         for _ in 0..LENGTH {
-            let (who, step) = ((history & 1) as usize, STEPS[(history >> 1) as usize % STEPS.len()]);
-            history /= 2 * STEPS.len() as u32;
+            let (who, step) = (history & 1, STEPS[(history >> 1) % STEPS.len()]);
+            history /= 2 * STEPS.len();
             match step {
                 Step::Grow(purpose, bytes) => grow(&store, &mut guests, who, purpose, bytes),
                 Step::Shrink => drop(guests[who].charges.pop()),
