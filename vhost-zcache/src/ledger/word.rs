@@ -20,12 +20,17 @@ pub(super) mod deaths {
     thread_local! {
         /// Stores that this thread still lives for; `None` for ever.
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        /// Whether there was a store that it did not live for.
+        static DIED: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(super) fn is_alive() -> bool {
         LEFT.with(|left| match left.get() {
             None => true,
-            Some(0) => false,
+            Some(0) => {
+                DIED.set(true);
+                false
+            }
             Some(more) => {
                 left.set(Some(more - 1));
                 true
@@ -40,7 +45,8 @@ pub(super) mod deaths {
             let subject = make();
             LEFT.set(Some(stores));
             run(&subject);
-            let lived = LEFT.replace(None) != Some(0);
+            LEFT.set(None);
+            let lived = !DIED.replace(false);
             check(&subject, lived);
             if lived {
                 assert!(stores > 1, "there was nothing to die in");
