@@ -4,10 +4,13 @@
 mod bench;
 mod build;
 mod chaos;
+mod coverage;
 mod demo;
 mod dependencies;
 mod driver;
+mod faults;
 mod fio;
+mod fuzz;
 mod guest;
 mod hog;
 mod kernels;
@@ -39,6 +42,8 @@ enum Command {
     Bench(bench::Arguments),
     Chaos(chaos::Arguments),
     Kernels(kernels::Arguments),
+    Fuzz(fuzz::Arguments),
+    Coverage(coverage::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Kernels(arguments) => kernels::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
+        Command::Coverage(arguments) => coverage::measure(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

@@ -8,7 +8,7 @@ use anyhow::Result;
 use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
-use crate::{dependencies, driver, kernels, lines};
+use crate::{dependencies, driver, faults, kernels, lines};
 
 /// Run all checks and tests
 ///
@@ -48,6 +48,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("rustfmt and clippy components", ensure_components)?;
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("lines of comments and documents", lines::check)?;
+    step("tests of the fault matrix", faults::check)?;
     step("clippy", || {
         run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
     })?;

@@ -12,6 +12,7 @@
 //! [`events`] is what the thread waits for.
 
 pub mod control;
+pub mod control_group;
 pub mod dispatch;
 pub mod door;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod log;
 pub mod mirror;
 pub mod process;
 pub mod report;
+pub mod residence;
 pub mod running;
 pub mod takeover;
 
@@ -114,6 +116,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", memory_limit(args));
+    control_group::compare(memory_limit(args));
 
     let path = args.upgrade_path().map_err(Error::Worker)?;
     let recipe = Recipe { spawner, path, names: names.clone(), ledger, stats };
@@ -148,6 +151,7 @@ pub fn run(args: &Args, arguments: &[OsString]) -> Result<(), Error> {
     drop(found);
     let is_kept = handover.is_some();
     let keeper = Keeper::new(guests, connected, worker, descriptors, facts, Operator { signals, control }, handover);
+    residence::settle();
     let end = keeper.run(args.seccomp, &reach);
     if is_kept {
         // They are the next keeper's, or go with the service's folder.

@@ -15,6 +15,7 @@ pub mod record;
 pub mod restore;
 pub mod service;
 pub mod session;
+mod word;
 
 use std::fs::File;
 use std::io;

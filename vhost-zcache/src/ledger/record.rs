@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::word::store;
 use crate::crash::{self, Place};
 
 /// Words of the largest record of the ledger.
@@ -39,14 +40,14 @@ impl<T: ?Sized, const ROOM: usize> Record<T, ROOM> {
         let copy = &self.copies[usize::from(version % 2 == 1)];
         let words = bytes.as_chunks::<8>().0;
         for (at, bytes) in words.iter().enumerate() {
-            copy.words[at].store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            store(&copy.words[at], u64::from_ne_bytes(*bytes), Ordering::Relaxed);
             if at == words.len() / 2 {
                 crash::point(Place::HalfARecord);
             }
         }
-        copy.sum.store(sum(version, bytes), Ordering::Relaxed);
+        store(&copy.sum, sum(version, bytes), Ordering::Relaxed);
         crash::point(Place::RecordWritten);
-        self.version.store(version, Ordering::Release);
+        store(&self.version, version, Ordering::Release);
         crash::point(Place::RecordValid);
     }
 
@@ -123,6 +124,7 @@ fn sum(version: u64, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::word::deaths;
 
     fn record() -> Box<Record<[u64; 4]>> {
         let copy = || Copy { sum: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] };
@@ -152,6 +154,27 @@ mod tests {
         assert_eq!(record.read_text().as_deref(), Some(&b"eight..."[..]));
         record.copies[1].words[0].store(u64::MAX, Ordering::Relaxed);
         assert_eq!(record.read_text(), None, "a length that is none");
+    }
+
+    #[test]
+    fn a_death_anywhere_in_a_write_leaves_the_one_or_the_other() {
+        // In both copies.
+        for writes in 1..=2 {
+            let written = || {
+                let record = record();
+                (1..=writes).for_each(|number| record.write(&[number; 4]));
+                record
+            };
+            deaths::everywhere(
+                written,
+                |record| record.write(&[9; 4]),
+                |record, lived| {
+                    assert_eq!(record.read(), Some(if lived { [9; 4] } else { [writes; 4] }));
+                    record.write(&[10; 4]);
+                    assert_eq!(record.read(), Some([10; 4]), "the next process cannot write");
+                },
+            );
+        }
     }
 
     #[test]

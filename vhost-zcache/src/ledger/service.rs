@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zcache_protocol::RequestResult;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::word::store;
 use crate::crash::{self, Place};
 use crate::device::batch::MAX_BATCH;
 use crate::device::counters::QueueCounters;
@@ -78,11 +79,11 @@ impl QueueLedger {
             Some(chain) if chain.index == index && chain.attempts >= MOST_ATTEMPTS => return Attempt::Poisoned,
             Some(chain) if chain.index == index => Chain { attempts: chain.attempts + 1, ..chain },
             _ => {
-                self.planned.store(0, Ordering::Relaxed);
+                store(&self.planned, 0, Ordering::Relaxed);
                 Chain { index, done: 0, attempts: 1 }
             }
         };
-        self.chain.store(chain.word(), Ordering::Release);
+        store(&self.chain, chain.word(), Ordering::Release);
         Attempt::From(usize::from(chain.done).min(RESULTS))
     }
 
@@ -96,19 +97,19 @@ impl QueueLedger {
     /// The request of this number was carried out, and its page written.
     pub fn done(&self, number: usize, result: &RequestResult) {
         for (word, bytes) in self.results[number].iter().zip(result.as_bytes().as_chunks::<8>().0) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            store(word, u64::from_ne_bytes(*bytes), Ordering::Relaxed);
         }
         crash::point(Place::ResultNoted);
         if let Some(chain) = Chain::of(self.chain.load(Ordering::Relaxed)) {
             let done = u8::try_from(number + 1).unwrap_or(u8::MAX);
-            self.chain.store(Chain { done, ..chain }.word(), Ordering::Release);
+            store(&self.chain, Chain { done, ..chain }.word(), Ordering::Release);
         }
         crash::point(Place::RequestDone);
     }
 
     /// The chain was used, so that nobody will take it again.
     pub fn complete(&self) {
-        self.chain.store(0, Ordering::Release);
+        store(&self.chain, 0, Ordering::Release);
         crash::point(Place::ChainForgotten);
     }
 
@@ -121,18 +122,18 @@ impl QueueLedger {
 
     /// Notes what will be answered to a request, before anything is done.
     pub fn plan(&self, number: usize, answer: [u64; 2]) {
-        self.planned.store(0, Ordering::Relaxed);
+        store(&self.planned, 0, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::Release);
         for (word, value) in self.plan.iter().zip(answer) {
-            word.store(value, Ordering::Relaxed);
+            store(word, value, Ordering::Relaxed);
         }
-        self.planned.store(number as u64 + 1, Ordering::Release);
+        store(&self.planned, number as u64 + 1, Ordering::Release);
         crash::point(Place::AnswerPlanned);
     }
 
     /// Leaves the queue alone, also in the next worker, until it is stopped.
     pub fn quarantine(&self) {
-        self.quarantined.store(1, Ordering::Release);
+        store(&self.quarantined, 1, Ordering::Release);
     }
 
     /// Whether the queue is left alone.
@@ -147,14 +148,14 @@ impl QueueLedger {
             let attempts = chain.attempts.saturating_sub(1);
             // 0 would say that there is no chain.
             let chain = Chain { attempts: attempts.max(1), ..chain };
-            self.chain.store(chain.word(), Ordering::Release);
+            store(&self.chain, chain.word(), Ordering::Release);
         }
     }
 
     /// The queue was stopped: what is known of its chains concerns nobody any more.
     pub fn forget(&self) {
-        self.chain.store(0, Ordering::Release);
-        self.quarantined.store(0, Ordering::Release);
+        store(&self.chain, 0, Ordering::Release);
+        store(&self.quarantined, 0, Ordering::Release);
     }
 
     /// The chain in service, in words; `None` while none is.
@@ -176,6 +177,7 @@ impl QueueLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::word::deaths;
 
     fn queue() -> QueueLedger {
         QueueLedger {
@@ -201,6 +203,50 @@ mod tests {
         queue.complete();
         assert_eq!(queue.take(0), Attempt::From(0), "the next chain");
         assert_eq!(queue.planned(1), None, "the plan was another chain's");
+    }
+
+    /// Serves a chain of three requests, of which the second has a planned answer.
+    fn serve(queue: &QueueLedger) {
+        let Attempt::From(first) = queue.take(7) else { panic!("it was served at one death only") };
+        for number in first..3 {
+            if number == 1 && queue.planned(1).is_none() {
+                queue.plan(1, [5, 6]);
+            }
+            queue.done(number, &answer(number));
+        }
+        queue.complete();
+    }
+
+    fn answer(number: usize) -> RequestResult {
+        RequestResult { status: 1.into(), value: (number as u64 + 70).into(), ..RequestResult::default() }
+    }
+
+    #[test]
+    fn a_death_anywhere_in_a_chain_repeats_one_request_at_most() {
+        let made = || {
+            let queue = queue();
+            // What the chain before has left means nothing.
+            assert_eq!(queue.take(6), Attempt::From(0));
+            queue.plan(0, [1, 2]);
+            (0..3).for_each(|number| queue.done(number, &RequestResult::default()));
+            queue.complete();
+            queue
+        };
+        deaths::everywhere(made, serve, |queue, _| {
+            let Attempt::From(first) = queue.take(7) else { panic!("nobody has died of it") };
+            for number in 0..first {
+                assert_eq!(queue.result(number).as_bytes(), answer(number).as_bytes(), "of request {number}");
+            }
+            assert_eq!(queue.planned(0), None, "the plan was another chain's");
+            let planned = queue.planned(1);
+            assert!(planned.is_none_or(|planned| planned == [5, 6]), "half a plan: {planned:?}");
+            assert!(planned.is_some() || first < 2, "request 1 was answered without its plan");
+            for number in first..3 {
+                queue.done(number, &answer(number));
+            }
+            queue.complete();
+            assert_eq!(queue.take(8), Attempt::From(0));
+        });
     }
 
     #[test]

@@ -295,6 +295,107 @@ impl Drop for Charge {
     }
 }
 
+#[cfg(all(test, not(feature = "loom")))]
+mod exhaustive {
+    use std::sync::Arc;
+
+    use super::{Account, Budget, Charge, Relaxed, Reservation, Use};
+
+    /// What a guest does in one step.
+    const STEPS: [Step; 4] =
+        [Step::Grow(Use::Kept, 1), Step::Grow(Use::Kept, 2), Step::Grow(Use::Evictable, 1), Step::Shrink];
+    const LENGTH: u32 = 5;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Grow(Use, u64),
+        /// Gives back what it took last.
+        Shrink,
+    }
+
+    struct Guest {
+        account: Arc<Account>,
+        charges: Vec<(Use, Charge)>,
+        limit: u64,
+        reserved: u64,
+    }
+
+    impl Guest {
+        fn new(store: &Arc<Budget>, limit: Option<u64>, reserved: u64) -> Self {
+            let account = Account::new(limit, Arc::new(Reservation::new(store, reserved)));
+            Self { account: Arc::new(account), charges: Vec::new(), limit: limit.unwrap_or(u64::MAX), reserved }
+        }
+
+        fn has(&self, which: Use) -> u64 {
+            self.charges.iter().filter(|(purpose, _)| *purpose == which).map(|(_, charge)| charge.bytes()).sum()
+        }
+
+        fn beyond(&self) -> u64 {
+            self.has(Use::Kept).saturating_sub(self.reserved)
+        }
+    }
+
+    /// Every history of so many steps of two guests, with limits and reservations of a few bytes: a
+    /// step is refused exactly when one of the limits says so, and counters are always the sums.
+    #[test]
+    fn every_short_history_of_two_guests_adds_up() {
+        for limit in 2..=5 {
+            for reserved in [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2]] {
+                for own in [None, Some(2)] {
+                    for history in 0..(2 * STEPS.len()).pow(LENGTH) {
+                        run(limit, reserved, own, history);
+                    }
+                }
+            }
+        }
+    }
+
+    fn run(limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: usize) {
+        let store = Arc::new(Budget::new(limit));
+        let mut guests = [Guest::new(&store, own, reserved[0]), Guest::new(&store, None, reserved[1])];
+        for _ in 0..LENGTH {
+            let (who, step) = (history & 1, STEPS[(history >> 1) % STEPS.len()]);
+            history /= 2 * STEPS.len();
+            match step {
+                Step::Grow(purpose, bytes) => grow(&store, &mut guests, who, purpose, bytes),
+                Step::Shrink => drop(guests[who].charges.pop()),
+            }
+            check(&store, &guests);
+        }
+        drop(guests);
+        let left = [store.used(), store.ephemeral(), store.reserved(), store.common.load(Relaxed)];
+        assert_eq!(left, [0; 4], "something is left");
+    }
+
+    fn grow(store: &Budget, guests: &mut [Guest; 2], who: usize, purpose: Use, bytes: u64) {
+        let all: u64 = guests.iter().map(|guest| guest.has(Use::Kept) + guest.has(Use::Evictable)).sum();
+        let common: u64 = guests.iter().map(Guest::beyond).sum();
+        let unreserved = store.limit().saturating_sub(guests.iter().map(|guest| guest.reserved).sum());
+        let guest = &mut guests[who];
+        let own = guest.has(Use::Kept) + guest.has(Use::Evictable);
+        let more = (guest.has(Use::Kept) + bytes).saturating_sub(guest.reserved) - guest.beyond();
+        let may = own + bytes <= guest.limit
+            && all + bytes <= store.limit()
+            && (purpose == Use::Evictable || more == 0 || common + more <= unreserved);
+        let mut charge = Charge::none(Arc::clone(&guest.account), purpose);
+        assert_eq!(charge.grow(bytes).is_ok(), may, "{bytes} bytes of guest {who}, {purpose:?}");
+        if may {
+            guest.charges.push((purpose, charge));
+        }
+    }
+
+    fn check(store: &Budget, guests: &[Guest; 2]) {
+        let sum = |of: &dyn Fn(&Guest) -> u64| guests.iter().map(of).sum::<u64>();
+        assert_eq!(store.used(), sum(&|guest| guest.has(Use::Kept) + guest.has(Use::Evictable)));
+        assert_eq!(store.ephemeral(), sum(&|guest| guest.has(Use::Evictable)));
+        assert_eq!(store.common.load(Relaxed), sum(&Guest::beyond), "what is kept beyond reservations");
+        for guest in guests {
+            assert_eq!(guest.account.own().used(), guest.has(Use::Kept) + guest.has(Use::Evictable));
+            assert_eq!(guest.account.kept.load(Relaxed), guest.has(Use::Kept));
+        }
+    }
+}
+
 #[cfg(all(test, feature = "loom"))]
 mod tests {
     use loom::sync::Arc;

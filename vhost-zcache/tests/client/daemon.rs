@@ -80,6 +80,12 @@ impl Daemon {
         if let Some(place) = start.die_at {
             command.env(vhost_zcache::crash::VARIABLE, place);
         }
+        // Where coverage is measured, the one folder that a worker may write to has its counters.
+        if let Ok(counters) = std::env::var("ZCACHE_COUNTERS")
+            && !start.arguments.contains(&"--crash-directory")
+        {
+            command.args(["--crash-directory", &counters]);
+        }
         if !getuid().is_root() {
             // Files of a process that cannot be dumped are root's to look at.
             command.env(vhost_zcache::sandbox::probe::WATCHED, "");

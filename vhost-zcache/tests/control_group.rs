@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A control group whose limit of memory is below the store's: the worker is killed for it, and
+//! nothing that was accepted is lost.
+
+mod client;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use client::daemon::{Daemon, Start};
+use client::wire::{PAGE, PERSISTENT, Page, status};
+use client::{Client, page};
+
+const LIMIT: u64 = 96 << 20;
+/// What is stored, of which nothing can be compressed.
+const PAGES: u64 = 48 << 10;
+
+/// A group of our own, which is removed in the end.
+struct Group {
+    directory: PathBuf,
+    limit: &'static str,
+}
+
+impl Group {
+    /// A group with that limit, where this process may make one.
+    fn new(limit: u64) -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let (root, path, file) = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+            match controllers {
+                "memory" => Some(("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes")),
+                "" if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() => {
+                    Some(("/sys/fs/cgroup", path, "memory.max"))
+                }
+                _ => None,
+            }
+        })?;
+        let directory = Path::new(root).join(path).join(format!("zcache-test-{}", std::process::id()));
+        fs::create_dir(&directory).ok()?;
+        let group = Self { directory, limit: file };
+        fs::write(group.directory.join(file), limit.to_string()).ok()?;
+        Some(group)
+    }
+
+    /// Whether a process was killed for want of memory.
+    fn has_killed(&self) -> bool {
+        let events = if self.limit == "memory.max" { "memory.events" } else { "memory.oom_control" };
+        let text = fs::read_to_string(self.file(events)).expect("the group's events");
+        text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// A page of which nothing can be compressed.
+fn noise(number: u64) -> Page {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut noise = page(number);
+    for word in noise.as_chunks_mut::<8>().0 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *word = state.to_le_bytes();
+    }
+    noise
+}
+
+#[test]
+fn a_control_group_that_is_full_loses_nothing() {
+    let Some(group) = Group::new(LIMIT) else {
+        println!("Not shown: this process may not make a control group with a limit of memory");
+        return;
+    };
+    let processes = group.file("cgroup.procs");
+    let daemon = Daemon::prepared(&[""], Start { arguments: &["--memory-limit=1G"], ..Start::default() }, |command| {
+        let join = move || fs::File::options().write(true).open(&processes)?.write_all(b"0");
+        // SAFETY: the new process has one thread, and opens and writes a file.
+        unsafe { command.pre_exec(join) };
+    });
+    assert_eq!(daemon.lines("the control group has"), 1, "{}", daemon.log());
+    let done = AtomicBool::new(false);
+    let accepted = thread::scope(|threads| {
+        threads.spawn(|| {
+            // What an operator does who sees it: more memory. The next worker begins with the put
+            // that this one was killed in, and is not to be killed in it as well.
+            while !done.load(Ordering::Relaxed) && !group.has_killed() {
+                thread::yield_now();
+            }
+            fs::write(group.file(group.limit), (1u64 << 30).to_string()).expect("the limit can be raised");
+        });
+        let mut guest = Client::attach(&daemon.socket(0));
+        guest.create(1, PERSISTENT);
+        let mut accepted = Vec::new();
+        let mut answers = 0;
+        for number in 0..PAGES {
+            match guest.put(1, 1, number, &noise(number)) {
+                status::OK => accepted.push(number),
+                status::REFUSED => {}
+                other => panic!("put {number} was answered {other}"),
+            }
+            answers += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(answers, PAGES);
+        for number in &accepted {
+            assert_eq!(guest.get(1, 1, *number), Ok(noise(*number)), "page {number} is lost");
+        }
+        accepted.len() as u64
+    });
+    println!("{accepted} pages of {PAGE} bytes, {} deaths", daemon.deaths());
+    assert!(accepted * PAGE as u64 > LIMIT / 2, "{accepted} pages were accepted");
+    assert!(accepted < PAGES || daemon.deaths() > 0, "the limit was not reached");
+}
