@@ -18,7 +18,8 @@ pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIG)
-    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
+    .union(VhostUserProtocolFeatures::DEVICE_STATE);
 
 /// Features of which SET_FEATURES has told, for the VMM and the driver in its guest together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::log::Log;
 use super::mirror::Mirror;
+use super::state;
 use crate::device::config_space::ConfigSpace;
 use crate::device::ring::MAX_QUEUE_SIZE;
 use crate::frontend::budget::MemoryBudget;
@@ -47,6 +48,10 @@ pub enum Answer {
     Acknowledgement,
     /// By where the ring of this number was stopped.
     Base(u32),
+    /// By whether the guest's state is on its way.
+    Transfer,
+    /// By whether it was moved.
+    Verdict,
 }
 
 /// What is to be done about a message.
@@ -103,6 +108,10 @@ impl Dispatcher {
         if let Some(step) = self.question(request, &message.body) {
             return step;
         }
+        let message = match state::step(request, message) {
+            Ok(step) => return step,
+            Err(message) => message,
+        };
         match self.command(request, message, mirror, log) {
             Ok(Asked::Nothing) => self.acknowledge(need_reply, Ok(())),
             Ok(Asked::Change(change, files)) => {

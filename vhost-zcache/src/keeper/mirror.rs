@@ -84,12 +84,17 @@ impl Mirror {
         })
     }
 
-    /// Where the ring stands that a change is about, as far as the VMM knows.
-    #[must_use]
-    pub fn base_after(&self, change: &Change) -> u16 {
+    /// How a change comes out that no worker carries out: nobody serves a ring or touches memory
+    /// then. Where the ring stands that it is about, as far as the VMM knows.
+    ///
+    /// # Errors
+    ///
+    /// When it takes a worker.
+    pub fn without_worker(&self, change: &Change) -> std::result::Result<u16, String> {
         match change {
-            Change::Ring(ring, _) => self.rings.get(*ring).map_or(0, |ring| ring.base),
-            _ => 0,
+            Change::Ring(ring, _) => Ok(self.rings.get(*ring).map_or(0, |ring| ring.base)),
+            Change::MoveState(_) | Change::CheckState => Err("the guest is not served".into()),
+            _ => Ok(0),
         }
     }
 
@@ -119,7 +124,7 @@ impl Mirror {
     pub fn commit(&mut self, (change, files): Carried, base: u16) {
         let mut files = files.into_iter();
         match change {
-            Change::Connect(_) | Change::Disconnect => {}
+            Change::Connect(_) | Change::Disconnect | Change::MoveState(_) | Change::CheckState => {}
             Change::Features(features) => self.features = Some(features),
             Change::Table(regions) => {
                 self.regions.clear();
@@ -236,7 +241,7 @@ mod tests {
             commit(Change::Ring(ring, RingChange::Enable(true)), &[], 0);
         }
         commit(Change::Ring(1, RingChange::Stop), &[], 77);
-        assert_eq!(mirror.base_after(&Change::Ring(1, RingChange::Stop)), 77);
+        assert_eq!(mirror.without_worker(&Change::Ring(1, RingChange::Stop)), Ok(77));
         assert_eq!((mirror.guest_address(0x10_2fff), mirror.guest_address(0x10_1000)), (Some(0x2fff), None));
 
         let changes: Vec<Change> = mirror.changes().into_iter().map(|(change, _)| change).collect();

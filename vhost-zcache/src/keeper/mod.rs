@@ -7,7 +7,7 @@
 //! guest memory and has no store. What changes is carried out by the worker ([`process`]), which
 //! gets everything by descriptor; when it dies the next one is told all of it again, as soon as the
 //! old one does nothing any more; a [`report`] says why it did. A [`running`] process may be of
-//! another program. [`events`] is what the thread waits for.
+//! another program. [`state`] is about a guest that moves. [`events`] is what the thread waits for.
 
 pub mod dispatch;
 pub mod door;
@@ -18,6 +18,7 @@ pub mod mirror;
 pub mod process;
 pub mod report;
 pub mod running;
+pub mod state;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger;
 
-/// Version of what the two say to each other, which is another whenever a message is.
+/// Version of what the two say to each other, which is another whenever a message is. One that an
+/// older keeper never sends may be added: a worker of this build does without.
 const LINK: u32 = 1;
 
 /// What a worker says of itself before anything else. This one is the same in all releases.
@@ -122,6 +123,28 @@ pub enum Change {
     RemoveRegion(Region),
     /// Something about a ring.
     Ring(usize, RingChange),
+    /// The guest's state is to be moved to or from the file that comes along.
+    MoveState(Direction),
+    /// Whether the state was moved is to be said, as soon as that is known.
+    CheckState,
+}
+
+impl Change {
+    /// Whether it is about the guest's state. Then it concerns one worker, and if that dies it is
+    /// not asked of the next.
+    #[must_use]
+    pub fn is_of_state(&self) -> bool {
+        matches!(self, Self::MoveState(_) | Self::CheckState)
+    }
+}
+
+/// Which way a guest's state goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// To the VMM.
+    Save,
+    /// From the VMM.
+    Load,
 }
 
 /// What changes about a ring.

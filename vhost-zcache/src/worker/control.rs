@@ -123,6 +123,7 @@ impl Control {
                 ToWorker::Start { .. } => return Err(Error::Link(io::ErrorKind::InvalidData.into())),
                 ToWorker::Ping => self.say(&FromWorker::Pong, &[])?,
                 ToWorker::Leave => match self.leave()? {},
+                ToWorker::Change { guest, change: Change::CheckState, ticket } => self.check_state(guest, ticket)?,
                 ToWorker::Change { guest, change, ticket } => {
                     // What nobody waits for was asked of the worker before.
                     let again = ticket.is_none() || matches!(change, Change::Connect(_));
@@ -149,6 +150,23 @@ impl Control {
         self.say(&FromWorker::Left, &[])?;
         // Nothing is dropped, as it is all the next worker's now.
         process::exit(0)
+    }
+
+    /// Says how the transfer of a guest's state came out, now or later.
+    fn check_state(&self, guest: usize, ticket: Option<u64>) -> Result<(), Error> {
+        let (Some(ticket), Some(device)) = (ticket, self.devices.get(guest).and_then(Option::as_ref)) else {
+            return Ok(());
+        };
+        let link = self.link.try_clone().map_err(Error::Link)?;
+        device.check_state(Box::new(move |outcome| {
+            // Without a keeper this process ends.
+            let _ = link.send(
+                &FromWorker::Done { guest, ticket, outcome: outcome.map(|()| 0) },
+                &[],
+                SendFlags::empty(),
+            );
+        }));
+        Ok(())
     }
 
     fn change(&mut self, number: usize, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {

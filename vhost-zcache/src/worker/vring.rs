@@ -127,6 +127,12 @@ impl Vring {
         base
     }
 
+    /// Whether it is started: it has a kick event.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.settings.kick.is_some()
+    }
+
     /// Serves the ring if it is to be served and is not.
     ///
     /// # Errors
