@@ -41,8 +41,15 @@ pub struct Subject {
     pub session: Arc<Session>,
     /// Its queues.
     pub queues: usize,
-    /// Limits what the guest can write to the log.
-    pub log_limit: Arc<LogLimit>,
+    /// Limits what its VMM can write to the log.
+    pub log: Arc<TransferLog>,
+}
+
+/// Limits what is logged of one guest's transfers, each outcome by itself.
+#[derive(Debug, Default)]
+pub struct TransferLog {
+    moved: LogLimit,
+    failed: LogLimit,
 }
 
 /// A transfer. Dropped, it is given up.
@@ -121,7 +128,7 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 
 /// Moves the state, closes the pipe, and logs how it came out.
 fn carry(direction: Direction, subject: &Subject, pipe: Pipe) -> Outcome {
-    let Subject { name, session, queues, log_limit } = subject;
+    let Subject { name, session, queues, log } = subject;
     // A defect of ours that a stream sets off costs its guest the transfer, and nothing else.
     let moved = panic::catch_unwind(AssertUnwindSafe(|| match direction {
         Direction::Save => save(session, &pipe),
@@ -134,12 +141,12 @@ fn carry(direction: Direction, subject: &Subject, pipe: Pipe) -> Outcome {
     };
     let why = match moved {
         Ok(Ok(Moved { pages, bytes })) => {
-            log_limit.log(Level::Info, format_args!("{name}: the state is {verb}: {pages} pages of {bytes} bytes"));
+            log.moved.log(Level::Info, format_args!("{name}: the state is {verb}: {pages} pages of {bytes} bytes"));
             return Ok(());
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the thread has panicked".into(),
     };
-    log_limit.log(Level::Warn, format_args!("{name}: the state is not {verb}: {why}"));
+    log.failed.log(Level::Warn, format_args!("{name}: the state is not {verb}: {why}"));
     Err(why)
 }

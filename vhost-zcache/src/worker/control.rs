@@ -25,6 +25,7 @@ use crate::admin::stats_socket::StatsServer;
 use crate::args::Args;
 use crate::crash::{self, Place};
 use crate::device::memory_fault;
+use crate::device_state::transfer::Outcome;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::link::message::{Build, Change, FromWorker, ToWorker};
@@ -157,15 +158,14 @@ impl Control {
         let (Some(ticket), Some(device)) = (ticket, self.devices.get(guest).and_then(Option::as_ref)) else {
             return Ok(());
         };
-        let link = self.link.try_clone().map_err(Error::Link)?;
-        device.check_state(Box::new(move |outcome| {
-            // Without a keeper this process ends.
-            let _ = link.send(
-                &FromWorker::Done { guest, ticket, outcome: outcome.map(|()| 0) },
-                &[],
-                SendFlags::empty(),
-            );
-        }));
+        let done = move |outcome: Outcome| FromWorker::Done { guest, ticket, outcome: outcome.map(|()| 0) };
+        match self.link.try_clone() {
+            Ok(link) => device.check_state(Box::new(move |outcome| {
+                // Without a keeper this process ends.
+                let _ = link.send(&done(outcome), &[], SendFlags::empty());
+            })),
+            Err(error) => self.say(&done(Err(error.to_string())), &[])?,
+        }
         Ok(())
     }
 

@@ -105,8 +105,8 @@ impl Device {
         if direction == Direction::Load && !session.is_new() {
             return Err(NotEmpty.into());
         }
-        let log_limit = Arc::clone(self.guest.log_limit());
-        let subject = Subject { name: self.guest.name().to_owned(), session, queues: self.vrings.len(), log_limit };
+        let log = Arc::clone(self.guest.transfer_log());
+        let subject = Subject { name: self.guest.name().to_owned(), session, queues: self.vrings.len(), log };
         self.transfer = Some(Transfer::start(direction, file, subject).map_err(ChangeError::Move)?);
         Ok(0)
     }

@@ -11,6 +11,7 @@ use zcache_store::{Guest, GuestConfig, Reservation, Store};
 use super::memory_table::lost_regions;
 use crate::device::guest_memory::Memory;
 use crate::device::session::Session;
+use crate::device_state::transfer::TransferLog;
 use crate::frontend::log_limit::LogLimit;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
@@ -36,6 +37,7 @@ pub struct GuestPlace {
     policy: GuestPolicy,
     connected: Mutex<Option<Connection>>,
     log_limit: Arc<LogLimit>,
+    transfer_log: Arc<TransferLog>,
 }
 
 /// What is there of a guest while a VMM is connected.
@@ -64,7 +66,7 @@ impl GuestPlace {
     /// A guest that is not connected.
     #[must_use]
     pub fn new(name: String, number: usize, store: Store, ledger: Ledger, policy: GuestPolicy) -> Self {
-        Self { name, number, store, ledger, policy, connected: Mutex::new(None), log_limit: Arc::default() }
+        Self { name, number, store, ledger, policy, connected: Mutex::new(None), log_limit: Arc::default(), transfer_log: Arc::default() }
     }
 
     /// Path or descriptor of the socket.
@@ -95,6 +97,12 @@ impl GuestPlace {
     #[must_use]
     pub fn log_limit(&self) -> &Arc<LogLimit> {
         &self.log_limit
+    }
+
+    /// Limits what its VMM can write to the log by moving its state.
+    #[must_use]
+    pub fn transfer_log(&self) -> &Arc<TransferLog> {
+        &self.transfer_log
     }
 
     /// The session of the connection there is.
