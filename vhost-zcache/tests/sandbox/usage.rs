@@ -13,9 +13,10 @@ use vhost_zcache::sandbox::rules;
 use vhost_zcache::sandbox::rules::runtime::EVERYBODY;
 
 use crate::client::daemon::{Daemon, Start};
+use crate::client::state::Way;
 use crate::client::vmm::{Vmm, memory_file, region, request, single};
 use crate::client::wire::{PERSISTENT, Req, status};
-use crate::client::{Client, Shape, eventually, page};
+use crate::client::{Client, Setup, Shape, eventually, page};
 use crate::observer::{Observer, Seen};
 
 /// What the daemon does while `scene` plays.
@@ -56,6 +57,13 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
     daemon.signal_keeper(Signal::USR2);
     eventually("a newer program has taken over", || daemon.lines("has taken over") == 1);
     assert_eq!(guest.get(1, 1, 2), Ok(page(2)));
+    // A guest's state goes, and comes to another.
+    for way in [Way::Pipe, Way::Socket] {
+        let state = guest.save(way);
+        let other = Client::connect(&daemon.socket(1), Setup { start: false, ..Setup::default() });
+        assert!(other.load(way, &state), "{}", daemon.log());
+        guest.start_all();
+    }
     guest.restart_queue(0);
     guest.reset();
 

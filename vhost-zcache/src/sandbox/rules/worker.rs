@@ -53,7 +53,8 @@ pub const RULES: &[Rule] = &[
     rule!(STATE, SYS_read, "a state, out of a pipe"),
     rule!(STATE, SYS_recvfrom, "a state, out of a socket"),
     rule!(STATE, SYS_sendto, "a state, into a socket"),
-    rule!(STATE, SYS_sendmsg, "the keeper is told how it came out, or of a panic"),
+    rule!(STATE, SYS_sendmsg, "the keeper is told how it came out, or of a panic")
+        .with("a VMM that asks before the end"),
     rule!(STATE, SYS_fallocate, "gives memory of the store back to the host, when it is full")
         .with("a store that is full of what was flushed"),
     // Statistics.
