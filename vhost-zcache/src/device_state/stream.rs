@@ -348,22 +348,28 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`Damage::Truncated`] when that was not all.
+    /// [`Damage`] when that was not all, or more than that.
     pub fn finish(self) -> Result<Moved, Damage> {
-        if self.last != Some(Tag::End) || self.buffer.len() > self.at {
+        if self.last != Some(Tag::End) || self.at != self.end {
             return Err(Damage::Truncated);
         }
+        if self.buffer.len() > self.read_bytes() {
+            return Err(Damage::Nonsense("something follows its end"));
+        }
         Ok(self.moved)
+    }
+
+    /// Bytes of the buffer up to the end of the chunk that is read.
+    fn read_bytes(&self) -> usize {
+        if self.end > 0 { self.end + SUM_SIZE } else { 0 }
     }
 
     /// Verifies the next chunk, if all of it has come; whether it has.
     fn next_chunk(&mut self) -> Result<bool, Damage> {
         let Some(seed) = self.seed.map_or_else(|| self.head(), |seed| Ok(Some(seed)))? else { return Ok(false) };
         // What was read goes, with the sum behind it.
-        if self.end > 0 {
-            self.buffer.drain(..self.end + SUM_SIZE);
-            (self.at, self.end) = (0, 0);
-        }
+        self.buffer.drain(..self.read_bytes());
+        (self.at, self.end) = (0, 0);
         self.object = None;
         let Ok((length, rest)) = U32::ref_from_prefix(&self.buffer) else { return Ok(false) };
         let size = usize::try_from(length.get()).ok().filter(|size| (1..=MAX_CHUNK).contains(size));
