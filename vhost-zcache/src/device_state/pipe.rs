@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, recv, send, sockopt::socket_domain};
 use thiserror::Error;
 
+use crate::link::message::Direction;
 use crate::worker::queue::stop::StopSignal;
 
 /// Time between two looks whether anything has moved.
@@ -60,13 +61,25 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// When it is something else, on which a call may not be interrupted.
-    pub fn new(file: File, stop: Arc<StopSignal>, awaited: Arc<AtomicBool>) -> io::Result<Self> {
+    /// When it is something else, on which a call may not be interrupted, or a pipe's other end.
+    pub fn new(
+        file: File,
+        direction: Direction,
+        stop: Arc<StopSignal>,
+        awaited: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
         let is_socket = match FileType::from_raw_mode(fstat(&file)?.st_mode) {
             FileType::Fifo => false,
             FileType::Socket if socket_domain(&file)? == AddressFamily::UNIX => true,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a pipe nor a Unix socket")),
         };
+        // Of no bytes it does not wait, but looks whether it may.
+        let usable = match direction {
+            _ if is_socket => Ok(0),
+            Direction::Save => rustix::io::write(&file, &[]),
+            Direction::Load => rustix::io::read(&file, &mut [0; 0]),
+        };
+        usable?;
         Ok(Self { file, is_socket, stop, awaited })
     }
 

@@ -78,7 +78,7 @@ impl Transfer {
         interrupt::prepare()?;
         let stop = Arc::new(StopSignal::new()?);
         let awaited = Arc::new(AtomicBool::new(false));
-        let pipe = Pipe::new(file, Arc::clone(&stop), Arc::clone(&awaited))?;
+        let pipe = Pipe::new(file, direction, Arc::clone(&stop), Arc::clone(&awaited))?;
         let progress = Arc::new(Mutex::new(Progress::UnderWay(None)));
         let (alive, ended) = channel();
         let of_thread = Arc::clone(&progress);

@@ -61,8 +61,6 @@ fn a_death_while_a_state_is_loaded_leaves_nothing() {
         expect_nothing(&daemon, 0);
         eventually("its pages are gone", || daemon.stats()["store"]["pages"] == 0);
         assert!(guest.load(Way::Socket, &state), "the next one does not do it: {}\n{}", place.name(), daemon.log());
-        drop(guest.set_out_to(&_source.socket(0)));
-        drop(daemon);
         guest.come_back_to(home);
     }
     guest.start_all();

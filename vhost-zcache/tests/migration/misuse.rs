@@ -38,17 +38,15 @@ fn what_makes_no_sense_is_refused() {
         ("a file that is no pipe", words(&[SAVE, 0]), vec![file.as_fd()]),
         ("a device", words(&[SAVE, 0]), vec![null.as_fd()]),
         ("a socket of the network", words(&[LOAD, 0]), vec![network.as_fd()]),
+        ("what cannot be written to", words(&[SAVE, 0]), vec![reader.as_fd()]),
+        ("what cannot be read from", words(&[LOAD, 0]), vec![writer.as_fd()]),
     ] {
         assert_eq!(begin(&vmm, &body, &files), REFUSED, "{what}");
         assert_eq!(vmm.number(request::CHECK_DEVICE_STATE), 1, "{what}");
         vmm.expect_alive(what);
     }
-    // The wrong end of a pipe.
-    assert_eq!(begin(&vmm, &words(&[SAVE, 0]), &[reader.as_fd()]), 0x100);
-    assert_eq!(vmm.number(request::CHECK_DEVICE_STATE), 1, "what cannot be written to");
-    assert_eq!(begin(&vmm, &words(&[LOAD, 0]), &[writer.as_fd()]), 0x100);
-    assert_eq!(vmm.number(request::CHECK_DEVICE_STATE), 1, "what cannot be read from");
-    vmm.expect_alive("all that");
+    assert_eq!(begin(&vmm, &words(&[SAVE, 0]), &[writer.as_fd()]), 0x100);
+    assert_eq!(vmm.number(request::CHECK_DEVICE_STATE), 0, "the state of nothing fits in the pipe");
 }
 
 #[test]
@@ -100,8 +98,8 @@ fn what_the_destination_has_not_is_not_promised() {
         let there = Daemon::with(&[options], arguments);
         let home = guest.set_out_to(&there.socket(0));
         assert!(!guest.load(Way::Socket, &state), "{why}");
-        assert_eq!(there.lines("the state is not loaded"), 1, "{}", there.log());
-        assert_eq!(there.lines(why), 1, "{}", there.log());
+        let log = there.log();
+        assert!(log.lines().any(|line| line.contains("is not loaded") && line.contains(why)), "{why}: {log}");
         expect_nothing(&there, 0);
         guest.come_back_to(home);
     }
@@ -123,7 +121,7 @@ fn a_page_that_is_damaged_is_not_passed_on() {
     let mut pipe = guest.begin_save(Way::Pipe).expect("SET_DEVICE_STATE_FD");
     pipe.read_to_end(&mut Vec::new()).expect("what there is of the state");
     assert!(!guest.check_state(), "a damaged page was saved");
-    assert_eq!(daemon.lines("a stored page is damaged"), 1);
+    assert_eq!(daemon.lines("the state is not saved: a stored page is damaged"), 1);
     guest.start_all();
     assert_eq!(guest.get(1, 1, 2), Ok(page(2)), "the others are there");
     assert_eq!(guest.get(1, 1, 1), Err(status::CORRUPT));

@@ -74,7 +74,7 @@ fn a_vmm_that_waits_for_itself_is_told_so() {
     // It does not read, and asks whether all was read.
     let file = guest.begin_save(Way::Pipe).expect("SET_DEVICE_STATE_FD");
     assert!(!guest.check_state());
-    assert_eq!(daemon.lines("nothing has moved for ten seconds"), 1);
+    assert_eq!(daemon.lines("the state is not saved: nothing has moved for ten seconds"), 1);
     drop(file);
     guest.start_all();
     verify(&mut guest, 1500);
