@@ -62,12 +62,7 @@ impl Pipe {
     /// # Errors
     ///
     /// When it is something else, on which a call may not be interrupted, or a pipe's other end.
-    pub fn new(
-        file: File,
-        direction: Direction,
-        stop: Arc<StopSignal>,
-        awaited: Arc<AtomicBool>,
-    ) -> io::Result<Self> {
+    pub fn new(file: File, direction: Direction, stop: Arc<StopSignal>, awaited: Arc<AtomicBool>) -> io::Result<Self> {
         let is_socket = match FileType::from_raw_mode(fstat(&file)?.st_mode) {
             FileType::Fifo => false,
             FileType::Socket if socket_domain(&file)? == AddressFamily::UNIX => true,

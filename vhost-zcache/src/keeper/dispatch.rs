@@ -20,7 +20,7 @@ use crate::frontend::budget::MemoryBudget;
 use crate::frontend::features::{Acknowledged, FEATURES, PROTOCOL_FEATURES};
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::Message;
-use crate::link::message::{Addresses, Change, Region, RingChange};
+use crate::link::message::{Addresses, Change, LogArea, Region, RingChange};
 use crate::worker::queue::event;
 
 /// Bytes of a memory region in a message.
@@ -52,6 +52,8 @@ pub enum Answer {
     Transfer,
     /// By whether it was moved.
     Verdict,
+    /// By where the log is that was taken.
+    Log(LogArea),
 }
 
 /// What is to be done about a message.

@@ -385,6 +385,7 @@ impl Connection {
                 Some([ring, base.into()].as_bytes().to_vec())
             }
             Answer::Transfer => Some(state::started(outcome.is_ok())),
+            Answer::Log(area) => Some(state::log_taken(outcome.is_ok().then_some(area))),
             Answer::Verdict => Some(state::verdict(outcome.is_ok())),
         };
         self.loading.settle(&carried.0, outcome.is_ok());

@@ -12,7 +12,7 @@ use vhost::vhost_user::Result;
 use crate::device::ring::MAX_QUEUE_SIZE;
 use crate::frontend::budget::MemoryBudget;
 use crate::frontend::features::Acknowledged;
-use crate::link::message::{Addresses, Change, Region, RingChange};
+use crate::link::message::{Addresses, Change, LogArea, Region, RingChange};
 
 /// A change with the files that belong to it.
 pub type Carried = (Change, Vec<Rc<File>>);
@@ -42,6 +42,7 @@ impl From<MemoryError> for vhost::vhost_user::Error {
 pub struct Mirror {
     features: Option<u64>,
     regions: Vec<(Region, Rc<File>)>,
+    log: Option<(LogArea, Rc<File>)>,
     rings: Vec<Ring>,
 }
 
@@ -60,7 +61,7 @@ impl Mirror {
     #[must_use]
     pub fn new(num_queues: u16) -> Self {
         let ring = Ring { size: MAX_QUEUE_SIZE, place: None, base: 0, kick: None, call: None, enabled: false };
-        Self { features: None, regions: Vec::new(), rings: vec![ring; num_queues.into()] }
+        Self { features: None, regions: Vec::new(), log: None, rings: vec![ring; num_queues.into()] }
     }
 
     /// The features that were acknowledged.
@@ -137,6 +138,7 @@ impl Mirror {
                     self.add(region, file);
                 }
             }
+            Change::Log(area) => self.log = files.next().map(|file| (area, file)),
             Change::RemoveRegion(region) => self.regions.retain(|(there, _)| there.start != region.start),
             Change::Ring(index, change) => {
                 let Some(ring) = self.rings.get_mut(index) else { return };
@@ -168,6 +170,7 @@ impl Mirror {
         let mut changes = Vec::new();
         changes.extend(self.features.map(|features| (Change::Features(features), Vec::new())));
         changes.extend(self.regions.iter().map(|(region, file)| (Change::AddRegion(*region), vec![Rc::clone(file)])));
+        changes.extend(self.log.iter().map(|(area, file)| (Change::Log(*area), vec![Rc::clone(file)])));
         for (index, ring) in self.rings.iter().enumerate() {
             let mut set = |change, file: Option<&Rc<File>>| {
                 changes.push((Change::Ring(index, change), file.cloned().into_iter().collect()));
@@ -233,6 +236,8 @@ mod tests {
         commit(Change::Table(vec![region(0), region(0x1000)]), &[&file, &file], 0);
         commit(Change::AddRegion(region(0x2000)), &[&file], 0);
         commit(Change::RemoveRegion(region(0x1000)), &[], 0);
+        let log = Change::Log(LogArea { size: 1, offset: 0 });
+        commit(log.clone(), &[&file], 0);
         for ring in 0..2 {
             commit(Change::Ring(ring, RingChange::Size(8)), &[], 0);
             commit(Change::Ring(ring, RingChange::Place(Some(place))), &[], 0);
@@ -250,6 +255,7 @@ mod tests {
             Change::Features(1 << 32),
             Change::AddRegion(region(0)),
             Change::AddRegion(region(0x2000)),
+            log,
             ring(0, RingChange::Size(8)),
             ring(0, RingChange::Base(0)),
             ring(0, RingChange::Place(Some(place))),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A VMM takes a snapshot of its guest, or moves it: the messages about the device's state.
+//! A VMM takes a snapshot of its guest, or moves it: the messages about the device's state, and
+//! about the log of the memory that it writes.
 //!
-//! The state itself goes between VMM and worker, through a file that is passed along. Both messages
-//! have an answer of their own, in which an error can be told.
+//! The state itself goes between VMM and worker, through a file that is passed along. These
+//! messages have answers of their own, in which an error can be told.
 
 use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{Error, Result};
@@ -10,12 +11,15 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::dispatch::{Answer, Step};
 use crate::frontend::message::Message;
-use crate::link::message::{Change, Direction, RingChange};
+use crate::link::message::{Change, Direction, LogArea, RingChange};
 
 /// Numbers of the specification.
 const SAVE: u32 = 0;
 const LOAD: u32 = 1;
 const STOPPED: u32 = 0;
+
+/// Bytes of a log that is for 32 TiB of memory.
+const LARGEST_LOG: u64 = 1 << 30;
 
 /// No file comes with the answer: the VMM's own is used.
 const NO_FILE: u64 = 0x100;
@@ -32,8 +36,29 @@ pub fn step(request: FrontendReq, message: Message) -> std::result::Result<Step,
             Err(error) => Step::Answer(Some(started(false)), Err(error)),
         }),
         FrontendReq::CHECK_DEVICE_STATE => Ok(Step::Change(Change::CheckState, Vec::new(), Answer::Verdict)),
+        FrontendReq::SET_LOG_BASE => Ok(match log(&message) {
+            Ok(area) => Step::Change(Change::Log(area), message.files, Answer::Log(area)),
+            Err(error) => Step::Answer(Some(log_taken(None)), Err(error)),
+        }),
         _ => Err(message),
     }
+}
+
+fn log(message: &Message) -> Result<LogArea> {
+    if message.files.len() != 1 {
+        return Err(Error::IncorrectFds);
+    }
+    match <[u64; 2]>::read_from_bytes(&message.body) {
+        Ok([size @ 1..=LARGEST_LOG, offset]) => Ok(LogArea { size, offset }),
+        Ok(_) => Err(Error::InvalidParam),
+        Err(_) => Err(Error::InvalidMessage),
+    }
+}
+
+/// The answer to SET_LOG_BASE: what was asked, or zeros.
+#[must_use]
+pub fn log_taken(area: Option<LogArea>) -> Vec<u8> {
+    area.map_or([0, 0], |area| [area.size, area.offset]).as_bytes().to_vec()
 }
 
 fn transfer(message: &Message) -> Result<Direction> {

@@ -121,6 +121,8 @@ pub enum Change {
     AddRegion(Region),
     /// One region less.
     RemoveRegion(Region),
+    /// Another log of what is written to the guest's memory, in the file that comes along.
+    Log(LogArea),
     /// Something about a ring.
     Ring(usize, RingChange),
     /// The guest's state is to be moved to or from the file that comes along.
@@ -176,6 +178,15 @@ pub struct Region {
     /// Where the VMM has mapped it, by which it names the rings.
     pub vmm_address: u64,
     /// Where it begins in its file.
+    pub offset: u64,
+}
+
+/// Where in its file a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogArea {
+    /// Bytes.
+    pub size: u64,
+    /// Where it begins.
     pub offset: u64,
 }
 

@@ -25,15 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Keeper,
-        Self::Control,
-        Self::Queue,
-        Self::Store,
-        Self::Statistics,
-        Self::Sentinel,
-        Self::State,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Keeper, Self::Control, Self::Queue, Self::Store, Self::Statistics, Self::Sentinel, Self::State];
 
     /// Its name, as in the documentation.
     #[must_use]

@@ -58,8 +58,7 @@ impl Device {
     #[must_use]
     pub fn new(guest: Arc<GuestPlace>, connection: Connection) -> Self {
         let vrings = guest.queues().iter().enumerate();
-        let session = &connection.session;
-        let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, Arc::clone(session))).collect();
+        let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, &connection)).collect();
         Self { vrings, connection, guest, transfer: None, features: None }
     }
 
@@ -76,18 +75,23 @@ impl Device {
                 let features = Acknowledged::new(features).ok_or(ChangeError::Nonsense)?;
                 self.change_all(|device| {
                     device.features = Some(features);
+                    device.connection.log.switch(features.logs_writes());
                     Ok(())
                 })
             }
             Change::Table(regions) => {
-                self.change_all(|device| memory_table::replace(&device.connection.memory, &regions, &files))
+                self.change_all(|device| memory_table::replace(&device.connection, &regions, &files))
             }
             Change::AddRegion(region) => {
                 let [file] = &files[..] else { return Err(ChangeError::Nonsense) };
-                self.change_all(|device| memory_table::add(&device.connection.memory, &region, file))
+                self.change_all(|device| memory_table::add(&device.connection, &region, file))
             }
             Change::RemoveRegion(region) => {
                 self.change_all(|device| memory_table::remove(&device.connection.memory, &region))
+            }
+            Change::Log(area) => {
+                let [file] = &files[..] else { return Err(ChangeError::Nonsense) };
+                memory_table::replace_log(&self.connection, &area, file).map_err(ChangeError::from)
             }
             Change::Ring(index, change) => return self.change_ring(index, change, files),
         };

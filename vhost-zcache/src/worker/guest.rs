@@ -9,6 +9,7 @@ use zcache_protocol::ID_SIZE;
 use zcache_store::{Guest, GuestConfig, Reservation, Store};
 
 use super::memory_table::lost_regions;
+use crate::device::dirty_log::DirtyLog;
 use crate::device::guest_memory::Memory;
 use crate::device::session::Session;
 use crate::device_state::transfer::TransferLog;
@@ -49,6 +50,8 @@ pub struct Connection {
     pub session: Arc<Session>,
     /// The guest's memory, which is none until the VMM shares some.
     pub memory: GuestMemoryAtomic<Memory>,
+    /// Where the VMM wants to know what of it was written.
+    pub log: DirtyLog,
 }
 
 impl GuestPolicy {
@@ -66,7 +69,16 @@ impl GuestPlace {
     /// A guest that is not connected.
     #[must_use]
     pub fn new(name: String, number: usize, store: Store, ledger: Ledger, policy: GuestPolicy) -> Self {
-        Self { name, number, store, ledger, policy, connected: Mutex::new(None), log_limit: Arc::default(), transfer_log: Arc::default() }
+        Self {
+            name,
+            number,
+            store,
+            ledger,
+            policy,
+            connected: Mutex::new(None),
+            log_limit: Arc::default(),
+            transfer_log: Arc::default(),
+        }
     }
 
     /// Path or descriptor of the socket.
@@ -173,6 +185,11 @@ impl GuestPlace {
 
 impl Connection {
     fn new(life: u64, session: Session) -> Self {
-        Self { life, session: Arc::new(session), memory: GuestMemoryAtomic::new(Memory::new()) }
+        Self {
+            life,
+            session: Arc::new(session),
+            memory: GuestMemoryAtomic::new(Memory::new()),
+            log: DirtyLog::default(),
+        }
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use log::Level;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
-use super::guest::GuestPlace;
+use super::guest::{Connection, GuestPlace};
 use super::queue::event::PeerEvent;
 use super::queue::server::{BusyServer, IdleServer};
 use super::queue::service::{Assignment, Outcome, ServiceContext};
 use crate::crash::{self, Place};
 use crate::device::comeback::{Comeback, QueueIndex};
+use crate::device::dirty_log::DirtyLog;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{MAX_QUEUE_SIZE, Ring, RingError, RingPlace};
@@ -47,6 +48,7 @@ pub struct Vring {
     queue: QueueIndex,
     name: Arc<str>,
     session: Arc<Session>,
+    log: DirtyLog,
     ledger: &'static QueueLedger,
     log_limit: Arc<LogLimit>,
     /// Limits what is logged of drivers that take over.
@@ -67,11 +69,12 @@ enum State {
 impl Vring {
     /// A ring of a guest's device that the VMM has not set up.
     #[must_use]
-    pub fn unset(queue: QueueIndex, ledger: &'static QueueLedger, guest: &GuestPlace, session: Arc<Session>) -> Self {
+    pub fn unset(queue: QueueIndex, ledger: &'static QueueLedger, guest: &GuestPlace, connection: &Connection) -> Self {
         Self {
             queue,
             name: format!("Queue {queue} of {}", guest.name()).into(),
-            session,
+            session: Arc::clone(&connection.session),
+            log: connection.log.clone(),
             ledger,
             log_limit: Arc::clone(guest.log_limit()),
             comebacks: LogLimit::default(),
@@ -174,6 +177,7 @@ impl Vring {
             let text = format_args!("{} is another driver's now, and the session is over", self.name);
             self.comebacks.log(Level::Info, text);
         }
+        ring.mark_used(&self.log);
         self.ledger.counters.ring_started();
         crash::point(Place::RingStarted);
         let call = self.settings.call.clone();

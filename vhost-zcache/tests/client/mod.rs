@@ -165,6 +165,7 @@ impl Client {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::DEVICE_STATE;
         assert!(protocol.contains(wanted), "the device offers protocol features {protocol:?} only");
         frontend.set_protocol_features(wanted).expect("SET_PROTOCOL_FEATURES");

@@ -119,6 +119,7 @@ fn restored(socket: &Path) -> Frontend {
         | VhostUserProtocolFeatures::CONFIG
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+        | VhostUserProtocolFeatures::LOG_SHMFD
         | VhostUserProtocolFeatures::DEVICE_STATE;
     frontend.set_protocol_features(features).expect("SET_PROTOCOL_FEATURES");
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);

@@ -9,6 +9,7 @@ mod client;
 
 mod damage;
 mod deaths;
+mod dirty;
 mod guest;
 mod misuse;
 mod moves;

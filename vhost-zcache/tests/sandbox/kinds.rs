@@ -7,8 +7,8 @@ use vhost_zcache::sandbox::probe::VARIABLE;
 use vhost_zcache::sandbox::rule::Kind;
 
 use crate::client::daemon::{Daemon, Start, binary, wait};
-use crate::client::wire::{PERSISTENT, status};
 use crate::client::state::Way;
+use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, Setup, eventually, page};
 
 /// A daemon in which threads of a kind do something.
