@@ -10,18 +10,20 @@ use super::stream::{Damage, Decoder, Record};
 use super::{Moved, TransferError};
 use crate::crash::{self, Place};
 use crate::device::session::Session;
-use crate::device::session::handover::{Image, Loading};
+use crate::device::session::handover::{Image, Loading, Moment};
 
 /// Bytes that are read at a time.
 const READ: usize = 64 << 10;
 
-/// Reads the state of a guest with so many queues, which has nothing yet.
+/// Reads the state of a guest with so many queues, which has nothing yet, and of which no ring was
+/// started since a moment.
 ///
 /// # Errors
 ///
 /// [`TransferError`]. The guest has nothing then.
-pub fn load(session: &Session, queues: usize, pipe: &Pipe) -> Result<Moved, TransferError> {
-    let mut taker = Taker { loading: session.load()?, queues, image: Image::default(), persistent: BTreeSet::new() };
+pub fn load(session: &Session, moment: Moment, queues: usize, pipe: &Pipe) -> Result<Moved, TransferError> {
+    let mut taker =
+        Taker { loading: session.load(moment)?, queues, image: Image::default(), persistent: BTreeSet::new() };
     let mut decoder = Decoder::default();
     let mut scratch = Scratch::new();
     let mut bytes = vec![0; READ];

@@ -8,14 +8,15 @@ use super::stream::{Encoder, Record};
 use super::{Moved, TransferError};
 use crate::crash::{self, Place};
 use crate::device::session::Session;
+use crate::device::session::handover::Moment;
 
-/// Writes the state of a guest whose rings are stopped. Every page is verified as it leaves.
+/// Writes the state of a guest whose rings are stopped, and have been since a moment. Every page is verified as it leaves.
 ///
 /// # Errors
 ///
 /// [`TransferError`]. What was written then is no state, as it has no end.
-pub fn save(session: &Session, pipe: &Pipe) -> Result<Moved, TransferError> {
-    let (image, moment) = session.image();
+pub fn save(session: &Session, moment: Moment, pipe: &Pipe) -> Result<Moved, TransferError> {
+    let image = session.image(moment)?;
     let mut encoder = Encoder::default();
     encoder.add(Record::Session { holds: image.holds, open: image.open });
     for (queue, position) in image.stopped {

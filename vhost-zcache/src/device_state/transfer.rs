@@ -17,6 +17,7 @@ use super::load::load;
 use super::pipe::Pipe;
 use super::save::save;
 use crate::device::session::Session;
+use crate::device::session::handover::Moment;
 use crate::frontend::log_limit::LogLimit;
 use crate::link::message::Direction;
 use crate::sandbox;
@@ -82,9 +83,11 @@ impl Transfer {
         let progress = Arc::new(Mutex::new(Progress::UnderWay(None)));
         let (alive, ended) = channel();
         let of_thread = Arc::clone(&progress);
+        // From now on, and not from when the thread comes to it.
+        let moment = subject.session.moment();
         let thread = thread::Builder::new().name("state".into()).spawn(move || {
             sandbox::confine_thread(Kind::State);
-            let outcome = carry(direction, &subject, pipe);
+            let outcome = carry(direction, &subject, moment, pipe);
             // The guest is let go of before anybody hears that it is over.
             drop(subject);
             let before = std::mem::replace(&mut *lock(&of_thread), Progress::Done(outcome.clone()));
@@ -127,12 +130,12 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 /// Moves the state, closes the pipe, and logs how it came out.
-fn carry(direction: Direction, subject: &Subject, pipe: Pipe) -> Outcome {
+fn carry(direction: Direction, subject: &Subject, moment: Moment, pipe: Pipe) -> Outcome {
     let Subject { name, session, queues, log } = subject;
     // A defect of ours that a stream sets off costs its guest the transfer, and nothing else.
     let moved = panic::catch_unwind(AssertUnwindSafe(|| match direction {
-        Direction::Save => save(session, &pipe),
-        Direction::Load => load(session, *queues, &pipe),
+        Direction::Save => save(session, moment, &pipe),
+        Direction::Load => load(session, moment, *queues, &pipe),
     }));
     drop(pipe);
     let verb = match direction {

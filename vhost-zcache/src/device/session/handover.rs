@@ -41,16 +41,27 @@ pub struct Image {
 pub struct Moment(u64);
 
 impl Session {
-    /// What it is at this moment.
+    /// This moment.
     #[must_use]
-    pub fn image(&self) -> (Image, Moment) {
+    pub fn moment(&self) -> Moment {
+        Moment(self.state().moves)
+    }
+
+    /// What it is, if that is what it was at a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Disturbed`].
+    pub fn image(&self, moment: Moment) -> Result<Image, Disturbed> {
         let state = self.state();
+        if state.moves != moment.0 {
+            return Err(Disturbed);
+        }
         let (open, stopped) = match &state.phase {
             Phase::Closed => (false, Vec::new()),
             Phase::Open(stopped) => (true, stopped.iter().collect()),
         };
-        let image = Image { holds: state.holds, open, stopped, pools: self.guest.pools() };
-        (image, Moment(state.moves))
+        Ok(Image { holds: state.holds, open, stopped, pools: self.guest.pools() })
     }
 
     /// Makes sure that it is what it was at a moment.
@@ -68,18 +79,21 @@ impl Session {
         self.state().holds.is_none()
     }
 
-    /// Begins to take another daemon's session over.
+    /// Begins to take another daemon's session over, if it still is that moment.
     ///
     /// # Errors
     ///
-    /// [`NotEmpty`].
-    pub fn load(&self) -> Result<Loading<'_>, NotEmpty> {
+    /// [`TransferError`].
+    pub fn load(&self, moment: Moment) -> Result<Loading<'_>, TransferError> {
         let state = self.state_mut();
+        if state.moves != moment.0 {
+            return Err(Disturbed.into());
+        }
         if state.holds.is_some() {
-            return Err(NotEmpty);
+            return Err(NotEmpty.into());
         }
         self.guest.reset();
-        Ok(Loading { session: self, moment: Moment(state.moves) })
+        Ok(Loading { session: self, moment })
     }
 }
 
