@@ -57,6 +57,12 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
     daemon.signal_keeper(Signal::USR2);
     eventually("a newer program has taken over", || daemon.lines("has taken over") == 1);
     assert_eq!(guest.get(1, 1, 2), Ok(page(2)));
+    guest.restart_queue(0);
+    guest.reset();
+
+    // Somebody who does not know the protocol, and one who shares memory and events of all kinds.
+    Vmm::connect(&daemon.socket(1)).send_bytes(&[0xff; 12], &[]);
+    eventually("the next one is let in", || daemon.lines("connection ended") > 0);
     // A guest's state goes, and comes to another.
     for way in [Way::Pipe, Way::Socket] {
         let state = guest.save(way);
@@ -64,12 +70,6 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
         assert!(other.load(way, &state), "{}", daemon.log());
         guest.start_all();
     }
-    guest.restart_queue(0);
-    guest.reset();
-
-    // Somebody who does not know the protocol, and one who shares memory and events of all kinds.
-    Vmm::connect(&daemon.socket(1)).send_bytes(&[0xff; 12], &[]);
-    eventually("the next one is let in", || daemon.lines("connection ended") > 0);
     let vmm = Vmm::connect(&daemon.socket(1));
     let file = memory_file(0x10000);
     for number in 0..8u64 {
