@@ -276,7 +276,7 @@ impl Encoder {
 }
 
 /// Reads a state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Decoder {
     /// What was given and not read.
     buffer: Vec<u8>,
@@ -289,12 +289,6 @@ pub struct Decoder {
     last: Option<Tag>,
     object: Option<(PoolId, ObjectId)>,
     moved: Moved,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { buffer: Vec::new(), at: 0, end: 0, seed: None, last: None, object: None, moved: Moved::default() }
-    }
 }
 
 impl Decoder {
