@@ -23,6 +23,12 @@ macro_rules! places {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$place),*];
 
+            /// Whether it is passed only when a guest's state moves to another daemon.
+            #[must_use]
+            pub fn is_of_transfers(self) -> bool {
+                matches!(self, Self::StateMoved | Self::StateLoaded)
+            }
+
             /// Its name.
             #[must_use]
             pub fn name(self) -> &'static str {
@@ -97,6 +103,10 @@ places! {
     ChainForgotten "chain-forgotten",
     /// The driver was told.
     Notified "notified",
+    /// A part of a state was written to the VMM, or read from it.
+    StateMoved "state-moved",
+    /// A state was loaded, and the keeper does not know it yet.
+    StateLoaded "state-loaded",
 }
 
 /// Passes a place.

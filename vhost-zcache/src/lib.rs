@@ -12,6 +12,7 @@
 //! | [`ledger`] | what one worker leaves to the next |
 //! | [`worker`] | the process that may die: rings, threads, the store |
 //! | [`device`] | chains and requests; knows virtio |
+//! | [`device_state`] | a guest's session and pages on their way to another daemon |
 //! | [`admin`] | statistics |
 //! | [`spawner`] | the process that starts workers for the keeper |
 //! | [`sandbox`] | what each of them may do |
@@ -28,6 +29,7 @@ pub mod args;
 pub mod crash;
 pub mod crash_report;
 pub mod device;
+pub mod device_state;
 pub mod error;
 pub mod frontend;
 pub mod keeper;

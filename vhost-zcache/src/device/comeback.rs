@@ -36,6 +36,11 @@ pub enum Comeback {
 }
 
 impl StoppedRings {
+    /// Where queues have stopped that have not started since.
+    pub fn iter(&self) -> impl Iterator<Item = (QueueIndex, RingPosition)> {
+        self.0.iter().map(|(queue, position)| (*queue, *position))
+    }
+
     /// A queue has stopped at a position.
     pub fn stop(&mut self, queue: QueueIndex, position: RingPosition) {
         self.0.insert(queue, position);

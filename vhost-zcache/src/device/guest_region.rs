@@ -14,6 +14,7 @@ use vm_memory::{
     MemoryRegionAddress, VolatileSlice,
 };
 
+use super::dirty_log::{DirtyLog, LogSlice, RegionLog};
 use super::memory_fault::Registration;
 
 /// File system type of hugetlbfs, `HUGETLBFS_MAGIC` of linux/magic.h.
@@ -50,6 +51,8 @@ pub enum RegionError {
 pub struct GuestRegion {
     start: GuestAddress,
     length: usize,
+    /// Where what is written is logged.
+    log: RegionLog,
     // Dropped in this order.
     fault: Registration,
     mapping: Mapping,
@@ -74,7 +77,14 @@ impl GuestRegion {
         // SAFETY: the mapping is this region's own, is used through volatile slices only, and is
         // unmapped after the registration was dropped.
         let fault = unsafe { Registration::new(mapping.start.as_ptr().cast(), mapping.length) };
-        Ok(Self { start, length: size, fault, mapping })
+        let log = RegionLog::new(DirtyLog::default(), start.0);
+        Ok(Self { start, length: size, log, fault, mapping })
+    }
+
+    /// The same region, of which writes are logged.
+    #[must_use]
+    pub fn with_log(self, log: &DirtyLog) -> Self {
+        Self { log: RegionLog::new(log.clone(), self.start.0), ..self }
     }
 
     /// Whether its memory went away, so that what is read from it are not the guest's bytes and
@@ -92,7 +102,7 @@ impl std::fmt::Debug for GuestRegion {
 }
 
 impl GuestMemoryRegion for GuestRegion {
-    type B = ();
+    type B = RegionLog;
 
     fn len(&self) -> GuestUsize {
         self.length as GuestUsize
@@ -102,9 +112,15 @@ impl GuestMemoryRegion for GuestRegion {
         self.start
     }
 
-    fn bitmap(&self) {}
+    fn bitmap(&self) -> LogSlice<'_> {
+        self.log.at(0)
+    }
 
-    fn get_slice(&self, offset: MemoryRegionAddress, count: usize) -> GuestMemoryResult<VolatileSlice<'_, ()>> {
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> GuestMemoryResult<VolatileSlice<'_, LogSlice<'_>>> {
         let from = usize::try_from(offset.0).ok().filter(|from| *from <= self.length);
         let Some(from) = from.filter(|from| count <= self.length - from) else {
             return Err(GuestMemoryError::InvalidBackendAddress);
@@ -113,7 +129,7 @@ impl GuestMemoryRegion for GuestRegion {
         let start = unsafe { self.mapping.start.as_ptr().add(from) };
         // SAFETY: `count` bytes from there are inside the mapping, which stays for as long as the
         // slice borrows the region.
-        Ok(unsafe { VolatileSlice::new(start, count) })
+        Ok(unsafe { VolatileSlice::with_bitmap(start, count, self.log.at(offset.0), None) })
     }
 }
 

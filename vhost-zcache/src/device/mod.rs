@@ -27,6 +27,7 @@ pub mod chain;
 pub mod comeback;
 pub mod config_space;
 pub mod counters;
+pub mod dirty_log;
 pub mod execute;
 pub mod guest_memory;
 pub mod guest_region;

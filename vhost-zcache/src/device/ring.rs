@@ -9,6 +9,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
 use super::chain::{Chain, ChainError, Indirect, Table};
+use super::dirty_log::DirtyLog;
 use super::guest_memory::{self, Memory, MemoryError};
 
 /// Most entries a ring may have. Both VMMs with a generic vhost-user device stop at this.
@@ -16,6 +17,11 @@ pub const MAX_QUEUE_SIZE: u16 = 1024;
 
 /// Offset of the first entry in the available ring, after its flags and index.
 const AVAIL_ENTRIES: u64 = 4;
+
+/// The used ring: flags and index, entries, and the index at which the device wants to be kicked.
+const USED_ENTRIES: u64 = 4;
+const USED_ENTRY: u64 = 8;
+const AVAIL_EVENT: u64 = 2;
 
 /// Why a ring is not served (any more).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -218,6 +224,12 @@ impl Ring {
     /// [`RingError::Unmapped`] when the ring's memory has gone.
     pub fn enable_kicks(&mut self, memory: &Memory) -> Result<bool, RingError> {
         Ok(self.queue.enable_notification(memory)?)
+    }
+
+    /// Marks all that the device writes of the ring itself. A process that has died may have
+    /// written it without a mark.
+    pub fn mark_used(&self, log: &DirtyLog) {
+        log.mark(self.place.used, USED_ENTRIES + USED_ENTRY * u64::from(self.place.size) + AVAIL_EVENT);
     }
 
     /// How far the ring was served.

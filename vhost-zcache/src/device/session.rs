@@ -9,6 +9,8 @@
 //! It does not end either when the process ends: whatever changes about it is noted in the
 //! [`crate::ledger`], in an order that leaves the next process something right at each moment.
 
+pub mod handover;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -76,6 +78,8 @@ struct State {
     /// Whose pools the store holds: instance and epoch of the last HELLO.
     holds: Option<([u8; ID_SIZE], u64)>,
     phase: Phase,
+    /// Counts starts of rings and HELLOs, without which nothing changes.
+    moves: u64,
 }
 
 /// Where the rings stopped means something to the session they stopped in, and to no other.
@@ -102,7 +106,7 @@ impl Session {
         life: u64,
     ) -> Self {
         let noted = SessionState::new(life, guest.number());
-        let state = RwLock::new(State { holds: None, phase: Phase::Closed });
+        let state = RwLock::new(State { holds: None, phase: Phase::Closed, moves: 0 });
         Self { guest, allowed_shared, state, journal: Journal::open(record, noted) }
     }
 
@@ -116,6 +120,10 @@ impl Session {
         mut noted: SessionState,
     ) -> Self {
         noted.number = guest.number();
+        if noted.holds == 0 {
+            // What there is belongs to no session: a HELLO or a load was not finished.
+            guest.reset();
+        }
         let holds = (noted.holds != 0).then_some((noted.instance, noted.epoch));
         let phase = if noted.open == 0 {
             // The process may have died when it had noted that, and not done it.
@@ -131,7 +139,7 @@ impl Session {
             }
             Phase::Open(noted.stopped().collect())
         };
-        let state = RwLock::new(State { holds, phase });
+        let state = RwLock::new(State { holds, phase, moves: 0 });
         Self { guest, allowed_shared, state, journal: Journal::open(record, noted) }
     }
 
@@ -139,6 +147,7 @@ impl Session {
     /// have stopped before may come back in any way after it.
     pub fn hello(&self, instance: [u8; ID_SIZE], ticket: Ticket<'_>) -> Welcome {
         let mut state = self.state_mut();
+        state.moves += 1;
         let welcome = ticket.planned().map_or_else(
             || match state.holds {
                 Some((held, epoch)) if held == instance => Welcome { resumed: true, epoch },
@@ -194,6 +203,7 @@ impl Session {
     /// once, as no HELLO would keep them. Persistent ones stay for the next HELLO: ZC-DEV-40.
     pub fn ring_starts(&self, queue: QueueIndex, position: RingPosition) -> Comeback {
         let mut state = self.state_mut();
+        state.moves += 1;
         let Phase::Open(stopped) = &mut state.phase else {
             return Comeback::First;
         };

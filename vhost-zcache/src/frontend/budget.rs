@@ -24,8 +24,9 @@ const QUEUE_DESCRIPTORS: u64 = 6;
 const MEMORY_FILES: u64 = 32;
 
 /// Descriptors of a connection besides those of its queues: the socket, a message's files until it
-/// is answered, and the files of its memory, which the keeper holds for the next worker.
-const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES;
+/// is answered, and the files of its memory and of the log of that, which the keeper holds for the
+/// next worker.
+const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES + 1;
 
 /// Readers of the statistics that may be slow at the same time.
 pub const MAX_STATS_READERS: usize = 8;

@@ -11,6 +11,7 @@ use crate::device::ring::RingFeatures;
 pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | 1 << VIRTIO_RING_F_EVENT_IDX
+    | VhostUserVirtioFeatures::LOG_ALL.bits()
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// Protocol features offered to every VMM. QEMU aborts when STATUS or SHMEM is, and an inflight
@@ -18,7 +19,9 @@ pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 pub const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIG)
-    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
+    .union(VhostUserProtocolFeatures::LOG_SHMFD)
+    .union(VhostUserProtocolFeatures::DEVICE_STATE);
 
 /// Features of which SET_FEATURES has told, for the VMM and the driver in its guest together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,12 @@ impl Acknowledged {
     #[must_use]
     pub fn rings_always_enabled(self) -> bool {
         self.0 & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0
+    }
+
+    /// Whether what is written to guest memory is logged.
+    #[must_use]
+    pub fn logs_writes(self) -> bool {
+        self.0 & VhostUserVirtioFeatures::LOG_ALL.bits() != 0
     }
 
     /// What concerns rings.

@@ -15,13 +15,14 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::log::Log;
 use super::mirror::Mirror;
+use super::state;
 use crate::device::config_space::ConfigSpace;
 use crate::device::ring::MAX_QUEUE_SIZE;
 use crate::frontend::budget::MemoryBudget;
 use crate::frontend::features::{Acknowledged, FEATURES, PROTOCOL_FEATURES};
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::Message;
-use crate::link::message::{Addresses, Change, Region, RingChange};
+use crate::link::message::{Addresses, Change, LogArea, Region, RingChange};
 use crate::worker::queue::event;
 
 /// Bytes of a memory region in a message.
@@ -49,6 +50,12 @@ pub enum Answer {
     Acknowledgement,
     /// By where the ring of this number was stopped.
     Base(u32),
+    /// By whether the guest's state is on its way.
+    Transfer,
+    /// By whether it was moved.
+    Verdict,
+    /// By where the log is that was taken.
+    Log(LogArea),
 }
 
 /// What is to be done about a message.
@@ -117,6 +124,10 @@ impl Dispatcher {
         if let Some(step) = self.question(request, &message.body) {
             return step;
         }
+        let message = match state::step(request, message) {
+            Ok(step) => return step,
+            Err(message) => message,
+        };
         match self.command(request, message, mirror, log) {
             Ok(Asked::Nothing) => self.acknowledge(need_reply, Ok(())),
             Ok(Asked::Change(change, files)) => {

@@ -233,7 +233,7 @@ impl Keeper {
             self.end = Some(Err(Error::NoStart));
         }
         for number in 0..self.guests.len() {
-            self.guests[number].worker_ended();
+            self.guests[number].worker_ended(&mut self.worker);
             self.watch_guest(number, ops);
         }
     }

@@ -22,6 +22,7 @@ use super::door::Door;
 use super::log::Log;
 use super::mirror::{Carried, Mirror};
 use super::process::Worker;
+use super::state::{self, Loading};
 use crate::access::Peers;
 use crate::frontend::budget::{Admission, DescriptorBudget};
 use crate::frontend::log_limit::Occasion;
@@ -79,6 +80,7 @@ struct Connection {
     pending: Option<Pending>,
     /// What the VMM said next.
     waiting: Option<Message>,
+    loading: Loading,
     // Given back when all above is closed.
     admission: Admission,
 }
@@ -199,6 +201,7 @@ impl Guest {
             mirror: Mirror::new(facts.num_queues),
             pending: None,
             waiting: None,
+            loading: Loading::default(),
             admission,
         }));
         self.submit((Change::Connect(self.lives), Vec::new()), 0, Answer::None, worker);
@@ -240,8 +243,8 @@ impl Guest {
                     let carried = (change, files);
                     if worker.is_quarantined(self.number) {
                         // Nobody serves a ring or touches memory.
-                        let base = connection.mirror.base_after(&carried.0);
-                        connection.settle(carried, request, answer, Ok(base), &self.log)?;
+                        let outcome = connection.mirror.without_worker(&carried.0);
+                        connection.settle(carried, request, answer, outcome, &self.log)?;
                     } else {
                         self.submit(carried, request, answer, worker);
                     }
@@ -303,9 +306,20 @@ impl Guest {
     }
 
     /// The worker is dead. It does nothing any more to what guests had.
-    pub fn worker_ended(&mut self) {
-        if matches!(self.state, State::Leaving { .. }) {
-            self.state = State::Vacant;
+    pub fn worker_ended(&mut self, worker: &mut Worker) {
+        match &mut self.state {
+            State::Leaving { .. } => self.state = State::Vacant,
+            State::Vacant => {}
+            State::Connected(connection) => {
+                if connection.loading.worker_ended() {
+                    // The next one is told of another connection, of which it knows nothing.
+                    self.lives += 1;
+                }
+                let asked = |pending: &Pending| pending.attempts > 0 && pending.carried.0.is_of_state();
+                if connection.pending.as_ref().is_some_and(asked) {
+                    self.resolve(Err("the worker has died".into()), worker);
+                }
+            }
         }
     }
 
@@ -337,8 +351,8 @@ impl Guest {
         let State::Connected(connection) = &self.state else { return };
         let Some(pending) = &connection.pending else { return };
         if worker.is_quarantined(self.number) {
-            let base = connection.mirror.base_after(&pending.carried.0);
-            self.resolve(Ok(base), worker);
+            let outcome = connection.mirror.without_worker(&pending.carried.0);
+            self.resolve(outcome, worker);
             return;
         }
         if matches!(pending.carried.0, Change::Connect(_)) {
@@ -347,8 +361,8 @@ impl Guest {
         if worker.is_ready() && pending.attempts > MOST_ATTEMPTS {
             self.resolve(Err("it was under way when the worker died, again and again".into()), worker);
         } else if !worker.is_up() && pending.since.elapsed() >= PATIENCE {
-            let base = connection.mirror.base_after(&pending.carried.0);
-            self.resolve(Ok(base), worker);
+            let outcome = connection.mirror.without_worker(&pending.carried.0);
+            self.resolve(outcome, worker);
         }
     }
 }
@@ -371,7 +385,11 @@ impl Connection {
                 let base = outcome.as_ref().map_or(0, |base| *base);
                 Some([ring, base.into()].as_bytes().to_vec())
             }
+            Answer::Transfer => Some(state::started(outcome.is_ok())),
+            Answer::Log(area) => Some(state::log_taken(outcome.is_ok().then_some(area))),
+            Answer::Verdict => Some(state::verdict(outcome.is_ok())),
         };
+        self.loading.settle(&carried.0, outcome.is_ok());
         if let Ok(base) = outcome {
             self.mirror.commit(carried, base);
         }

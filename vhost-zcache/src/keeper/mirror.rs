@@ -12,7 +12,7 @@ use vhost::vhost_user::Result;
 use crate::device::ring::MAX_QUEUE_SIZE;
 use crate::frontend::budget::MemoryBudget;
 use crate::frontend::features::Acknowledged;
-use crate::link::message::{Addresses, Change, Region, RingChange};
+use crate::link::message::{Addresses, Change, LogArea, Region, RingChange};
 
 /// A change with the files that belong to it.
 pub type Carried = (Change, Vec<Rc<File>>);
@@ -42,6 +42,7 @@ impl From<MemoryError> for vhost::vhost_user::Error {
 pub struct Mirror {
     features: Option<u64>,
     regions: Vec<(Region, Rc<File>)>,
+    log: Option<(LogArea, Rc<File>)>,
     rings: Vec<Ring>,
 }
 
@@ -60,7 +61,7 @@ impl Mirror {
     #[must_use]
     pub fn new(num_queues: u16) -> Self {
         let ring = Ring { size: MAX_QUEUE_SIZE, place: None, base: 0, kick: None, call: None, enabled: false };
-        Self { features: None, regions: Vec::new(), rings: vec![ring; num_queues.into()] }
+        Self { features: None, regions: Vec::new(), log: None, rings: vec![ring; num_queues.into()] }
     }
 
     /// The features that were acknowledged.
@@ -84,12 +85,17 @@ impl Mirror {
         })
     }
 
-    /// Where the ring stands that a change is about, as far as the VMM knows.
-    #[must_use]
-    pub fn base_after(&self, change: &Change) -> u16 {
+    /// How a change comes out that no worker carries out: nobody serves a ring or touches memory
+    /// then. Where the ring stands that it is about, as far as the VMM knows.
+    ///
+    /// # Errors
+    ///
+    /// When it takes a worker.
+    pub fn without_worker(&self, change: &Change) -> std::result::Result<u16, String> {
         match change {
-            Change::Ring(ring, _) => self.rings.get(*ring).map_or(0, |ring| ring.base),
-            _ => 0,
+            Change::Ring(ring, _) => Ok(self.rings.get(*ring).map_or(0, |ring| ring.base)),
+            Change::MoveState(_) | Change::CheckState => Err("the guest is not served".into()),
+            _ => Ok(0),
         }
     }
 
@@ -119,7 +125,7 @@ impl Mirror {
     pub fn commit(&mut self, (change, files): Carried, base: u16) {
         let mut files = files.into_iter();
         match change {
-            Change::Connect(_) | Change::Disconnect => {}
+            Change::Connect(_) | Change::Disconnect | Change::MoveState(_) | Change::CheckState => {}
             Change::Features(features) => self.features = Some(features),
             Change::Table(regions) => {
                 self.regions.clear();
@@ -132,6 +138,7 @@ impl Mirror {
                     self.add(region, file);
                 }
             }
+            Change::Log(area) => self.log = files.next().map(|file| (area, file)),
             Change::RemoveRegion(region) => self.regions.retain(|(there, _)| there.start != region.start),
             Change::Ring(index, change) => {
                 let Some(ring) = self.rings.get_mut(index) else { return };
@@ -163,6 +170,7 @@ impl Mirror {
         let mut changes = Vec::new();
         changes.extend(self.features.map(|features| (Change::Features(features), Vec::new())));
         changes.extend(self.regions.iter().map(|(region, file)| (Change::AddRegion(*region), vec![Rc::clone(file)])));
+        changes.extend(self.log.iter().map(|(area, file)| (Change::Log(*area), vec![Rc::clone(file)])));
         for (index, ring) in self.rings.iter().enumerate() {
             let mut set = |change, file: Option<&Rc<File>>| {
                 changes.push((Change::Ring(index, change), file.cloned().into_iter().collect()));
@@ -228,6 +236,8 @@ mod tests {
         commit(Change::Table(vec![region(0), region(0x1000)]), &[&file, &file], 0);
         commit(Change::AddRegion(region(0x2000)), &[&file], 0);
         commit(Change::RemoveRegion(region(0x1000)), &[], 0);
+        let log = Change::Log(LogArea { size: 1, offset: 0 });
+        commit(log.clone(), &[&file], 0);
         for ring in 0..2 {
             commit(Change::Ring(ring, RingChange::Size(8)), &[], 0);
             commit(Change::Ring(ring, RingChange::Place(Some(place))), &[], 0);
@@ -236,7 +246,7 @@ mod tests {
             commit(Change::Ring(ring, RingChange::Enable(true)), &[], 0);
         }
         commit(Change::Ring(1, RingChange::Stop), &[], 77);
-        assert_eq!(mirror.base_after(&Change::Ring(1, RingChange::Stop)), 77);
+        assert_eq!(mirror.without_worker(&Change::Ring(1, RingChange::Stop)), Ok(77));
         assert_eq!((mirror.guest_address(0x10_2fff), mirror.guest_address(0x10_1000)), (Some(0x2fff), None));
 
         let changes: Vec<Change> = mirror.changes().into_iter().map(|(change, _)| change).collect();
@@ -245,6 +255,7 @@ mod tests {
             Change::Features(1 << 32),
             Change::AddRegion(region(0)),
             Change::AddRegion(region(0x2000)),
+            log,
             ring(0, RingChange::Size(8)),
             ring(0, RingChange::Base(0)),
             ring(0, RingChange::Place(Some(place))),

@@ -9,7 +9,7 @@
 //! old one does nothing any more; a [`report`] says why it did. What another keeper needs to go on
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
 //! another program. The operator asks for that by a signal, or at the [`control`] socket.
-//! [`events`] is what the thread waits for.
+//! [`state`] is about a guest that moves. [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod control_group;
@@ -24,6 +24,7 @@ pub mod process;
 pub mod report;
 pub mod residence;
 pub mod running;
+pub mod state;
 pub mod takeover;
 
 use std::collections::BTreeSet;

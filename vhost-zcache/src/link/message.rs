@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::keeper::handover::manifest;
 use crate::ledger;
 
-/// Version of what the two say to each other, which is another whenever a message is.
+/// Version of what the two say to each other, which is another whenever a message is. One that an
+/// older keeper never sends may be added: a worker of this build does without.
 const LINK: u32 = 1;
 
 /// What a worker says of itself before anything else. This one is the same in all releases.
@@ -127,8 +128,32 @@ pub enum Change {
     AddRegion(Region),
     /// One region less.
     RemoveRegion(Region),
+    /// Another log of what is written to the guest's memory, in the file that comes along.
+    Log(LogArea),
     /// Something about a ring.
     Ring(usize, RingChange),
+    /// The guest's state is to be moved to or from the file that comes along.
+    MoveState(Direction),
+    /// Whether the state was moved is to be said, as soon as that is known.
+    CheckState,
+}
+
+impl Change {
+    /// Whether it is about the guest's state. Then it concerns one worker, and if that dies it is
+    /// not asked of the next.
+    #[must_use]
+    pub fn is_of_state(&self) -> bool {
+        matches!(self, Self::MoveState(_) | Self::CheckState)
+    }
+}
+
+/// Which way a guest's state goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// To the VMM.
+    Save,
+    /// From the VMM.
+    Load,
 }
 
 /// What changes about a ring.
@@ -160,6 +185,15 @@ pub struct Region {
     /// Where the VMM has mapped it, by which it names the rings.
     pub vmm_address: u64,
     /// Where it begins in its file.
+    pub offset: u64,
+}
+
+/// Where in its file a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogArea {
+    /// Bytes.
+    pub size: u64,
+    /// Where it begins.
     pub offset: u64,
 }
 

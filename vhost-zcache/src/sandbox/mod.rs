@@ -110,7 +110,7 @@ pub fn confine_report(directory: &Path) -> Result<(), SandboxError> {
 pub fn confine_worker(mode: SeccompMode) -> Result<(), SandboxError> {
     give_up(&Reach::Nothing)?;
     let filter = |kind| Ok::<_, FilterError>((kind, Filter::new(&rules::of(kind), mode, std::process::id())?));
-    let threads = [Kind::Queue, Kind::Store, Kind::Statistics, Kind::Sentinel].into_iter().map(filter);
+    let threads = [Kind::Queue, Kind::Store, Kind::Statistics, Kind::Sentinel, Kind::State].into_iter().map(filter);
     let threads = threads.collect::<Result<_, _>>()?;
     Filter::new(&rules::of_worker(), mode, std::process::id())?.apply()?;
     let _ = THREADS.set(threads);

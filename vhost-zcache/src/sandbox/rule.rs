@@ -19,12 +19,14 @@ pub enum Kind {
     Statistics,
     /// A thread that does nothing, by whose end the worker's is seen.
     Sentinel,
+    /// A thread that moves a guest's state to or from its VMM.
+    State,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Keeper, Self::Control, Self::Queue, Self::Store, Self::Statistics, Self::Sentinel];
+    pub const ALL: [Self; 7] =
+        [Self::Keeper, Self::Control, Self::Queue, Self::Store, Self::Statistics, Self::Sentinel, Self::State];
 
     /// Its name, as in the documentation.
     #[must_use]
@@ -36,6 +38,7 @@ impl Kind {
             Self::Store => "store",
             Self::Statistics => "statistics",
             Self::Sentinel => "sentinel",
+            Self::State => "state",
         }
     }
 }

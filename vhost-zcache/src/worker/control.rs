@@ -27,6 +27,7 @@ use crate::admin::stats_socket::StatsServer;
 use crate::args::Args;
 use crate::crash::{self, Place};
 use crate::device::memory_fault;
+use crate::device_state::transfer::Outcome;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::link::message::{Build, Change, FromWorker, ToWorker};
@@ -135,6 +136,7 @@ impl Control {
                     self.say(&FromWorker::Pong, &[])?;
                 }
                 ToWorker::Leave => match self.leave()? {},
+                ToWorker::Change { guest, change: Change::CheckState, ticket } => self.check_state(guest, ticket)?,
                 ToWorker::Change { guest, change, ticket } => {
                     // What nobody waits for was asked of the worker before.
                     let again = ticket.is_none() || matches!(change, Change::Connect(_));
@@ -161,6 +163,22 @@ impl Control {
         self.say(&FromWorker::Left, &[])?;
         // Nothing is dropped, as it is all the next worker's now.
         process::exit(0)
+    }
+
+    /// Says how the transfer of a guest's state came out, now or later.
+    fn check_state(&self, guest: usize, ticket: Option<u64>) -> Result<(), Error> {
+        let (Some(ticket), Some(device)) = (ticket, self.devices.get(guest).and_then(Option::as_ref)) else {
+            return Ok(());
+        };
+        let done = move |outcome: Outcome| FromWorker::Done { guest, ticket, outcome: outcome.map(|()| 0) };
+        match self.link.try_clone() {
+            Ok(link) => device.check_state(Box::new(move |outcome| {
+                // Without a keeper this process ends.
+                let _ = link.send(&done(outcome), &[], SendFlags::empty());
+            })),
+            Err(error) => self.say(&done(Err(error.to_string())), &[])?,
+        }
+        Ok(())
     }
 
     fn change(&mut self, number: usize, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {

@@ -12,8 +12,10 @@ use super::guest::{Connection, GuestPlace};
 use super::memory_table::{self, MemoryError};
 use super::queue::event::PeerEvent;
 use super::vring::{Settings, Vring};
+use crate::device::session::handover::NotEmpty;
+use crate::device_state::transfer::{Reply, Subject, Transfer};
 use crate::frontend::features::Acknowledged;
-use crate::link::message::{Change, RingChange};
+use crate::link::message::{Change, Direction, RingChange};
 
 /// Why a change was not carried out, or not in full.
 #[derive(Debug, Error)]
@@ -21,6 +23,15 @@ pub enum ChangeError {
     /// The memory table stays as it was.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The state of a guest is moved while its rings are stopped.
+    #[error("a queue is not stopped")]
+    NotStopped,
+    /// A state is not moved.
+    #[error(transparent)]
+    State(#[from] NotEmpty),
+    /// The pipe is none, or there is no thread.
+    #[error("the state cannot be moved: {0}")]
+    Move(io::Error),
     /// There is no such ring, or not the file that belongs to it. The keeper does not ask for it.
     #[error("the change makes no sense")]
     Nonsense,
@@ -32,6 +43,8 @@ pub struct Device {
     vrings: Vec<Vring>,
     connection: Connection,
     guest: Arc<GuestPlace>,
+    /// The last transfer of the guest's state.
+    transfer: Option<Transfer>,
     /// `None` until the VMM has said so.
     features: Option<Acknowledged>,
 }
@@ -41,9 +54,8 @@ impl Device {
     #[must_use]
     pub fn new(guest: Arc<GuestPlace>, connection: Connection) -> Self {
         let vrings = guest.queues().iter().enumerate();
-        let session = &connection.session;
-        let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, Arc::clone(session))).collect();
-        Self { vrings, connection, guest, features: None }
+        let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, &connection)).collect();
+        Self { vrings, connection, guest, transfer: None, features: None }
     }
 
     /// Carries out a change; where a ring was stopped, if that was it.
@@ -53,27 +65,58 @@ impl Device {
     /// [`ChangeError`].
     pub fn change(&mut self, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {
         let done = match change {
-            Change::Connect(_) | Change::Disconnect => return Err(ChangeError::Nonsense),
+            Change::Connect(_) | Change::Disconnect | Change::CheckState => return Err(ChangeError::Nonsense),
+            Change::MoveState(direction) => return self.move_state(direction, files),
             Change::Features(features) => {
                 let features = Acknowledged::new(features).ok_or(ChangeError::Nonsense)?;
                 self.change_all(|device| {
                     device.features = Some(features);
+                    device.connection.log.switch(features.logs_writes());
                     Ok(())
                 })
             }
             Change::Table(regions) => {
-                self.change_all(|device| memory_table::replace(&device.connection.memory, &regions, &files))
+                self.change_all(|device| memory_table::replace(&device.connection, &regions, &files))
             }
             Change::AddRegion(region) => {
                 let [file] = &files[..] else { return Err(ChangeError::Nonsense) };
-                self.change_all(|device| memory_table::add(&device.connection.memory, &region, file))
+                self.change_all(|device| memory_table::add(&device.connection, &region, file))
             }
             Change::RemoveRegion(region) => {
                 self.change_all(|device| memory_table::remove(&device.connection.memory, &region))
             }
+            Change::Log(area) => {
+                let [file] = &files[..] else { return Err(ChangeError::Nonsense) };
+                memory_table::replace_log(&self.connection, &area, file).map_err(ChangeError::from)
+            }
             Change::Ring(index, change) => return self.change_ring(index, change, files),
         };
         done.map(|()| 0)
+    }
+
+    /// Begins to move the guest's state. One that is under way is given up.
+    fn move_state(&mut self, direction: Direction, files: Vec<File>) -> Result<u16, ChangeError> {
+        self.transfer = None;
+        let Ok([file]) = <[File; 1]>::try_from(files) else { return Err(ChangeError::Nonsense) };
+        if self.vrings.iter().any(Vring::is_started) {
+            return Err(ChangeError::NotStopped);
+        }
+        let session = Arc::clone(&self.connection.session);
+        if direction == Direction::Load && !session.is_new() {
+            return Err(NotEmpty.into());
+        }
+        let log = Arc::clone(self.guest.transfer_log());
+        let subject = Subject { name: self.guest.name().to_owned(), session, queues: self.vrings.len(), log };
+        self.transfer = Some(Transfer::start(direction, file, subject).map_err(ChangeError::Move)?);
+        Ok(0)
+    }
+
+    /// Has it told how the transfer of the guest's state came out, as soon as that is known.
+    pub fn check_state(&self, reply: Reply) {
+        match &self.transfer {
+            Some(transfer) => transfer.check(reply),
+            None => reply(Err("no state is on its way".into())),
+        }
     }
 
     fn change_ring(&mut self, index: usize, change: RingChange, files: Vec<File>) -> Result<u16, ChangeError> {

@@ -11,8 +11,10 @@ use zcache_store::{Guest, GuestConfig, Reservation, Store};
 use super::memory_table::lost_regions;
 use super::queue::conduct::Conduct;
 use super::queue::reactors::Reactors;
+use crate::device::dirty_log::DirtyLog;
 use crate::device::guest_memory::Memory;
 use crate::device::session::Session;
+use crate::device_state::transfer::TransferLog;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
 use crate::ledger::session::SessionState;
@@ -38,6 +40,7 @@ pub struct GuestPlace {
     connected: Mutex<Option<Connection>>,
     conduct: Arc<Conduct>,
     reactors: Arc<Reactors>,
+    transfer_log: Arc<TransferLog>,
 }
 
 /// What is there of a guest while a VMM is connected.
@@ -49,6 +52,8 @@ pub struct Connection {
     pub session: Arc<Session>,
     /// The guest's memory, which is none until the VMM shares some.
     pub memory: GuestMemoryAtomic<Memory>,
+    /// Where the VMM wants to know what of it was written.
+    pub log: DirtyLog,
 }
 
 impl GuestPolicy {
@@ -73,8 +78,8 @@ impl GuestPlace {
         policy: GuestPolicy,
         reactors: Arc<Reactors>,
     ) -> Self {
-        let (connected, conduct) = (Mutex::new(None), Arc::default());
-        Self { name, number, store, ledger, policy, connected, conduct, reactors }
+        let (connected, conduct, transfer_log) = (Mutex::new(None), Arc::default(), Arc::default());
+        Self { name, number, store, ledger, policy, connected, conduct, reactors, transfer_log }
     }
 
     /// Path or descriptor of the socket.
@@ -111,6 +116,12 @@ impl GuestPlace {
     #[must_use]
     pub fn reactors(&self) -> &Arc<Reactors> {
         &self.reactors
+    }
+
+    /// Limits what its VMM can write to the log by moving its state.
+    #[must_use]
+    pub fn transfer_log(&self) -> &Arc<TransferLog> {
+        &self.transfer_log
     }
 
     /// The session of the connection there is.
@@ -181,6 +192,11 @@ impl GuestPlace {
 
 impl Connection {
     fn new(life: u64, session: Session) -> Self {
-        Self { life, session: Arc::new(session), memory: GuestMemoryAtomic::new(Memory::new()) }
+        Self {
+            life,
+            session: Arc::new(session),
+            memory: GuestMemoryAtomic::new(Memory::new()),
+            log: DirtyLog::default(),
+        }
     }
 }

@@ -9,9 +9,10 @@ use vm_memory::{
     GuestRegionCollectionError,
 };
 
+use super::guest::Connection;
 use crate::device::guest_memory::Memory;
 use crate::device::guest_region::{GuestRegion, RegionError};
-use crate::link::message::Region;
+use crate::link::message::{LogArea, Region};
 
 /// Why a change of the memory table was refused; the table is then as it was.
 #[derive(Debug, Error)]
@@ -29,12 +30,12 @@ pub enum MemoryError {
 /// # Errors
 ///
 /// [`MemoryError`].
-pub fn replace(memory: &GuestMemoryAtomic<Memory>, regions: &[Region], files: &[File]) -> Result<(), MemoryError> {
-    let mapped = regions.iter().zip(files).map(|(region, file)| map(region, file));
+pub fn replace(connection: &Connection, regions: &[Region], files: &[File]) -> Result<(), MemoryError> {
+    let mapped = regions.iter().zip(files).map(|(region, file)| map(connection, region, file));
     let mut mapped = mapped.collect::<Result<Vec<_>, _>>()?;
     mapped.sort_by_key(GuestMemoryRegion::start_addr);
     let new = if mapped.is_empty() { Memory::new() } else { Memory::from_regions(mapped)? };
-    publish(memory, new);
+    publish(&connection.memory, new);
     Ok(())
 }
 
@@ -43,9 +44,9 @@ pub fn replace(memory: &GuestMemoryAtomic<Memory>, regions: &[Region], files: &[
 /// # Errors
 ///
 /// [`MemoryError`].
-pub fn add(memory: &GuestMemoryAtomic<Memory>, region: &Region, file: &File) -> Result<(), MemoryError> {
-    let new = memory.memory().insert_region(map(region, file)?.into())?;
-    publish(memory, new);
+pub fn add(connection: &Connection, region: &Region, file: &File) -> Result<(), MemoryError> {
+    let new = connection.memory.memory().insert_region(map(connection, region, file)?.into())?;
+    publish(&connection.memory, new);
     Ok(())
 }
 
@@ -67,8 +68,20 @@ fn publish(memory: &GuestMemoryAtomic<Memory>, new: Memory) {
     }
 }
 
-fn map(region: &Region, file: &File) -> Result<GuestRegion, RegionError> {
-    GuestRegion::map(file, region.offset, GuestAddress(region.start), region.size)
+fn map(connection: &Connection, region: &Region, file: &File) -> Result<GuestRegion, RegionError> {
+    let mapped = GuestRegion::map(file, region.offset, GuestAddress(region.start), region.size)?;
+    Ok(mapped.with_log(&connection.log))
+}
+
+/// Takes a log of what is written to a guest's memory, in place of the one before.
+///
+/// # Errors
+///
+/// [`MemoryError`].
+pub fn replace_log(connection: &Connection, area: &LogArea, file: &File) -> Result<(), MemoryError> {
+    let bits = GuestRegion::map(file, area.offset, GuestAddress(0), area.size)?;
+    connection.log.replace(bits);
+    Ok(())
 }
 
 /// Regions of a guest whose memory has gone away.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use log::Level;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
-use super::guest::GuestPlace;
+use super::guest::{Connection, GuestPlace};
 use super::queue::conduct::Conduct;
 use super::queue::event::PeerEvent;
 use super::queue::reactors::{Reactors, Served};
 use super::queue::service::{Assignment, Outcome};
 use crate::crash::{self, Place};
 use crate::device::comeback::{Comeback, QueueIndex};
+use crate::device::dirty_log::DirtyLog;
 use crate::device::execute::Executor;
 use crate::device::guest_memory::Memory;
 use crate::device::ring::{MAX_QUEUE_SIZE, Ring, RingError, RingPlace};
@@ -47,6 +48,7 @@ pub struct Vring {
     queue: QueueIndex,
     name: Arc<str>,
     session: Arc<Session>,
+    log: DirtyLog,
     ledger: &'static QueueLedger,
     conduct: Arc<Conduct>,
     reactors: Arc<Reactors>,
@@ -68,11 +70,12 @@ enum State {
 impl Vring {
     /// A ring of a guest's device that the VMM has not set up.
     #[must_use]
-    pub fn unset(queue: QueueIndex, ledger: &'static QueueLedger, guest: &GuestPlace, session: Arc<Session>) -> Self {
+    pub fn unset(queue: QueueIndex, ledger: &'static QueueLedger, guest: &GuestPlace, connection: &Connection) -> Self {
         Self {
             queue,
             name: format!("Queue {queue} of {}", guest.name()).into(),
-            session,
+            session: Arc::clone(&connection.session),
+            log: connection.log.clone(),
             ledger,
             conduct: Arc::clone(guest.conduct()),
             reactors: Arc::clone(guest.reactors()),
@@ -129,6 +132,12 @@ impl Vring {
         base
     }
 
+    /// Whether it is started: it has a kick event.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.settings.kick.is_some()
+    }
+
     /// Serves the ring if it is to be served and is not.
     pub fn resume(&mut self, features: Option<Acknowledged>, memory: &GuestMemoryAtomic<Memory>) {
         if !matches!(self.state, State::Idle) {
@@ -160,6 +169,7 @@ impl Vring {
             let text = format_args!("{} is another driver's now, and the session is over", self.name);
             self.comebacks.log(Level::Info, text);
         }
+        ring.mark_used(&self.log);
         self.ledger.counters.ring_started();
         crash::point(Place::RingStarted);
         let call = self.settings.call.clone();

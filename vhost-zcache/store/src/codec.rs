@@ -12,9 +12,9 @@ pub(crate) const RAW_ABOVE: usize = 3072;
 /// zstd's level for cold pages. Level 3 is 1 % smaller and a tenth slower.
 const COLD_LEVEL: i32 = 1;
 
-/// How the stored bytes are to be read.
+/// How the stored bytes of a page are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Codec {
+pub enum Codec {
     /// One 8-byte word, repeated over the page; no bytes for the word 0.
     Same,
     /// The page itself.
@@ -23,6 +23,17 @@ pub(crate) enum Codec {
     Lz4,
     /// A zstd frame.
     Zstd,
+}
+
+/// A page as it is stored, on its way from one store to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPage<'a> {
+    /// How its bytes are to be read.
+    pub codec: Codec,
+    /// Its bytes, at most those of a page.
+    pub bytes: &'a [u8],
+    /// The XXH3 of its bytes.
+    pub sum: u64,
 }
 
 /// Buffers of one thread. Every put and get borrows one, so that the hot path allocates nothing.

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use crate::accounting::Reservation;
-use crate::codec::Scratch;
+use crate::codec::{Scratch, StoredPage};
 use crate::engine::Engine;
+use crate::engine::export::Export;
 use crate::engine::guest_state::GuestState;
+use crate::engine::import::ImportError;
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, NoPool, PoolError, PoolKind};
@@ -94,6 +96,28 @@ impl Guest {
     #[must_use]
     pub fn has_pool(&self, pool: PoolId) -> bool {
         self.state.entry(pool).is_ok()
+    }
+
+    /// The guest's pools.
+    #[must_use]
+    pub fn pools(&self) -> Vec<(PoolId, PoolKind)> {
+        self.state.pools().entries.iter().map(|(id, entry)| (*id, entry.kind())).collect()
+    }
+
+    /// Goes through the pages of one of the guest's own pools, as they are stored.
+    ///
+    /// # Errors
+    /// [`NoPool`] when the guest has no such pool of its own.
+    pub fn export(&self, pool: PoolId) -> Result<Export, NoPool> {
+        Export::new(&self.state, pool)
+    }
+
+    /// Stores a page as another store has exported it, replacing an older one of that key.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub fn import(&self, scratch: &mut Scratch, key: &Key, page: StoredPage<'_>) -> Result<(), ImportError> {
+        self.engine.import(&self.state, scratch, key, page)
     }
 
     /// Changes the guest's limit. A guest above its new limit gets nothing stored until it is

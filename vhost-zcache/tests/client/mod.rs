@@ -11,6 +11,7 @@
 pub mod daemon;
 pub mod ram;
 pub mod ring;
+pub mod state;
 pub mod vmm;
 pub mod wire;
 
@@ -163,7 +164,9 @@ impl Client {
         let wanted = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::LOG_SHMFD
+            | VhostUserProtocolFeatures::DEVICE_STATE;
         assert!(protocol.contains(wanted), "the device offers protocol features {protocol:?} only");
         frontend.set_protocol_features(wanted).expect("SET_PROTOCOL_FEATURES");
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);

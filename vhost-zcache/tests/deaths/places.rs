@@ -40,7 +40,8 @@ fn dies_at(place: Place, pass: u64) {
 
 /// A part of the places, so that several go at once.
 fn part(number: usize) {
-    for place in Place::ALL.iter().skip(number).step_by(4) {
+    // A guest that moves has tests of its own.
+    for place in Place::ALL.iter().filter(|place| !place.is_of_transfers()).skip(number).step_by(4) {
         println!("{}", place.name());
         dies_at(*place, 1);
     }

@@ -7,8 +7,9 @@ use vhost_zcache::sandbox::probe::VARIABLE;
 use vhost_zcache::sandbox::rule::Kind;
 
 use crate::client::daemon::{Daemon, Start, binary, wait};
+use crate::client::state::Way;
 use crate::client::wire::{PERSISTENT, status};
-use crate::client::{Client, eventually, page};
+use crate::client::{Client, Setup, eventually, page};
 
 /// A daemon in which threads of a kind do something.
 fn daemon(kind: Kind, deed: &str, arguments: &[&str]) -> Daemon {
@@ -28,6 +29,7 @@ fn use_all(daemon: &Daemon) {
     }
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     assert_eq!(daemon.stats()["store"]["pages"], 50);
+    guest.save(Way::Pipe);
 }
 
 /// Waits for a line of the log: threads do not wait for one another to begin.
@@ -58,10 +60,18 @@ fn log_of_one_that_dies(kind: Kind, deed: &str, says: &str) {
     }
     let mut guest = None;
     eventually("a worker dies", || {
-        if guest.is_none() && [Kind::Queue, Kind::Statistics].contains(&kind) && text().contains("ready") {
+        let begins_later = [Kind::Queue, Kind::Statistics, Kind::State].contains(&kind);
+        if guest.is_none() && begins_later && text().contains("ready") {
             guest = Some(std::os::unix::net::UnixStream::connect(&socket).map(|stream| {
-                // The thread of a ring begins with the ring.
-                std::thread::spawn(move || Client::from_stream(stream, crate::client::Setup::default()))
+                // The thread of a ring begins with the ring, that of a state with the transfer.
+                std::thread::spawn(move || {
+                    let setup = Setup { start: kind != Kind::State, ..Setup::default() };
+                    let client = Client::from_stream(stream, setup);
+                    if kind == Kind::State {
+                        let _ = client.begin_save(Way::Pipe);
+                    }
+                    client
+                })
             }));
         }
         text().contains(says)

@@ -188,8 +188,9 @@ impl Watcher {
             ("zcache-store", true) => Some(Kind::Store),
             ("statistics", true) => Some(Kind::Statistics),
             ("sentinel", true) => Some(Kind::Sentinel),
+            ("state", true) => Some(Kind::State),
             // Other threads begin under the rules of the process.
-            ("zcache-worker" | "queue" | "zcache-store" | "statistics" | "sentinel", false) if !first => {
+            ("zcache-worker" | "queue" | "zcache-store" | "statistics" | "sentinel" | "state", false) if !first => {
                 Some(Kind::Control)
             }
             _ => None,

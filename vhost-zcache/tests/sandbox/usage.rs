@@ -14,9 +14,10 @@ use vhost_zcache::sandbox::rules;
 use vhost_zcache::sandbox::rules::runtime::EVERYBODY;
 
 use crate::client::daemon::{Daemon, Start};
+use crate::client::state::Way;
 use crate::client::vmm::{Vmm, memory_file, region, request, single};
 use crate::client::wire::{PERSISTENT, Req, status};
-use crate::client::{Client, Shape, eventually, page};
+use crate::client::{Client, Setup, Shape, eventually, page};
 use crate::observer::{Observer, Seen};
 
 /// What the daemon does while `scene` plays.
@@ -71,6 +72,13 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
     // Somebody who does not know the protocol, and one who shares memory and events of all kinds.
     Vmm::connect(&daemon.socket(1)).send_bytes(&[0xff; 12], &[]);
     eventually("the next one is let in", || daemon.lines("connection ended") > 0);
+    // A guest's state goes, and comes to another.
+    for way in [Way::Pipe, Way::Socket] {
+        let state = guest.save(way);
+        let other = Client::connect(&daemon.socket(1), Setup { start: false, ..Setup::default() });
+        assert!(other.load(way, &state), "{}", daemon.log());
+        guest.start_all();
+    }
     let vmm = Vmm::connect(&daemon.socket(1));
     let file = memory_file(0x10000);
     for number in 0..8u64 {

@@ -10,9 +10,10 @@ const CONTROL: &[Kind] = &[Kind::Control];
 const QUEUE: &[Kind] = &[Kind::Queue];
 const STATISTICS: &[Kind] = &[Kind::Statistics];
 const SENTINEL: &[Kind] = &[Kind::Sentinel];
+const STATE: &[Kind] = &[Kind::State];
 const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
 #[cfg(debug_assertions)]
-const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
+const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store, Kind::State];
 
 /// The rules.
 pub const RULES: &[Rule] = &[
@@ -52,6 +53,15 @@ pub const RULES: &[Rule] = &[
         .only("fewer rights", &[Condition::is(0, PR_SET_NO_NEW_PRIVS.cast_unsigned())]),
     rule!(CONTROL, SYS_seccomp, "a thread narrows its rules down").only("a filter", &[Condition::is(0, 1)]),
     rule!(SENTINEL, SYS_close_range, "keeps one file only, in a table of its own"),
+    // A guest's state.
+    rule!(STATE, SYS_ppoll, "waits for the VMM"),
+    rule!(STATE, SYS_read, "a state, out of a pipe"),
+    rule!(STATE, SYS_recvfrom, "a state, out of a socket"),
+    rule!(STATE, SYS_sendto, "a state, into a socket"),
+    rule!(STATE, SYS_sendmsg, "the keeper is told how it came out, or of a panic")
+        .with("a VMM that asks before the end"),
+    rule!(STATE, SYS_fallocate, "gives memory of the store back to the host, when it is full")
+        .with("a store that is full of what was flushed"),
     // Statistics.
     rule!(STATISTICS, SYS_accept4, "a reader connects"),
     rule!(STATISTICS, SYS_sendto, "the document"),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The store above its shards: who is there ([`registry`]), their pools ([`pools`]), what requests
 //! do ([`requests`]), where room comes from ([`room`]), what waits to be given back ([`garbage`])
-//! and what is on its way ([`in_hand`]).
+//! and what is on its way ([`in_hand`]). Pages leave for another store, as they are stored, by
+//! [`export`], and come from one by [`import`].
 //!
 //! A request goes from a guest's key to a [`domain`], within it to one shard, and from then on
 //! everything happens under that shard's lock.
@@ -9,8 +10,10 @@
 #[cfg(feature = "check")]
 mod check;
 pub(crate) mod domain;
+pub(crate) mod export;
 pub(crate) mod garbage;
 pub(crate) mod guest_state;
+pub(crate) mod import;
 pub(crate) mod in_hand;
 mod names;
 mod pools;

@@ -4,12 +4,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Engine;
-use super::guest_state::{Access, Entry, GuestState};
+use super::guest_state::{Access, Entry, GuestState, Spot};
 use super::names::PoolRef;
 use super::room::Effort;
 use super::shared;
 use crate::accounting::Use;
-use crate::codec::Scratch;
+use crate::codec::{Codec, Scratch};
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::NoPool;
@@ -34,7 +34,18 @@ impl Engine {
         // Encoding takes longer than the memory to come.
         spot.prefetch();
         let (codec, bytes) = scratch.encode(page);
-        let sum = PayloadSum::new(bytes);
+        self.put_encoded(guest, &spot, codec, bytes, PayloadSum::new(bytes))
+    }
+
+    /// Stores a page that is encoded.
+    pub(super) fn put_encoded(
+        &self,
+        guest: &GuestState,
+        spot: &Spot<'_>,
+        codec: Codec,
+        bytes: &[u8],
+        sum: PayloadSum,
+    ) -> Result<(), PutError> {
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
         let mut attempt = 0;
@@ -42,7 +53,7 @@ impl Engine {
         loop {
             attempt += 1;
             let last = attempt == ATTEMPTS;
-            let outcome = guest.at_spot(&spot, Access::Change, |shard, heap, key| {
+            let outcome = guest.at_spot(spot, Access::Change, |shard, heap, key| {
                 new.may_evict = last || self.may_evict(guest, shard, heap);
                 let outcome = shard.put(heap, key, &mut new);
                 let counters = &mut shard.pool_mut(key.pool).counters;

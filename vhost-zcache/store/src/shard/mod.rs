@@ -8,6 +8,7 @@ pub(crate) mod cold;
 pub(crate) mod compact;
 mod contents;
 pub(crate) mod evict;
+pub(crate) mod export;
 mod get;
 pub(crate) mod index;
 mod leave;

@@ -292,6 +292,17 @@ impl Objects {
         (0..self.buckets).rev().map(|bucket| self.head(nodes, bucket)).find(|head| *head != Node::NONE)
     }
 
+    /// Hash and number of each object of a bucket; `None` behind the last bucket.
+    pub(in crate::shard) fn in_bucket(&self, nodes: &Nodes, bucket: u32) -> Option<Vec<(u32, Node)>> {
+        let mut at = (bucket < self.buckets).then(|| self.head(nodes, bucket))?;
+        let mut objects = Vec::new();
+        while at != Node::NONE {
+            objects.push((nodes.cells_from(at)[HASH], at));
+            at = next_of(nodes, at);
+        }
+        Some(objects)
+    }
+
     /// All objects, each of which is found in its own bucket.
     #[cfg(feature = "check")]
     pub(in crate::shard) fn numbers(&self, nodes: &Nodes) -> Vec<Node> {

@@ -218,6 +218,11 @@ impl PayloadSum {
         Self(XxHash3_64::oneshot(payload))
     }
 
+    /// The payload's part of it, which is the same wherever the page is stored.
+    pub(crate) fn of_payload(self) -> u64 {
+        self.0
+    }
+
     pub(crate) fn finish(self, head: PageHead, name: PageName) -> u32 {
         let [first, second] = name.words();
         let mix = |state: u64, word: u64| {
