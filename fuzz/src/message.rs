@@ -8,7 +8,6 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -21,6 +20,7 @@ use vhost_zcache::frontend::message::{Channel, End, Message};
 use vhost_zcache::keeper::dispatch::{Answer, Dispatcher, Facts, Step, is_question};
 use vhost_zcache::keeper::log::Log;
 use vhost_zcache::keeper::mirror::Mirror;
+use vhost_zcache::keeper::state;
 use vhost_zcache::link::message::{Change, ToWorker};
 
 const QUEUES: u16 = 4;
@@ -193,10 +193,11 @@ impl Keeper {
                 let said = ToWorker::Change { guest: 0, change: change.clone(), ticket: Some(1) };
                 let text = serde_json::to_vec(&said).expect("it can be said");
                 assert_eq!(serde_json::from_slice::<ToWorker>(&text).expect("it can be read"), said);
-                let refused = self.refuses & 1 << (self.messages % 8) != 0;
-                let base = self.mirror.base_after(&change);
+                let alone = self.mirror.without_worker(&change);
+                let refused = alone.is_err() || self.refuses & 1 << (self.messages % 8) != 0;
+                let base = alone.unwrap_or(0);
                 if !refused {
-                    self.mirror.commit((change, carried.into_iter().map(Rc::new).collect()), base);
+                    self.mirror.commit((change, carried), base);
                 }
                 match answer {
                     Answer::None => None,
@@ -205,6 +206,9 @@ impl Keeper {
                         assert!(ring < QUEUES.into(), "ring {ring} does not exist");
                         Some([ring, base.into()].iter().flat_map(|word| word.to_ne_bytes()).collect())
                     }
+                    Answer::Transfer => Some(state::started(!refused)),
+                    Answer::Verdict => Some(state::verdict(!refused)),
+                    Answer::Log(area) => Some(state::log_taken((!refused).then_some(area))),
                 }
             }
         }
@@ -254,7 +258,13 @@ fn check_answer(vmm: &UnixStream, request: u32, need_reply: bool, expected: Opti
         return;
     };
     let known = FrontendReq::try_from(request).is_ok();
-    let asks = known && (is_question(request) || request == FrontendReq::GET_VRING_BASE as u32);
+    let changes = [
+        FrontendReq::GET_VRING_BASE,
+        FrontendReq::SET_DEVICE_STATE_FD,
+        FrontendReq::CHECK_DEVICE_STATE,
+        FrontendReq::SET_LOG_BASE,
+    ];
+    let asks = known && (is_question(request) || changes.iter().any(|change| *change as u32 == request));
     assert!(asks || need_reply, "request {request} is answered, which asks for nothing");
     assert!(expected.len() <= MAX_MSG_SIZE, "an answer that no message holds");
     let header = [request, REPLY_FLAGS, u32::try_from(expected.len()).expect("it is small")];

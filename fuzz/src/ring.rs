@@ -149,14 +149,14 @@ impl Device<'_> {
             assert_eq!(found, (walked.readable, walked.writable.iter().map(Range::len).collect()));
 
             assert_eq!(executor.queue().take(head.index), Attempt::From(0));
-            let served = batch.serve(self.memory, &chain, &mut executor, 0).expect("all buffers are in memory");
+            let served = batch.serve(self.memory, &chain, &executor, 0).expect("all buffers are in memory");
             let writable: usize = walked.writable.iter().map(Range::len).sum();
             assert!(served.written as usize <= writable, "{served:?} of {writable} bytes");
             self.expect_changes(&walked.writable);
             // What overlaps is written in an order, and is something else when it was read before.
             if dies && served.well_formed && !overlap(&walked.all) {
                 let Attempt::From(first) = executor.queue().take(head.index) else { panic!("it was served once") };
-                let again = batch.serve(self.memory, &chain, &mut executor, first).expect("it was there before");
+                let again = batch.serve(self.memory, &chain, &executor, first).expect("it was there before");
                 assert_eq!(again, served, "a chain is served otherwise after a death");
                 self.expect_changes(&[]);
             }

@@ -6,8 +6,8 @@ use vhost_zcache::crash::Place;
 /// When workers pass a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passed {
-    /// The first one, once.
-    OnlyByTheFirst,
+    /// Not in chaos: by the first one only, or when the state of a guest moves.
+    NotHere,
     /// Each one, before it serves a queue.
     AtStart,
     /// When a connection, a session, a pool or a queue comes or goes.
@@ -19,7 +19,7 @@ pub(super) enum Passed {
 /// When workers pass this one.
 pub(super) fn passed(place: Place) -> Passed {
     match place {
-        Place::ArenaMade | Place::ArenaGiven => Passed::OnlyByTheFirst,
+        Place::ArenaMade | Place::ArenaGiven | Place::StateMoved | Place::StateLoaded => Passed::NotHere,
         Place::Rebuilding | Place::Rebuilt | Place::SessionRestored | Place::Ready => Passed::AtStart,
         // Also when a worker takes over, and some queue may be served then.
         Place::Connected

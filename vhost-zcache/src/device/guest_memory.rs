@@ -12,6 +12,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
+use super::dirty_log::LogSlice;
 use super::guest_region::GuestRegion;
 use super::memory_fault;
 
@@ -93,7 +94,7 @@ pub fn read(memory: &Memory, address: u64, bytes: &mut [u8]) -> Result<(), Memor
 
 /// Bytes that are in one region, as nearly all are: the way over several takes as long as the copy
 /// of a request.
-fn in_one_region(memory: &Memory, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_>> {
+fn in_one_region(memory: &Memory, address: GuestAddress, length: usize) -> Option<VolatileSlice<'_, LogSlice<'_>>> {
     let region = memory.find_region(address)?;
     region.get_slice(MemoryRegionAddress(address.0 - region.start_addr().0), length).ok()
 }

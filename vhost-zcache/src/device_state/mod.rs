@@ -10,6 +10,7 @@
 pub mod load;
 pub mod pipe;
 pub mod save;
+pub mod stop;
 pub mod stream;
 pub mod transfer;
 

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, recv, send, sockopt::socket_domain};
 use thiserror::Error;
 
+use super::stop::StopSignal;
 use crate::link::message::Direction;
-use crate::worker::queue::stop::StopSignal;
 
 /// Time between two looks whether anything has moved.
 const BEAT: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };

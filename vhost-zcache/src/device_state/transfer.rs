@@ -16,6 +16,7 @@ use super::Moved;
 use super::load::load;
 use super::pipe::Pipe;
 use super::save::save;
+use super::stop::StopSignal;
 use crate::device::session::Session;
 use crate::device::session::handover::Moment;
 use crate::frontend::log_limit::LogLimit;
@@ -23,7 +24,6 @@ use crate::link::message::Direction;
 use crate::sandbox;
 use crate::sandbox::rule::Kind;
 use crate::worker::queue::interrupt;
-use crate::worker::queue::stop::StopSignal;
 
 /// Time between two interrupts of a thread that has not stopped yet.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(5);

@@ -3,6 +3,7 @@
 //! says.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use log::Level;

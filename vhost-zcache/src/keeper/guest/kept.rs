@@ -6,7 +6,7 @@ use std::fs::File;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::{Connection, Guest, Pending, State};
+use super::{Connection, Guest, MOST_ATTEMPTS, Pending, State};
 use crate::frontend::budget::DescriptorBudget;
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::{Channel, Message, Progress};
@@ -15,6 +15,7 @@ use crate::keeper::handover::Snapshot;
 use crate::keeper::handover::found::Left;
 use crate::keeper::handover::note::{ChangeNote, ConnectionNote, GuestNote, MessageNote, PendingNote};
 use crate::keeper::mirror::{Carried, Mirror};
+use crate::keeper::state::Loading;
 
 /// Gives a file its number.
 type Numbers<'a> = dyn FnMut(&Rc<File>) -> u64 + 'a;
@@ -52,8 +53,17 @@ impl Guest {
         self.tickets += 1;
         let pending = pending.map(|pending| Pending { ticket: self.tickets, ..pending });
         let channel = Channel::at(socket, progress);
-        self.state =
-            State::Connected(Box::new(Connection { channel, dispatcher, mirror, pending, waiting, admission }));
+        // A state that was being loaded has ended with the worker.
+        let loading = Loading::default();
+        self.state = State::Connected(Box::new(Connection {
+            channel,
+            dispatcher,
+            mirror,
+            pending,
+            waiting,
+            admission,
+            loading,
+        }));
     }
 }
 
@@ -106,6 +116,8 @@ impl Parts {
             None => None,
             Some(PendingNote { change, request, answer, attempts }) => {
                 let (carried, since) = (carried(change)?, Instant::now());
+                // A state that was on its way is not moved by another worker, as after any death.
+                let attempts = if carried.0.is_of_state() { MOST_ATTEMPTS } else { attempts };
                 Some(Pending { carried, request, answer, ticket: 0, since, attempts })
             }
         };

@@ -35,6 +35,12 @@ pub fn prepare() -> io::Result<()> {
     prepared.map_err(Into::into)
 }
 
+/// Interrupts a thread, once.
+pub fn interrupt<T>(thread: &JoinHandle<T>) {
+    // A thread that has just ended needs no interrupt.
+    let _ = thread.kill(SIGRTMIN());
+}
+
 /// A system call that a VMM could block.
 #[derive(Debug, Default)]
 pub struct PeerCall(AtomicBool);
@@ -60,8 +66,7 @@ impl PeerCall {
     /// Interrupts the call, if `thread` is in one.
     pub fn interrupt<T>(&self, thread: &JoinHandle<T>) {
         if self.0.load(Ordering::Relaxed) {
-            // A thread that has just ended needs no interrupt.
-            let _ = thread.kill(SIGRTMIN());
+            interrupt(thread);
         }
     }
 }
