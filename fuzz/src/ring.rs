@@ -121,7 +121,7 @@ struct Device<'a> {
 }
 
 impl Device<'_> {
-    fn serve(&mut self, mut ring: Ring, mut executor: Executor, dies: bool) {
+    fn serve(&mut self, mut ring: Ring, executor: Executor, dies: bool) {
         let (mut chain, mut batch) = (Chain::default(), Batch::default());
         let used = offset(self.place.used)..offset(self.place.used) + 6 + 8 * usize::from(self.place.size);
         // The device has a word of its own behind the used ring, and flags before it.
