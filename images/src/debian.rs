@@ -207,3 +207,21 @@ fn base(cache: &Cache, debian: Debian) -> Result<Artefact> {
         Ok(installed.packages)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_by_patterns() {
+        for (pattern, name, expected) in [
+            ("linux-*", "linux-image-amd64", true),
+            ("linux-*", "util-linux-extra", false),
+            ("*-for-host", "gcc-14-for-host", true),
+            ("kpartx", "kpartx", true),
+            ("kpartx", "kpartx-boot", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}
