@@ -19,7 +19,7 @@ on_each_debian! {
     fn luks_over_a_device;
     /// The host sees what is decrypted.
     fn a_device_over_luks;
-    /// A volume group whose only disk is a zcache device. LVM's configuration leaves the origin out.
+    /// A volume group whose only disk is a zcache device; LVM is told to leave the origin out.
     fn lvm_over_a_device;
     /// A logical volume has a zcache device.
     fn a_device_over_lvm;
