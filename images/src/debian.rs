@@ -98,17 +98,31 @@ impl Debian {
 
     /// Packages of the kernel in backports, with its headers and what both need beyond the release.
     pub(crate) fn newer_kernel(self, cache: &Cache) -> Result<Vec<PathBuf>> {
-        const WANTED: &[&str] = &["linux-image-amd64", "linux-headers-amd64"];
-        let suites = [self.backports(), self.suite()];
-        let mut inputs = vec![self.name()];
+        let fetched = Fetched {
+            name: "newer-kernel",
+            what: "a newer kernel (about 150 MB)",
+            wanted: &["linux-image-amd64", "linux-headers-amd64"],
+            needed: &["linux-*", "*-for-host"],
+        };
+        self.fetch(cache, &fetched, &[self.backports(), self.suite()])
+    }
+
+    /// Packages of dracut, which takes the place of initramfs-tools.
+    pub(crate) fn dracut(self, cache: &Cache) -> Result<Vec<PathBuf>> {
+        let fetched = Fetched { name: "dracut", what: "dracut", wanted: &["dracut"], needed: &["dracut*", "kpartx"] };
+        self.fetch(cache, &fetched, &[self.suite()])
+    }
+
+    fn fetch(self, cache: &Cache, fetched: &Fetched, suites: &[Suite]) -> Result<Vec<PathBuf>> {
+        let name = format!("{}-{self}", fetched.name);
+        let mut inputs = [fetched.wanted, fetched.needed].concat();
         inputs.extend(suites.iter().map(|suite| suite.name));
-        let name = format!("newer-kernel-{self}");
         let artefact = cache.artefact(&name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
-            progress.step("fetching a newer kernel (about 150 MB)");
+            progress.step(format_args!("fetching {}", fetched.what));
             let log = dir.join("build.log");
-            let apt = AptRoot::open(&cache.downloads(&name), &suites, &log)?;
-            let ours = |package: &str| package.starts_with("linux-") && package != "linux-libc-dev";
-            let debs = apt.download_some(WANTED, ours)?;
+            let apt = AptRoot::open(&cache.downloads(&name), suites, &log)?;
+            let needed = |package: &str| fetched.needed.iter().any(|pattern| matches(pattern, package));
+            let debs = apt.download_some(fetched.wanted, needed)?;
             for deb in &debs {
                 let target = dir.join(deb.path.file_name().unwrap_or_default());
                 fs::copy(&deb.path, &target).while_doing("copy", &deb.path)?;
@@ -124,6 +138,25 @@ impl Debian {
         }
         debs.sort();
         Ok(debs)
+    }
+}
+
+/// Packages that some tests install.
+struct Fetched {
+    /// What they are kept by.
+    name: &'static str,
+    /// For people.
+    what: &'static str,
+    wanted: &'static [&'static str],
+    /// Which of these, and of what they depend on: names with a `*` at one end, for any text.
+    needed: &'static [&'static str],
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(end), _) => name.ends_with(end),
+        (None, Some(start)) => name.starts_with(start),
+        (None, None) => name == pattern,
     }
 }
 
@@ -173,4 +206,22 @@ fn base(cache: &Cache, debian: Debian) -> Result<Artefact> {
         fs::remove_file(&installed.archive).while_doing("remove", &installed.archive)?;
         Ok(installed.packages)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_by_patterns() {
+        for (pattern, name, expected) in [
+            ("linux-*", "linux-image-amd64", true),
+            ("linux-*", "util-linux-extra", false),
+            ("*-for-host", "gcc-14-for-host", true),
+            ("kpartx", "kpartx", true),
+            ("kpartx", "kpartx-boot", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
 }

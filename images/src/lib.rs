@@ -150,6 +150,11 @@ impl Images {
         debian.newer_kernel(&self.cache)
     }
 
+    /// The packages of dracut for a Debian system.
+    pub fn dracut(&self, debian: Debian) -> Result<Vec<PathBuf>> {
+        debian.dracut(&self.cache)
+    }
+
     /// How guests run fastest here. The first call after a boot of the machine tries it
     /// out, which takes up to 10 seconds.
     pub fn accel(&self) -> Result<Accel> {

@@ -11,12 +11,12 @@ use zcache_images::{Accel, Debian, Images, PayloadFile, Qemu};
 use crate::artefacts::tool_binary;
 
 /// A system on a disk with the package, which its guests find in `/payload`. A disk with the serial
-/// number `zcache-kernel` has the packages of a newer kernel.
+/// number `zcache-more` has the packages of a newer kernel in `kernel`, and those of dracut.
 #[derive(Debug, Clone)]
 pub struct Installed {
     system: PathBuf,
     payload: PathBuf,
-    newer_kernel: PathBuf,
+    more: PathBuf,
     qemu: Qemu,
     accel: Accel,
 }
@@ -28,15 +28,17 @@ impl Installed {
         let (_folder, package) = build_package()?;
         let system = images.debian_with(debian, &package)?;
         let package = PayloadFile { source: package, path: "package.deb".to_owned() };
-        let mut kernel = Vec::new();
-        for source in images.newer_kernel(debian)? {
-            let name = source.file_name().and_then(|name| name.to_str()).context("A package has no name")?;
-            kernel.push(PayloadFile { path: name.to_owned(), source });
+        let mut more = Vec::new();
+        for (folder, packages) in [("kernel", images.newer_kernel(debian)?), ("dracut", images.dracut(debian)?)] {
+            for source in packages {
+                let name = source.file_name().and_then(|name| name.to_str()).context("A package has no name")?;
+                more.push(PayloadFile { path: format!("{folder}/{name}"), source });
+            }
         }
         Ok(Self {
             system,
             payload: images.payload(&[package])?,
-            newer_kernel: images.payload(&kernel)?,
+            more: images.payload(&more)?,
             qemu: images.qemu()?,
             accel: images.accel()?,
         })
@@ -53,9 +55,10 @@ impl Installed {
         &self.system
     }
 
-    /// An image of the packages of a newer kernel. It is apart, for the package changes often.
-    pub(crate) fn newer_kernel(&self) -> &Path {
-        &self.newer_kernel
+    /// An image of packages that some tests install. It is apart, for the package of ours changes
+    /// often.
+    pub(crate) fn more(&self) -> &Path {
+        &self.more
     }
 
     pub(crate) fn payload(&self) -> &Path {

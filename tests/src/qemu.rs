@@ -256,7 +256,7 @@ impl<'a> Boot<'a> {
             }
             Self::Disk(installed) => {
                 line.disk("payload", installed.payload(), true, address, PAYLOAD_SERIAL);
-                line.disk("kernel", installed.newer_kernel(), true, address + 1, "zcache-kernel");
+                line.disk("more", installed.more(), true, address + 1, "zcache-more");
             }
         }
     }

@@ -100,7 +100,7 @@ ZCACHE_MODULES=/payload/modules.
 
 With --image, /dev/vda is a disk that the system boots from, with GRUB and its own kernel. It can be rebooted; what
 it writes is gone when it is powered off. /payload has package.deb ('mount /payload' if udev was too slow),
-and the disk /dev/disk/by-id/virtio-zcache-kernel the packages of a newer kernel. There is no network.";
+and the disk /dev/disk/by-id/virtio-zcache-more those of a newer kernel and of dracut. There is no network.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Device {

@@ -58,7 +58,7 @@ pub(crate) enum Command {
             hide_default_value = true, add = ArgValueCandidates::new(completion::puts))]
         put: Put,
         /// A path, UUID=, LABEL=, PARTUUID= or PARTLABEL=
-        #[arg(add = ArgValueCompleter::new(completion::paths()))]
+        #[arg(value_parser = Spec::given, add = ArgValueCompleter::new(completion::paths()))]
         device: Spec,
         /// Letters, digits and ._+-
         #[arg(allow_hyphen_values = true)]
@@ -94,7 +94,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
         /// All there is to know of this one
-        #[arg(add = ArgValueCandidates::new(completion::devices_and_disks))]
+        #[arg(value_parser = some, add = ArgValueCandidates::new(completion::devices_and_disks))]
         name: Option<String>,
     },
     /// Swap to the host
@@ -116,7 +116,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DEVICE", allow_hyphen_values = true, value_parser = root,
             add = ArgValueCompleter::new(completion::paths()))]
         root: Option<Spec>,
-        #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::lines))]
+        #[arg(value_name = "NAME", value_parser = some, add = ArgValueCandidates::new(completion::lines))]
         names: Vec<String>,
     },
     /// Close the lines of /etc/zcachetab, but those of the initramfs by name only
@@ -124,7 +124,7 @@ pub(crate) enum Command {
         /// All lines, which is the default
         #[arg(long, conflicts_with = "names")]
         all: bool,
-        #[arg(value_name = "NAME", add = ArgValueCandidates::new(completion::lines))]
+        #[arg(value_name = "NAME", value_parser = some, add = ArgValueCandidates::new(completion::lines))]
         names: Vec<String>,
     },
     /// Print the lines of /etc/zcachetab as they are understood
@@ -138,7 +138,7 @@ pub(crate) enum Swap {
     /// Make a swap disk, turn swap on and print its path
     On {
         /// Where pages go that the host does not take; its content is destroyed
-        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true,
+        #[arg(long, value_name = "DEVICE", allow_hyphen_values = true, value_parser = Spec::given,
             add = ArgValueCompleter::new(completion::paths()))]
         backing: Option<Spec>,
         /// Bytes, or with K, M or G; as the backing device otherwise
@@ -153,7 +153,7 @@ pub(crate) enum Swap {
     },
     /// Turn swap off and remove the disk
     Off {
-        #[arg(add = ArgValueCandidates::new(completion::disks))]
+        #[arg(value_parser = some, add = ArgValueCandidates::new(completion::disks))]
         device: String,
     },
     /// What the kernel counts of swap disks
@@ -171,6 +171,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn root(text: &str) -> Result<Spec, String> {
     let Ok(spec) = text.parse();
     if text.is_empty() { Err("--root needs a device".to_owned()) } else { Ok(spec) }
+}
+
+/// The name of what is there, whoever gave it.
+fn some(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name is needed, not ''".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// What came of the words on the command line.

@@ -46,8 +46,21 @@ impl Voice {
     pub(crate) fn say(&self, text: impl Display) {
         let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
         // Whoever has closed standard error does not want to know.
-        let _ = writeln!(io::stderr(), "zcachesetup: {place}{text}");
+        let _ = writeln!(io::stderr(), "{}", visible(&format!("zcachesetup: {place}{text}")));
     }
+}
+
+/// What can't be seen is spelt out: it may be what is wrong, and must neither move the cursor nor
+/// make two lines of one.
+fn visible(text: &str) -> String {
+    let mut seen = String::new();
+    for c in text.chars() {
+        match c {
+            '\'' | '"' | '\\' => seen.push(c),
+            _ => seen.extend(c.escape_debug()),
+        }
+    }
+    seen
 }
 
 /// Prints what was asked for.
@@ -58,5 +71,22 @@ pub(crate) fn print(text: &str) -> Result<()> {
             Err(failed(format!("cannot print: {}", reason(&error))))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_visible_line() {
+        for (text, seen) in [
+            ("a 'b' \"c\" \\x20 \u{e4}", "a 'b' \"c\" \\x20 \u{e4}"),
+            ("a\nb\r\t\0", "a\\nb\\r\\t\\0"),
+            ("\u{1b}[31m", "\\u{1b}[31m"),
+            ("\u{feff}a\u{200b}", "\\u{feff}a\\u{200b}"),
+        ] {
+            assert_eq!(visible(text), seen);
+        }
     }
 }

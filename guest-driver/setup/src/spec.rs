@@ -50,6 +50,22 @@ pub(crate) struct Found {
 }
 
 impl Spec {
+    /// Of what somebody wrote, which has to be something: a variable may have been empty.
+    pub(crate) fn given(text: &str) -> Result<Self, String> {
+        let Ok(spec) = text.parse();
+        let has_no_value =
+            Tag::ALL.into_iter().any(|tag| text.split_once('=').is_some_and(|(word, _)| word == tag.word()));
+        match spec {
+            Self::Path(path) if path.is_empty() || has_no_value => Err(Self::is_none(text)),
+            spec => Ok(spec),
+        }
+    }
+
+    /// What is said of a text that is none.
+    pub(crate) fn is_none(text: &str) -> String {
+        format!("'{text}' is neither a path nor UUID=, LABEL=, PARTUUID=, PARTLABEL=")
+    }
+
     /// The device, if it is there. While one of ours is open, its origin's tags are its own too,
     /// and it is the origin that is wanted here.
     pub(crate) fn resolve(&self) -> Option<Found> {
@@ -92,14 +108,19 @@ impl FromStr for Spec {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        let tagged = text.split_once('=').filter(|(_, value)| !value.is_empty());
-        Ok(tagged
-            .and_then(|(word, value)| {
-                let tag = Tag::ALL.into_iter().find(|tag| tag.word() == word)?;
-                Some(Self::Tag(tag, value.to_owned()))
-            })
-            .unwrap_or_else(|| Self::Path(text.to_owned())))
+        let tagged = || {
+            let (word, value) = text.split_once('=')?;
+            let tag = Tag::ALL.into_iter().find(|tag| tag.word() == word)?;
+            let value = unquoted(value);
+            (!value.is_empty()).then(|| Self::Tag(tag, value.to_owned()))
+        };
+        Ok(tagged().unwrap_or_else(|| Self::Path(text.to_owned())))
     }
+}
+
+/// `blkid` prints values in quotes, and fstab may have them.
+fn unquoted(value: &str) -> &str {
+    ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(value)
 }
 
 impl fmt::Display for Spec {
@@ -119,7 +140,10 @@ mod tests {
     fn tags_are_told_from_paths() {
         let Ok(tag) = "PARTUUID=3a-02".parse::<Spec>();
         assert_eq!(tag, Spec::Tag(Tag::PartUuid, "3a-02".to_owned()));
-        for path in ["/dev/vdb", "UUID=", "UUIDS=1", "uuid=1", "=", ""] {
+        for quoted in ["PARTUUID=\"3a-02\"", "PARTUUID='3a-02'"] {
+            assert_eq!(quoted.parse(), Ok(tag.clone()));
+        }
+        for path in ["/dev/vdb", "UUID=", "UUID=\"\"", "UUIDS=1", "uuid=1", "=", ""] {
             let Ok(spec) = path.parse::<Spec>();
             assert_eq!(spec, Spec::Path(path.to_owned()));
         }

@@ -38,7 +38,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Entry>> {
 
 fn entries(file: &str, text: &str) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    for (index, raw) in text.lines().enumerate() {
+    // Editors of other systems begin a file with a mark.
+    for (index, raw) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let mut fields = without_comment(raw).split_whitespace();
         let Some(name) = fields.next() else { continue };
         let fields: Vec<_> = fields.collect();
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn comments_and_blank_lines_are_passed_over() {
-        let text = "# comment\n\n  \t\n  # a none\na /dev/x # b\n\tb /dev/x#y put=read\t#c\r\nc /dev/x\r\n";
+        let text = "\u{feff}# comment\n\n  \t\n  # a none\na /dev/x # b\n\tb /dev/x#y put=read\t#c\r\nc /dev/x\r\n";
         let entries = entries("tab", text);
         let found: Vec<_> = entries.iter().map(|entry| (entry.place.as_str(), entry.name.as_str())).collect();
         assert_eq!(found, [("tab:5", "a"), ("tab:6", "b"), ("tab:7", "c")]);

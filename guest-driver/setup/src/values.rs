@@ -22,7 +22,10 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
-        if text.is_empty() || text.starts_with(['-', '.']) || !text.chars().all(plain) {
+        if text.is_empty() {
+            return Err("a name is needed, not ''".to_owned());
+        }
+        if text.starts_with(['-', '.']) || !text.chars().all(plain) {
             return Err(format!("{text}: a name has letters, digits and ._+- only"));
         }
         if text.len() > Self::LONGEST {

@@ -73,9 +73,47 @@ fn wrong_arguments_are_one_line() {
         let arguments: Vec<_> = arguments.split_whitespace().collect();
         tool.refuses(2, &format!("{message}{HELP}"), &arguments);
     }
-    tool.refuses(2, &format!(": a name has letters, digits and ._+- only{HELP}"), &["open", "/dev/null", ""]);
     tool.refuses(2, &format!("a b: a name has letters, digits and ._+- only{HELP}"), &["open", "/dev/null", "a b"]);
     tool.refuses(2, &format!("--root needs a device{HELP}"), &["start", "--root", ""]);
+}
+
+/// A variable of a script was empty.
+#[test]
+fn nothing_is_no_name_and_no_device() {
+    let tool = Tool::new();
+    tool.write_table("a LABEL=a\n");
+    for words in [
+        &["open", "/dev/null", ""],
+        ["close", ""].as_slice(),
+        &["reload", ""],
+        &["status", ""],
+        &["start", ""],
+        &["stop", ""],
+        &["swap", "off", ""],
+    ] {
+        tool.refuses(2, &format!("a name is needed, not ''{HELP}"), words);
+    }
+    for device in ["", "UUID=", "LABEL=\"\""] {
+        let message = format!("'{device}' is neither a path nor UUID=, LABEL=, PARTUUID=, PARTLABEL={HELP}");
+        tool.refuses(2, &message, &["open", device, "a"]);
+        tool.refuses(2, &message, &["swap", "on", "--size", "1G", "--backing", device]);
+    }
+}
+
+/// Whatever is in it: names and tables come from anywhere, and a terminal obeys what it is sent.
+#[test]
+fn a_message_is_one_line() {
+    let tool = Tool::new();
+    for (name, seen) in
+        [("a\nb", "a\\nb"), ("a\r", "a\\r"), ("\u{1b}[31ma", "\\u{1b}[31ma"), ("a\u{200b}", "a\\u{200b}")]
+    {
+        let message = format!("{seen}: a name has letters, digits and ._+- only");
+        tool.refuses(2, &format!("{message}{HELP}"), &["close", name]);
+        if !name.contains(char::is_whitespace) {
+            tool.write_table(&format!("{name} /dev/null\n"));
+            tool.refuses(1, &format!("{}:1: {message}", tool.table()), &["table"]);
+        }
+    }
 }
 
 /// Lines of a table that has one, and what is said of them.

@@ -5,7 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | `system` | what the others share: booting, and what can be said of a device |
-//! | `moving` | /srv, swap and then the root filesystem move; the kernel is upgraded; the package is removed |
+//! | `moving` | /srv, swap and then the root filesystem move; the kernel is upgraded; the package is removed; dracut |
 //! | `stacked` | LUKS and LVM under and over a device |
 //! | `boot` | a passphrase that comes late, disks that are absent, a long table |
 

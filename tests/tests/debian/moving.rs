@@ -25,10 +25,9 @@ EOF
 echo '/dev/mapper/srv /srv ext4 defaults 0 2' >>/etc/fstab
 systemctl daemon-reload";
 
-/// What it says to do for the root filesystem. The boot loader's configuration stays as it is.
-const MOVE_ROOT: &str = "\
-echo \"root UUID=$(findmnt -no UUID /) initramfs\" >>/etc/zcachetab
-update-initramfs -u -k all";
+/// What it says to do for the root filesystem, before the initramfs is made anew. The boot loader's
+/// configuration stays as it is.
+const ROOT_LINE: &str = "echo \"root UUID=$(findmnt -no UUID /) initramfs\" >>/etc/zcachetab";
 
 /// What an upgrade of GRUB does: it is installed on its disk, and dpkg then tells those who want to
 /// know that its files have changed.
@@ -50,6 +49,8 @@ on_each_debian! {
     fn everything_moves_and_moves_back;
     /// It goes on with the kernel of backports.
     fn a_newer_kernel_finds_everything;
+    /// The same with an initramfs of dracut, in which systemd mounts the root filesystem.
+    fn dracut_finds_the_root_filesystem;
 }
 
 fn the_package_installs(debian: Debian) {
@@ -89,8 +90,8 @@ fn a_newer_kernel_finds_everything(debian: Debian) {
         move_everything(system)?;
         let before = system.sh("uname -r")?;
         system.build(
-            "mkdir /kernel; mount -o ro /dev/disk/by-id/virtio-zcache-kernel /kernel
-             apt-get install -y /kernel/*.deb 2>&1",
+            "mkdir /more; mount -o ro /dev/disk/by-id/virtio-zcache-more /more
+             apt-get install -y /more/kernel/*.deb 2>&1",
         )?;
         system.step("a newer kernel is installed");
         system.reboot()?;
@@ -100,11 +101,29 @@ fn a_newer_kernel_finds_everything(debian: Debian) {
     });
 }
 
+fn dracut_finds_the_root_filesystem(debian: Debian) {
+    with_debian("dracut", debian, &[], |system| {
+        system.build(
+            "mkdir /more; mount -o ro /dev/disk/by-id/virtio-zcache-more /more
+             apt-get install -y /more/dracut/*.deb 2>&1
+             ! dpkg-query -W -f '${Status}' initramfs-tools | grep -q ' installed$'",
+        )?;
+        system.step("dracut has taken the place of initramfs-tools");
+        system.build(&format!("{ROOT_LINE}\ndracut -f --regenerate-all 2>&1"))?;
+        system.step("root is in the table");
+        system.reboot()?;
+        root_is_cached(system)?;
+        system.build("sed -i /initramfs/d /etc/zcachetab; dracut -f --regenerate-all 2>&1")?;
+        system.reboot().context("With root out of the table")?;
+        system.is_mounted_from("/", "/dev/vda1")
+    });
+}
+
 /// /srv, swap and root, with a reboot.
 fn move_everything(system: &System) -> Result<()> {
     system.sh(BEFORE)?;
     system.sh(MOVE_DATA)?;
-    system.build(MOVE_ROOT)?;
+    system.build(&format!("{ROOT_LINE}\nupdate-initramfs -u -k all"))?;
     system.step("all is in the tables");
     system.reboot()?;
     root_is_cached(system)?;

@@ -19,7 +19,7 @@ on_each_debian! {
     fn luks_over_a_device;
     /// The host sees what is decrypted.
     fn a_device_over_luks;
-    /// A volume group whose only disk is a zcache device. LVM sees its label on the origin as well.
+    /// A volume group whose only disk is a zcache device; LVM is told to leave the origin out.
     fn lvm_over_a_device;
     /// A logical volume has a zcache device.
     fn a_device_over_lvm;
@@ -55,6 +55,8 @@ fn a_device_over_luks(debian: Debian) {
 
 fn lvm_over_a_device(debian: Debian) {
     with_debian("lvm_over", debian, &[1024], |system| {
+        // As for every device over another: LVM itself finds its label on both.
+        system.sh(r#"echo 'devices { global_filter = [ "r|^/dev/vdb$|" ] }' >/etc/lvm/lvmlocal.conf"#)?;
         system.sh("zcachesetup open /dev/vdb low
              vgcreate vg /dev/mapper/low
              lvcreate -q -y -n top -l 100%FREE vg

@@ -110,7 +110,7 @@ impl Units {
     pub(super) fn order_mounts(&mut self, fstab: &str) -> Vec<String> {
         let mut complaints = Vec::new();
         for line in fstab.lines() {
-            let mut fields = line.split_whitespace();
+            let mut fields = line.split_whitespace().map(unescaped);
             let (Some(spec), Some(folder), Some(kind)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
             };
@@ -133,7 +133,7 @@ impl Units {
             }
             let order = format!("Wants={0}\nAfter={0}\n", opened.service);
             for unit in
-                [format!("{}.mount", escape_path(folder)), format!("systemd-fsck@{}.service", escape_path(&device))]
+                [format!("{}.mount", escape_path(&folder)), format!("systemd-fsck@{}.service", escape_path(&device))]
             {
                 self.drop_in(&unit, "50-zcache", &order);
             }
@@ -184,6 +184,23 @@ impl Units {
         }
         complaints.is_empty()
     }
+}
+
+/// What a field of fstab means, in which blanks are `\040`.
+fn unescaped(field: &str) -> String {
+    let mut text = Vec::new();
+    let mut rest = field.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after)
+            }
+            _ => (*first, after),
+        };
+        text.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn in_folder(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
@@ -318,6 +335,20 @@ mod tests {
             assert!(lines.contains("After=zcache@data.service\n"), "{unit}: {lines}");
         }
         assert_eq!(units.files.keys().filter(|path| path.ends_with("50-zcache.conf")).count(), 2);
+    }
+
+    #[test]
+    fn blanks_of_fstab_are_understood() {
+        for (field, text) in
+            [("a", "a"), ("my\\040data", "my data"), ("a\\134\\04", "a\\\\04"), ("\\", "\\"), ("\\400", "\\400")]
+        {
+            assert_eq!(unescaped(field), text);
+        }
+        let mut units = units(&["data LABEL=my\\x20disk"]);
+        let complaints = units.order_mounts("LABEL=\"my\\040disk\" /srv/my\\040data ext4 defaults 0 2\n");
+        assert!(complaints.is_empty(), "{complaints:?}");
+        let lines = &units.files["srv-my\\x20data.mount.d/50-zcache.conf"];
+        assert!(lines.contains("After=zcache@data.service\n"), "{lines}");
     }
 
     /// Such a mount would be refused, and the boot end in emergency mode.

@@ -124,7 +124,7 @@ fn device_of_line(name: &Name, text: &str) -> Result<Spec, String> {
     let Ok(spec) = text.parse();
     match &spec {
         Spec::Path(path) if !(path.starts_with('/') && path.len() > 1) => {
-            Err(format!("{name}: '{text}' is neither a path nor UUID=, LABEL=, PARTUUID=, PARTLABEL="))
+            Err(format!("{name}: {}", Spec::is_none(text)))
         }
         _ => Ok(spec),
     }
