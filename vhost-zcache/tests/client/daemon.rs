@@ -287,7 +287,7 @@ impl Drop for Daemon {
 
 /// Whether there is such a process. One that has ended has no files and threads, even if nobody has
 /// asked for its status yet: init may take seconds to do that.
-fn is_alive(pid: &str) -> bool {
+pub fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

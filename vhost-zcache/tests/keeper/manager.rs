@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 use vhost_zcache::keeper::handover::manifest::Manifest;
 
-use crate::client::daemon::wait;
+use crate::client::daemon::{is_alive, wait};
 use crate::client::{PATIENCE, eventually};
 
 /// What is kept.
@@ -146,7 +146,7 @@ impl Managed {
         self.signal(signal);
         let status = wait(&mut self.child);
         let start = Instant::now();
-        while processes.iter().any(|process| Path::new("/proc").join(process.to_string()).exists()) {
+        while processes.iter().any(|process| is_alive(&process.to_string())) {
             assert!(start.elapsed() < PATIENCE, "processes are left");
             thread::yield_now();
         }

@@ -54,6 +54,7 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_seccomp, "a thread narrows its rules down").only("a filter", &[Condition::is(0, 1)]),
     rule!(SENTINEL, SYS_close_range, "keeps one file only, in a table of its own"),
     // A guest's state.
+    rule!(CONTROL, SYS_read, "whether a pipe is the end that is read"),
     rule!(STATE, SYS_ppoll, "waits for the VMM"),
     rule!(STATE, SYS_read, "a state, out of a pipe"),
     rule!(STATE, SYS_recvfrom, "a state, out of a socket"),
