@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a VMM sends, through the keeper's channel and dispatcher into its mirror: cut anywhere,
-//! with any files. Nothing of it may panic or grow, each answer is one message, and what was set up can
-//! be told to another worker.
+//! with any files. Nothing of it may panic or grow, each answer is one message, and what was set up
+//! can be told to another worker.
 
 use std::fs::File;
 use std::io::IoSlice;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask fuzz`: libFuzzer on the targets of `fuzz/`. The compiler that builds everything
-//! else does: what the fuzzer goes by is one of LLVM's passes, which any compiler of Rust can be asked
-//! for. libFuzzer itself comes with its crate, and takes a C++ compiler.
+//! else does: what the fuzzer goes by is one of LLVM's passes, which any compiler of Rust can be
+//! asked for. libFuzzer itself comes with its crate, and takes a C++ compiler.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,8 @@ use crate::crash::{self, Place};
 use crate::device::session::Session;
 use crate::device::session::handover::Moment;
 
-/// Writes the state of a guest whose rings are stopped, and have been since a moment. Every page is verified as it leaves.
+/// Writes the state of a guest whose rings are stopped, and have been since a moment. Every page is
+/// verified as it leaves.
 ///
 /// # Errors
 ///

@@ -135,8 +135,8 @@ impl Managed {
         kill_process(Pid::from_child(&self.child), signal).expect("the daemon is alive");
     }
 
-    /// Ends the keeper by a signal, when it is not in the middle of a conversation. Its processes are
-    /// all gone then, as systemd waits for it.
+    /// Ends the keeper by a signal, when it is not in the middle of a conversation. Its processes
+    /// are all gone then, as systemd waits for it.
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
         let manifest = self.manifest();
         eventually("the keeper has noted all", || {
