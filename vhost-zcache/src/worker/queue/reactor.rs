@@ -3,7 +3,7 @@
 //!
 //! A ring is *active* while it has chains: it gets turns, behind the others that are; one that was
 //! not before gets its first turn ahead of them, so that a guest with little to do waits for one
-//! turn of a busy one at most. A ring that has become empty is *watched*, without kicks, until the
+//! turn of a busy one, and not for all. A ring that has become empty is *watched*, without kicks, until the
 //! reactor's [`Patience`] is over. Then it is *armed*: its driver kicks, which wakes the reactor by
 //! epoll. A ring that was kicked for nothing many times *rests*.
 //!
@@ -73,6 +73,9 @@ pub struct Reactor {
     line: VecDeque<Token>,
     /// Active rings that have not.
     front: VecDeque<Token>,
+    /// Whose turn the last one was: they alternate while there are both, so that rings that become
+    /// active again and again keep nobody waiting.
+    was_of_front: bool,
     watched: Vec<Token>,
     resting: Vec<Token>,
     tools: Tools,
@@ -98,6 +101,7 @@ impl Reactor {
             places: Vec::new(),
             line: VecDeque::new(),
             front: VecDeque::new(),
+            was_of_front: false,
             watched: Vec::new(),
             resting: Vec::new(),
             tools: Tools::default(),
@@ -197,7 +201,9 @@ impl Reactor {
 
     /// A turn for the ring whose it is.
     fn next_turn(&mut self) {
-        let Some(token) = self.front.pop_front().or_else(|| self.line.pop_front()) else { return };
+        self.was_of_front = !self.front.is_empty() && (self.line.is_empty() || !self.was_of_front);
+        let line = if self.was_of_front { &mut self.front } else { &mut self.line };
+        let Some(token) = line.pop_front() else { return };
         let call = &self.seats.get(self.number).call;
         let Some(place) = &mut self.places[token] else { return };
         let Stand::Active { kicked } = place.stand else { return };
