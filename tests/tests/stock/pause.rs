@@ -34,8 +34,6 @@ fn a_stopped_machine_keeps_files_and_swap_on_the_device() {
 
 crate::on_kernels! {
     /// The default time-out is passed once.
-    ///
-    /// Conformance: ZC-DRV-19.
     fn a_daemon_that_stood_still_is_used_again: on_debian_13 = Debian13;
     fn a_daemon_that_stood_still_for_minutes_is_used_again:
         extra_on_debian_12 = Debian12, extra_on_debian_13 = Debian13, extra_on_uml = Uml;
