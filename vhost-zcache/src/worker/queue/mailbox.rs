@@ -62,9 +62,11 @@ impl Mailbox {
 
     /// Has the reactor look at its mail, and at which of its rings are to be given back.
     pub fn wake(&self) {
-        self.flag.store(true, Ordering::Release);
-        // The counter is far from full, so that adding 1 neither fails nor blocks.
+        // Before the flag, by which the reactor takes the event back: an event that came after
+        // would stay, and wake the reactor again and again. The counter is far from full, so that
+        // adding 1 neither fails nor blocks.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        self.flag.store(true, Ordering::Release);
     }
 
     /// For the reactor: what has come, if it was woken since the last look.
