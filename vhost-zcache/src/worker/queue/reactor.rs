@@ -3,9 +3,9 @@
 //!
 //! A ring is *active* while it has chains: it gets turns, behind the others that are; one that was
 //! not before gets its first turn ahead of them, so that a guest with little to do waits for one
-//! turn of a busy one, and not for all. A ring that has become empty is *watched*, without kicks, until the
-//! reactor's [`Patience`] is over. Then it is *armed*: its driver kicks, which wakes the reactor by
-//! epoll. A ring that was kicked for nothing many times *rests*.
+//! turn of a busy one, and not for all. A ring that has become empty is *watched*, without kicks,
+//! until the reactor's [`Patience`] is over. Then it is *armed*: its driver kicks, which wakes the
+//! reactor by epoll. A ring that was kicked for nothing many times *rests*.
 //!
 //! When a reactor has more than one active ring for a while and another one sleeps, it gives one
 //! away.
