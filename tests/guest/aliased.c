@@ -27,14 +27,6 @@ static int device;
 static off_t place;
 static atomic_int stop;
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "aliased: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 /* Where on the device the first page of a file is. */
 static off_t place_of(int file)
 {

@@ -30,14 +30,6 @@
 static int mine;
 static atomic_int stop;
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "beyond: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 static void *write_and_evict(void *unused)
 {
 	(void)unused;

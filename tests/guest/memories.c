@@ -52,14 +52,6 @@ static uint64_t state;
 static unsigned long verified, wrong;
 static int own_memory = -1;
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "memories: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 static void make_page(const struct area *a, size_t number, uint64_t version, uint64_t *page)
 {
 	uint64_t random = a->seed ^ (number << 32) ^ version;

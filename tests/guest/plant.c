@@ -39,14 +39,6 @@ static size_t size;
 static int mine;
 static atomic_int stop;
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "plant: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 static void run_on(int cpu)
 {
 	cpu_set_t set;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* splitmix64 of Steele, Lea and Flood: seeded, so that a run can be repeated. */
@@ -34,6 +35,16 @@ static inline _Noreturn void usage(int option, const char *text)
 	fprintf(option == 'h' ? stdout : stderr, "usage: %s %s\n",
 		program_invocation_short_name, text);
 	exit(option == 'h' ? 0 : 2);
+}
+
+/* Ends the program, which cannot go on, unless it is so. */
+static inline void must(int ok, const char *what)
+{
+	if (!ok) {
+		fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what,
+			strerror(errno));
+		exit(2);
+	}
 }
 
 /* The value of an option; ends the program if it is not a number of at least LEAST. */

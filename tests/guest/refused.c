@@ -32,14 +32,6 @@ static int device, disk;
 static uint8_t *page, *other;
 static off_t places[ENOUGH];
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "refused: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 static void read_only(int value)
 {
 	must(!ioctl(device, BLKROSET, &value), "set read-only or not");

@@ -28,14 +28,6 @@
 
 static uint8_t content[PAGES * PAGE];
 
-static void must(int ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "zeroed: %s: %s\n", what, strerror(errno));
-		exit(2);
-	}
-}
-
 static void run_on(int cpu)
 {
 	cpu_set_t set;

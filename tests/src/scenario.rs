@@ -33,8 +33,8 @@ struct Cast {
 }
 
 /// Runs `body` as the test `name`. When it fails, takes longer than `limit`, or leaves a
-/// complaint in a guest's kernel log, the test fails and its folder keeps the guests' serial
-/// logs, kernel logs and counters and the daemons' logs.
+/// complaint in a guest's kernel log or a daemon's, the test fails and its folder keeps the guests'
+/// serial logs, kernel logs and counters and the daemons' logs.
 ///
 /// Others run beside it, for a guest does not always work.
 pub fn scenario(name: &str, limit: Duration, body: impl FnOnce(&Scenario) -> Result<()>) {
@@ -65,7 +65,8 @@ fn run(lock: fn(&File) -> io::Result<()>, name: &str, limit: Duration, body: imp
 
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         body(&scenario)?;
-        scenario.check_kernel_logs()
+        scenario.check_kernel_logs()?;
+        scenario.check_daemon_logs()
     }));
     drop(done);
     let watched_to_the_end = watchdog.join();
@@ -124,6 +125,17 @@ impl Scenario {
             let complaints = vm.complaints().with_context(|| format!("Cannot read the kernel log of {name}"))?;
             if !complaints.is_empty() {
                 bail!("The kernel of {name} complained:\n{}", complaints.join("\n"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_daemon_logs(&self) -> Result<()> {
+        let daemons = self.cast().daemons.clone();
+        for daemon in daemons {
+            let complaints = daemon.complaints()?;
+            if !complaints.is_empty() {
+                bail!("The daemon has a fault:\n{}", complaints.join("\n"));
             }
         }
         Ok(())

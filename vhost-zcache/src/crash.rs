@@ -63,7 +63,7 @@ places! {
     RingPaused "ring-paused",
     /// The session knows where the ring has stopped.
     StopNoted "stop-noted",
-    /// A ring's thread is about to serve.
+    /// A ring is about to be served.
     RingStarted "ring-started",
     /// A chain is noted to be in service.
     ChainTaken "chain-taken",

@@ -52,7 +52,7 @@ pub(crate) fn run_targets(arguments: &Arguments) -> Result<ExitCode> {
         bail!("There is no target '{unknown}', but {}", names.join(", "));
     }
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let work = target_directory(root).join("fuzz");
+    let work = zcache_tests::target_folder().join("fuzz");
     run(cargo()
         .args(["build", "--quiet", "--release", "--bins", "--target", MACHINE])
         .args(["--manifest-path", "fuzz/libfuzzer/Cargo.toml", "--target-dir"])
@@ -106,8 +106,4 @@ fn keep(program: &Path, common: &[String], found: &Path, corpus: &Path) -> Resul
 fn make(directory: &Path) -> Result<PathBuf> {
     fs::create_dir_all(directory).with_context(|| format!("Cannot make {}", directory.display()))?;
     Ok(directory.into())
-}
-
-fn target_directory(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }

@@ -31,13 +31,6 @@ impl StopSignal {
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
-    /// Lowers the signal. To be called by whoever raises it, when the thread has noticed.
-    pub fn lower(&self) {
-        self.raised.store(false, Ordering::Relaxed);
-        // It does not block, whether or not there is anything to read.
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
-    }
-
     /// Whether the signal is raised.
     #[must_use]
     pub fn is_raised(&self) -> bool {
@@ -46,7 +39,7 @@ impl StopSignal {
 }
 
 impl AsFd for StopSignal {
-    /// Is readable while the signal is raised.
+    /// Is readable once the signal was raised.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }

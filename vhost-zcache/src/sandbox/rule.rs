@@ -11,7 +11,7 @@ pub enum Kind {
     /// The worker's first thread, which does what the keeper says, and those that help it to make
     /// the index again. Its rules hold for the process, so it has those of the other kinds as well.
     Control,
-    /// A thread that serves a ring.
+    /// A thread that serves rings.
     Queue,
     /// The store's background thread.
     Store,

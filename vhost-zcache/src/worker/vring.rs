@@ -43,7 +43,7 @@ pub struct Settings {
 }
 
 /// A ring. It is *served* while it is started, enabled and placed in memory, and paused for as
-/// long as anything about that changes. The thread that serves it stays with it over a pause.
+/// long as anything about that changes.
 pub struct Vring {
     queue: QueueIndex,
     name: Arc<str>,

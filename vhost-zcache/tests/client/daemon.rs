@@ -272,7 +272,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Shown for tests that fail.
-        println!("{}", fs::read_to_string(self.log.path()).unwrap_or_default());
+        let log = fs::read_to_string(self.log.path()).unwrap_or_default();
+        println!("{log}");
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap_or_default();
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -282,6 +283,11 @@ impl Drop for Daemon {
         while children.split_whitespace().any(is_alive) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
         }
+        // The next worker goes on, so nothing else need show it.
+        assert!(
+            std::thread::panicking() || !log.contains("for which there is no rule"),
+            "a worker made a system call that nobody has foreseen"
+        );
     }
 }
 

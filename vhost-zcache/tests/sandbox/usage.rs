@@ -16,7 +16,7 @@ use vhost_zcache::sandbox::rules::runtime::EVERYBODY;
 use crate::client::daemon::{Daemon, Start};
 use crate::client::state::Way;
 use crate::client::vmm::{Vmm, memory_file, region, request, single};
-use crate::client::wire::{PERSISTENT, Req, status};
+use crate::client::wire::{PAGE, PERSISTENT, Page, Req, status};
 use crate::client::{Client, Setup, Shape, eventually, page};
 use crate::observer::{Observer, Seen};
 
@@ -40,6 +40,34 @@ fn observe(arguments: &[&str], scene: impl FnOnce(&mut Daemon)) -> Seen {
     observer.expect("an observer").seen()
 }
 
+/// Fills the store, and again as soon as all of that is flushed, so that whoever puts finds memory
+/// that is on its way back.
+fn fill_what_was_flushed(guest: &mut Client) {
+    guest.create(3, PERSISTENT);
+    for round in 0..5 {
+        for batch in 0..1000u64 {
+            let put = |n| Req::put(3, round, batch * 20 + n, &noise(batch * 20 + n));
+            let requests: Vec<Req> = (0..20).map(put).collect();
+            if guest.submit(0, &requests).iter().any(|answer| answer.status != status::OK) {
+                break;
+            }
+        }
+        guest.status(Req::flush_object(3, round));
+    }
+}
+
+/// A page that does not compress: words of the generator SplitMix64.
+fn noise(seed: u64) -> Page {
+    let mut page = [0; PAGE];
+    for (at, word) in (seed << 9..).zip(page.chunks_exact_mut(8)) {
+        let z = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+    }
+    page
+}
+
 /// A bit of everything. Reports go to a directory.
 fn everything(daemon: &mut Daemon, reports: &Path) {
     let mut guest = Client::attach(&daemon.socket(0));
@@ -55,6 +83,7 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
         }
         guest.status(Req::flush_object(2, round));
     }
+    fill_what_was_flushed(&mut guest);
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     guest.raw(1, b"short", 16, Shape::Whole);
     let _ = daemon.stats();

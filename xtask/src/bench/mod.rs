@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask bench`: measurements, each of which can be repeated on other data.
 
+mod codec;
 mod corpus;
 mod density;
 mod evict;

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::block::decompress_into;
 use serde::Serialize;
-use zcache_store::{GetMode, Guest, GuestConfig, Key, PAGE_SIZE, Page, PoolKind, Scratch, Store, StoreConfig};
+use zcache_store::{GetMode, Guest, GuestConfig, Key, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig};
 
+use super::codec::Codec;
 use super::corpus::Corpus;
 use super::median::median;
 use super::shape::{POOL, Shape};
@@ -34,45 +35,6 @@ pub(super) struct Speed {
     pub(super) put_vs_codec: f64,
     pub(super) overwrite_vs_codec: f64,
     pub(super) get_vs_codec: f64,
-}
-
-/// A compressed page as the bare codec keeps it; raw pages as they are.
-enum Encoded {
-    Lz4(Vec<u8>),
-    Raw(Box<Page>),
-}
-
-struct Codec {
-    table: CompressTable,
-    out: Vec<u8>,
-}
-
-impl Codec {
-    fn new() -> Self {
-        Self { table: CompressTable::small(), out: vec![0; get_maximum_output_size(PAGE_SIZE)] }
-    }
-
-    fn encode(&mut self, page: &Page) -> Result<&[u8]> {
-        let length = compress_into_with_table(page, &mut self.out, &mut self.table)?;
-        Ok(&self.out[..length])
-    }
-
-    fn keep(&mut self, page: &Page) -> Result<Encoded> {
-        let bytes = self.encode(page)?;
-        // The limit above which the store keeps a page as it is.
-        let raw = bytes.len() > 3072;
-        Ok(if raw { Encoded::Raw(Box::new(*page)) } else { Encoded::Lz4(bytes.to_vec()) })
-    }
-}
-
-fn decode(encoded: &Encoded, page: &mut Page) -> Result<()> {
-    match encoded {
-        Encoded::Lz4(bytes) => {
-            decompress_into(bytes, page)?;
-        }
-        Encoded::Raw(bytes) => *page = **bytes,
-    }
-    Ok(())
 }
 
 fn per_page(elapsed: Duration) -> f64 {
@@ -146,7 +108,7 @@ pub(super) fn measure(corpus: &Corpus) -> Result<Speed> {
     for number in 0..TURNS {
         let started = Instant::now();
         for (key, _) in turn(corpus, number * TURN) {
-            decode(black_box(&kept[usize::try_from(key)?]), &mut out)?;
+            black_box(&kept[usize::try_from(key)?]).decode(&mut out)?;
             black_box(&out);
         }
         codec_get.push(per_page(started.elapsed()));

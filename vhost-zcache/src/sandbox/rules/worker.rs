@@ -12,6 +12,8 @@ const STATISTICS: &[Kind] = &[Kind::Statistics];
 const SENTINEL: &[Kind] = &[Kind::Sentinel];
 const STATE: &[Kind] = &[Kind::State];
 const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
+/// Who may find the store full and make room in it: whatever one of them does for that, all do.
+const SERVING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
 #[cfg(debug_assertions)]
 const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store, Kind::State];
 
@@ -30,9 +32,10 @@ pub const RULES: &[Rule] = &[
         .only("to lock", &[Condition::is(1, F_SETLK.cast_unsigned())]),
     rule!(CONTROL, SYS_fstat, "sizes and kinds of files that come over the link"),
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
-    rule!(&[Kind::Control, Kind::Store], SYS_lseek, "which parts of the store's memory are in use"),
-    rule!(&[Kind::Control, Kind::Store], SYS_fallocate, "gives memory of the store back to the host"),
-    rule!(QUEUE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
+    rule!(SERVING, SYS_fallocate, "gives memory of the store back to the host"),
+    rule!(SERVING, SYS_lseek, "whether that was given back; which parts of the store's memory are in use"),
+    rule!(STATE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
+    rule!(STATE, SYS_lseek, "the same").with("a store that is full of what was flushed"),
     rule!(CONTROL, SYS_sysinfo, "how much memory the host has, of which the store takes a part"),
     // Rings.
     rule!(CONTROL, SYS_eventfd2, "wakes a thread that serves rings"),
@@ -61,8 +64,6 @@ pub const RULES: &[Rule] = &[
     rule!(STATE, SYS_sendto, "a state, into a socket"),
     rule!(STATE, SYS_sendmsg, "the keeper is told how it came out, or of a panic")
         .with("a VMM that asks before the end"),
-    rule!(STATE, SYS_fallocate, "gives memory of the store back to the host, when it is full")
-        .with("a store that is full of what was flushed"),
     // Statistics.
     rule!(STATISTICS, SYS_accept4, "a reader connects"),
     rule!(STATISTICS, SYS_sendto, "the document"),

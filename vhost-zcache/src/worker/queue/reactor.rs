@@ -229,10 +229,7 @@ impl Reactor {
             }
             Ok(Ok(Turn::Wanted)) => self.take_out(token, |service| service.end(false)),
             Ok(Ok(Turn::Error(error))) => self.take_out(token, |service| service.fail(error)),
-            Ok(Err(blocked)) => {
-                self.line.push_back(token);
-                self.judge(token, Err(blocked));
-            }
+            Ok(Err(blocked)) => self.judge(token, Err(blocked)),
             Err(_) => {
                 self.tools = Tools::default();
                 self.take_out(token, |service| {

@@ -3,7 +3,6 @@
 //! a bare ring and the bare codec take in the same run.
 
 mod bare;
-mod codec;
 mod device;
 mod latency;
 mod load;
