@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, CWD, Mode, chmod, chownat, fchmod};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -67,10 +68,10 @@ pub enum SocketError {
 /// dies the next one can tell a stale socket from a live one.
 #[derive(Debug)]
 pub struct BoundSocket {
-    listener: UnixListener,
+    listener: Rc<UnixListener>,
     path: PathBuf,
     lock_path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl BoundSocket {
@@ -83,7 +84,7 @@ impl BoundSocket {
     pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
         match remove_stale(path).and_then(|()| make(path, access)) {
-            Ok(listener) => Ok(Self { listener, path: path.into(), lock_path, _lock: lock }),
+            Ok(listener) => Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock }),
             Err(error) => {
                 // Best effort: a lock file that stays behind does no harm.
                 let _ = fs::remove_file(&lock_path);
@@ -99,7 +100,25 @@ impl BoundSocket {
     /// When another process has it.
     pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
-        Ok(Self { listener, path: path.into(), lock_path, _lock: lock })
+        Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock })
+    }
+
+    /// Goes on with the socket that another process has made at a path, and leaves.
+    ///
+    /// # Errors
+    ///
+    /// When these are not its files.
+    pub fn received(path: &Path, files: Vec<File>) -> Result<Self, SocketError> {
+        let unknown = || SocketError::Bind { path: path.into(), error: io::ErrorKind::InvalidData.into() };
+        let [listener, lock] = <[File; 2]>::try_from(files).map_err(|_| unknown())?;
+        let listener = Rc::new(UnixListener::from(OwnedFd::from(listener)));
+        Ok(Self { listener, path: path.into(), lock_path: lock_path(path), lock })
+    }
+
+    /// Its files, for [`BoundSocket::received`].
+    #[must_use]
+    pub fn files(&self) -> [BorrowedFd<'_>; 2] {
+        [self.listener.as_fd(), self.lock.as_fd()]
     }
 
     /// Leaves the socket where it is, for somebody who has it open.
@@ -108,19 +127,10 @@ impl BoundSocket {
         mem::forget(self);
     }
 
-    /// Its path.
+    /// The socket, to accept connections with.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Another handle on the socket, to accept connections with.
-    ///
-    /// # Errors
-    ///
-    /// When the process has no file descriptor left.
-    pub fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
+    pub fn listener(&self) -> Rc<UnixListener> {
+        Rc::clone(&self.listener)
     }
 }
 
@@ -138,11 +148,16 @@ pub fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-/// The lock of a socket, and where it is.
-fn lock_beside(path: &Path) -> Result<(File, PathBuf), SocketError> {
+/// Where the lock of a socket is.
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let name = PathBuf::from(name);
+    name.into()
+}
+
+/// The lock of a socket, and where it is.
+fn lock_beside(path: &Path) -> Result<(File, PathBuf), SocketError> {
+    let name = lock_path(path);
     match lock(&name) {
         Ok(lock) => Ok((lock, name)),
         Err(TryLockError::WouldBlock) => Err(SocketError::InUse(path.into())),

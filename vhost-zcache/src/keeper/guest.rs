@@ -108,6 +108,33 @@ impl Guest {
         &self.log
     }
 
+    /// Whether no VMM is connected, and all is dropped that the last one had.
+    #[must_use]
+    pub fn is_vacant(&self) -> bool {
+        matches!(self.state, State::Vacant)
+    }
+
+    /// Lets processes of other users be at the other end from now on.
+    pub fn set_peers(&mut self, peers: Peers) {
+        self.peers = peers;
+    }
+
+    /// Nobody is to connect any more, and who is connected is sent away. Nothing of it is waited
+    /// for any more.
+    pub fn dismiss(&mut self, worker: &mut Worker) {
+        self.door = None;
+        if matches!(self.state, State::Connected(_)) {
+            self.end(End::Removed, worker);
+        }
+    }
+
+    /// Leaves the socket where it is, for the next keeper.
+    pub fn leave_door(&mut self) {
+        if let Some(door) = self.door.take() {
+            door.leave();
+        }
+    }
+
     /// Which connection it has; 0 for none.
     #[must_use]
     pub fn life(&self) -> u64 {

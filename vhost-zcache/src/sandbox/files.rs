@@ -19,6 +19,8 @@ pub enum Reach {
     Execute {
         /// Where others write reports, which have no more than the process has.
         reports: Option<PathBuf>,
+        /// Where others make sockets, with their locks.
+        sockets: Vec<PathBuf>,
     },
     /// To write reports to this folder, and to remove old ones.
     Report(PathBuf),
@@ -56,11 +58,13 @@ pub fn confine(reach: &Reach) -> Result<(), RulesetError> {
     }
     .create()?;
     let report = AccessFs::ReadDir | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
+    let socket = AccessFs::MakeSock | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
     let folders: Vec<(&Path, BitFlags<AccessFs>)> = match reach {
         Reach::Remove(folders) => folders.iter().map(|folder| (&**folder, AccessFs::RemoveFile.into())).collect(),
-        Reach::Execute { reports } => {
+        Reach::Execute { reports, sockets } => {
             let reports = reports.iter().map(|folder| (&**folder, report));
-            [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter().chain(reports).collect()
+            let sockets = sockets.iter().map(|folder| (&**folder, socket));
+            [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter().chain(reports).chain(sockets).collect()
         }
         Reach::Report(folder) => vec![(folder.as_path(), report)],
         Reach::Nothing => Vec::new(),
