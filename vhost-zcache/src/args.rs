@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -24,8 +24,8 @@ pub const MAX_GUESTS: u16 = 4096;
 /// Keeps evicted guest pages compressed in host memory (vhost-user back-end)
 ///
 /// One daemon serves many guests: give one socket for each, here or in a file (--config). What is
-/// given here goes before what the file says. A guest's socket may be followed by options, separated
-/// by commas:
+/// given here goes before what the file says. A guest's socket may be followed by options,
+/// separated by commas:
 ///
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   reservation=SIZE    of these, what it can count on for its swap [default: a fair part of half
@@ -38,10 +38,7 @@ pub const MAX_GUESTS: u16 = 4096;
 ///   owner=USER          user the socket belongs to, by name or number
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true,
-    group(ArgGroup::new("what").required(true).multiple(true)
-    .args(["config", "socket_path", "fd", "print_capabilities", "worker_link", "spawner_link", "reader_link",
-           "write_crash_report"])))]
+#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// Something else than to be the daemon.
     #[command(subcommand)]

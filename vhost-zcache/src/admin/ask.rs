@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vhost-zcache upgrade` and `vhost-zcache reload`: ask a running daemon for something, and say what
-//! has come of it. [`crate::keeper::control`] is the other end.
+//! `vhost-zcache upgrade` and `vhost-zcache reload`: ask a running daemon for something, and say
+//! what has come of it. [`crate::keeper::control`] is the other end.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

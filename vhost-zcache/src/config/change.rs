@@ -67,7 +67,8 @@ pub fn between(old: &Config, new: &Config) -> Result<Plan, Vec<String>> {
         if let Some(path) = guest.path()
             && old.sockets().any(|known| known == path)
         {
-            let text = format!("guest.{}.socket: {} is another guest's until it is removed", guest.name, path.display());
+            let text =
+                format!("guest.{}.socket: {} is another guest's until it is removed", guest.name, path.display());
             refused.push(text);
         }
     }

@@ -48,8 +48,8 @@ impl Common {
         })
     }
 
-    /// That of the command line alone, for a worker whose keeper does not know of any other: it will
-    /// say that the two do not go together.
+    /// That of the command line alone, for a worker whose keeper does not know of any other: it
+    /// will say that the two do not go together.
     ///
     /// # Errors
     ///

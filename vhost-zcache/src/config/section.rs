@@ -114,9 +114,7 @@ impl<'a, 'p> Section<'a, 'p> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let at = value.span();
         match value.into_inner() {
-            DeValue::Array(values) => {
-                values.into_iter().filter_map(|value| self.parse(key, value, true)).collect()
-            }
+            DeValue::Array(values) => values.into_iter().filter_map(|value| self.parse(key, value, true)).collect(),
             other => {
                 self.page.fault(&at, format_args!("{key} is a list, [\"...\"], and not {}", kind(&other)));
                 Vec::new()

@@ -28,8 +28,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
 use crate::link::message::FromWorker;
-use crate::sandbox::files::Reach;
 use crate::sandbox;
+use crate::sandbox::files::Reach;
 
 /// What an event is about. Numbers of guests are in the lower bits.
 const SIGNALS: u32 = 0;
@@ -73,8 +73,8 @@ pub struct Operator {
     pub control: Option<Control>,
 }
 
-/// What the daemon is to be.
-pub struct Plan {
+/// What the daemon is at first.
+pub struct Beginning {
     /// What the operator wants.
     pub config: Config,
     /// Which guest has which number.
@@ -117,7 +117,7 @@ impl Keeper {
     /// A keeper that has not begun.
     #[must_use]
     pub fn new(
-        plan: Plan,
+        beginning: Beginning,
         worker: Worker,
         descriptors: DescriptorBudget,
         facts: Facts,
@@ -125,7 +125,7 @@ impl Keeper {
         handover: Option<Handover>,
     ) -> Self {
         let Operator { signals, control } = operator;
-        let Plan { config, numbers, guests, connected } = plan;
+        let Beginning { config, numbers, guests, connected } = beginning;
         let attend = |(number, guest)| (number, Attended { guest, watched: Watched::default() });
         let next_beat = Instant::now() + BEAT;
         Self {
@@ -275,6 +275,9 @@ impl Keeper {
             info!("{}: ready", self.guests[&number].guest.log().name());
             self.watch_guest(number, ops);
         }
+        if self.guests.is_empty() {
+            info!("ready, without guests");
+        }
         if let Some(handover) = &mut self.handover {
             handover.ready();
         }
@@ -354,7 +357,7 @@ impl Keeper {
         }
         guest.close();
         let are_over = self.guests.values().all(|attended| attended.guest.is_over());
-        if are_over && self.connected.is_empty() && self.is_open {
+        if are_over && !self.guests.is_empty() && self.connected.is_empty() && self.is_open {
             info!("Ending because of the end of the last inherited connection");
             self.end = Some(Ok(()));
         }
@@ -483,7 +486,7 @@ impl MutEventSubscriber for Keeper {
                 if let Some(mut signals) = self.signals.reload.as_ref() {
                     let _ = signals.read(&mut [0; 64]);
                 }
-                self.reload(false);
+                self.reload_by_signal();
             }
             RELOAD => self.heed_reader(ops),
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),

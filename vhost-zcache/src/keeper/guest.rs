@@ -108,10 +108,10 @@ impl Guest {
         &self.log
     }
 
-    /// Whether no VMM is connected, and all is dropped that the last one had.
+    /// Whether a VMM is connected, and not gone.
     #[must_use]
-    pub fn is_vacant(&self) -> bool {
-        matches!(self.state, State::Vacant)
+    pub fn is_connected(&self) -> bool {
+        matches!(&self.state, State::Connected(connection) if !connection.is_gone())
     }
 
     /// Lets processes of other users be at the other end from now on.

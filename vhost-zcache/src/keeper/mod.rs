@@ -43,7 +43,7 @@ use signal_hook::low_level::pipe;
 
 use self::control::Control;
 use self::dispatch::Facts;
-use self::events::{Keeper, Operator, Plan, Signals};
+use self::events::{Beginning, Keeper, Operator, Signals};
 use self::guest::Guest;
 use self::handover::found::Found;
 use self::handover::manager::Manager;
@@ -139,7 +139,8 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     // All that stays open is open now.
     let of_connections = found.as_ref().map_or(0, Found::of_connections);
     let (guests, room) = (config.guests.len(), numbers.room());
-    let descriptors = DescriptorBudget::plan(guests, room, config.queues, of_connections).map_err(Error::Descriptors)?;
+    let descriptors =
+        DescriptorBudget::plan(guests, room, config.queues, of_connections).map_err(Error::Descriptors)?;
     let memory_budget = MemoryBudget::share(room, descriptors.memory_files());
     let facts = Facts { num_queues: config.queues, memory_budget };
 
@@ -155,8 +156,8 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         guests.push((number, guest));
     }
     drop(found);
-    let plan = Plan { config, numbers, guests, connected };
-    let keeper = Keeper::new(plan, worker, descriptors, facts, Operator { signals, control }, handover);
+    let beginning = Beginning { config, numbers, guests, connected };
+    let keeper = Keeper::new(beginning, worker, descriptors, facts, Operator { signals, control }, handover);
     residence::settle();
     keeper.run(&reach)
 }

@@ -68,6 +68,8 @@ pub struct Reload {
     /// Whether there is a file.
     has_file: bool,
     stage: Stage,
+    /// The file is to be read once more.
+    again: bool,
     /// Links that nobody reads any more, as long as they are waited on.
     closed: Vec<Rc<Socket>>,
     /// Readers that may not have ended.
@@ -78,7 +80,7 @@ impl Reload {
     /// Nothing is under way.
     #[must_use]
     pub fn new(has_file: bool) -> Self {
-        Self { has_file, stage: Stage::Idle, closed: Vec::new(), readers: Vec::new() }
+        Self { has_file, stage: Stage::Idle, again: false, closed: Vec::new(), readers: Vec::new() }
     }
 
     /// Has the file read. `disconnect` says whether VMMs of guests that go may be sent away.
@@ -104,6 +106,17 @@ impl Reload {
         let link = Rc::new(link);
         self.stage = Stage::Reading(Reading { link, sockets: BTreeMap::new(), disconnect, beats: 0 });
         Ok(())
+    }
+
+    /// Puts reading off while something is under way; whether that is so.
+    pub fn is_put_off(&mut self) -> bool {
+        self.again = !matches!(self.stage, Stage::Idle);
+        self.again
+    }
+
+    /// Whether reading was put off, once.
+    pub fn was_put_off(&mut self) -> bool {
+        matches!(self.stage, Stage::Idle) && mem::take(&mut self.again)
     }
 
     /// What is to be waited for.
@@ -133,8 +146,9 @@ impl Reload {
                     reading.sockets.insert(guest, files);
                     continue;
                 }
-                Ok(Some((FromReader::Config, files))) => parcel::unpack(files)
-                    .map_err(|error| vec![format!("it is not understood what was read: {error}")]),
+                Ok(Some((FromReader::Config, files))) => {
+                    parcel::unpack(files).map_err(|error| vec![format!("it is not understood what was read: {error}")])
+                }
             };
             return self.give_up().map(|reading| {
                 let Reading { link: reader, sockets, disconnect, .. } = reading;

@@ -9,12 +9,12 @@ use std::rc::Rc;
 use log::info;
 
 use super::door::Door;
+use super::handover::Handover;
 use super::handover::found::Found;
 use super::handover::manager::Manager;
 use super::handover::manifest::Manifest;
 use super::handover::note::DaemonNote;
 use super::handover::shelf::Shelf;
-use super::handover::Handover;
 use super::numbers::Numbers;
 use crate::config::{Config, Place};
 use crate::error::Error;
@@ -92,6 +92,9 @@ impl Sockets {
         mut found: Option<&mut Found>,
     ) -> Result<Self, Error> {
         let mut sockets = Self { doors: BTreeMap::new(), connected: Vec::new() };
+        if let Some(found) = &mut found {
+            remove_sockets_of_others(config, found);
+        }
         for guest in &config.guests {
             let Some(number) = numbers.of(&guest.name) else { continue };
             let door = found.as_mut().and_then(|found| found.door(&guest.name));
@@ -125,6 +128,18 @@ impl Sockets {
             if let (Some(name), false) = (numbers.name(*number), is_kept) {
                 handover.keep_door(name, door.listener());
             }
+        }
+    }
+}
+
+/// Removes sockets of guests that there were and that are not to be any more.
+fn remove_sockets_of_others(config: &Config, found: &mut Found) {
+    let before = found.daemon.config.guests.clone();
+    for guest in before.iter().filter(|before| config.guests.iter().all(|guest| guest.name != before.name)) {
+        let door = found.door(&guest.name).zip(guest.path());
+        if let Some((listener, path)) = door.filter(|(_, path)| config.sockets().all(|socket| socket != *path)) {
+            // Removed when dropped; who has it meanwhile keeps it.
+            drop(BoundSocket::take_over(path, listener));
         }
     }
 }

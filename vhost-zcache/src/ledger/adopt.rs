@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest moves from one ledger to another, or leaves its place to another guest, while nobody else
-//! writes to either.
+//! A guest moves from one ledger to another, or leaves its place to another guest, while nobody
+//! else writes to either.
 
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -99,8 +99,8 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the spawner, with the command line that workers will have, and what they have to know.
-    /// To be called while the process has one thread.
+    /// Starts the spawner, with the command line that workers will have, and what they have to
+    /// know. To be called while the process has one thread.
     ///
     /// # Errors
     ///

@@ -25,6 +25,20 @@ impl Keeper {
         }
     }
 
+    /// A signal says that the file is another. Who sends one does not know what is under way.
+    pub(super) fn reload_by_signal(&mut self) {
+        if !self.reload.is_put_off() {
+            self.reload(false);
+        }
+    }
+
+    /// Reads it once more, if it was another meanwhile.
+    fn reload_is_over(&mut self) {
+        if self.reload.was_put_off() {
+            self.reload(false);
+        }
+    }
+
     fn reload_is_refused(&mut self, lines: &[String]) {
         for line in lines {
             error!("The configuration stays as it is: {line}");
@@ -32,6 +46,7 @@ impl Keeper {
         if let Some(control) = &mut self.control {
             control.answer_reload(&Err(lines.join("\n")));
         }
+        self.reload_is_over();
     }
 
     /// The reader has said something.
@@ -59,6 +74,7 @@ impl Keeper {
         if let Some(control) = &mut self.control {
             control.answer_reload(&Ok(summary));
         }
+        self.reload_is_over();
     }
 
     /// Waits for what the reader says.
@@ -138,7 +154,7 @@ impl Keeper {
     fn check_removed(&self, plan: &Plan, disconnect: bool) -> Result<(), Vec<String>> {
         let is_connected = |name: &&String| {
             let attended = self.numbers.of(name).and_then(|number| self.guests.get(&number));
-            attended.is_some_and(|attended| !attended.guest.is_vacant())
+            attended.is_some_and(|attended| attended.guest.is_connected())
         };
         let refusal = |name: &String| {
             format!(
