@@ -54,7 +54,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("queues 8\n", "1:"),
     ("log-level = \"info\n", "1:"),
     ("queues = 4\nqueues = 8\n", "2:1: "),
-    ("[guest.a]\nsocket = '/run/a'\n[guest.a]\nsocket = '/run/b'\n", "3:8: "),
+    ("[guest.a]\nsocket = '/run/a'\n[guest.a]\n", "3:8: duplicate key"),
     ("[guest.a\nsocket = '/run/a'\n", "1:"),
     // Keys that nobody knows.
     ("\nmemory_limit = '1G'\n", "2:1: \"memory_limit\" is no key here; there are memory-limit, "),

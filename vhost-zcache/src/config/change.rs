@@ -143,12 +143,14 @@ mod tests {
             ("upgrade-binary = '/usr/bin/new'", "upgrade-binary"),
             ("stats-socket.path = '/run/stats'", "stats-socket"),
             ("control-socket.path = '/run/control'", "control-socket"),
-            ("guest.c.socket = '/run/a'", "guest.c.socket"),
             ("socket.mode = '0666'", "guest.a: the mode, owner or group"),
         ] {
             let refused = between(&config(BEFORE), &config(&format!("{after}\n{BEFORE}"))).unwrap_err();
             assert!(refused.iter().any(|line| line.starts_with(named)), "{after}: {refused:?}");
         }
+        let taken = BEFORE.replace("guest.b", "guest.c");
+        let refused = between(&config(BEFORE), &config(&taken)).unwrap_err();
+        assert_eq!(refused, ["guest.c.socket: /run/b is another guest's until it is removed"]);
         let elsewhere = BEFORE.replace("/run/b", "/run/x");
         let refused = between(&config(BEFORE), &config(&elsewhere)).unwrap_err();
         assert_eq!(refused, ["guest.b: the path of its socket cannot change while the daemon runs"]);

@@ -81,7 +81,7 @@ pub fn parse(text: &str) -> (Draft, Vec<Fault>) {
     }
     if !errors.is_empty() {
         // What was made of a text that is no TOML would have faults that nobody has written.
-        return (Draft::default(), page.faults);
+        return (Draft { may_be_without_guests: true, ..Draft::default() }, page.faults);
     }
     let mut top = Section::new(&mut page, table.into_inner(), 0..0);
     let mut draft = Draft {

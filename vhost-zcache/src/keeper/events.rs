@@ -246,7 +246,7 @@ impl Keeper {
             match message {
                 FromWorker::Ready => {
                     self.worker_is_ready(ops);
-                    self.reload_is_settled();
+                    self.worker_begins_with_reload();
                 }
                 FromWorker::Settled => self.reload_is_settled(),
                 FromWorker::Done { guest: number, ticket, outcome } => {

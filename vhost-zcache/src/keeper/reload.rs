@@ -60,6 +60,8 @@ enum Stage {
         _gone: Vec<Guest>,
         /// What has changed, in words.
         summary: String,
+        /// Number of the last worker that was started before.
+        worker: u64,
     },
 }
 
@@ -183,9 +185,9 @@ impl Reload {
         self.give_up().is_some()
     }
 
-    /// Something was taken, and the worker is told of it.
-    pub fn taken(&mut self, gone: Vec<Guest>, summary: String) {
-        self.stage = Stage::Settling { _gone: gone, summary };
+    /// Something was taken, and the worker of this number, if it is there, is told of it.
+    pub fn taken(&mut self, gone: Vec<Guest>, summary: String, worker: u64) {
+        self.stage = Stage::Settling { _gone: gone, summary, worker };
     }
 
     /// The worker goes by what it was told last; what has changed, if that was not known yet.
@@ -197,5 +199,12 @@ impl Reload {
                 None
             }
         }
+    }
+
+    /// The worker of this number is ready, and goes by what it was told at its start; as
+    /// [`Reload::settled`] if that was the last.
+    pub fn ready(&mut self, number: u64) -> Option<String> {
+        let is_last = matches!(&self.stage, Stage::Settling { worker, .. } if number > *worker);
+        is_last.then(|| self.settled()).flatten()
     }
 }

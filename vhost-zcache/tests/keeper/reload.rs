@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::client::daemon::run;
 use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, eventually, page};
 use crate::manager::Managed;
@@ -33,15 +34,18 @@ impl Configured {
     /// Has a file with other guests and another limit read.
     fn reload(&self, limit: &str, guests: &[&str]) {
         write(self.directory.path(), &text(self.directory.path(), limit, guests));
-        let before = self.service.lines("The configuration was read again");
-        self.service.signal(Signal::HUP);
-        eventually("it is read", || self.service.lines("The configuration was read again") == before + 1);
+        let control = self.socket("control");
+        let output = run(&["reload", "--control-socket", control.to_str().expect("text")]);
+        assert!(output.status.success(), "{output:?}");
     }
 }
 
 fn text(folder: &Path, limit: &str, guests: &[&str]) -> String {
-    let guest = |name: &&str| format!("[guest.{name}]\nsocket = '{}/{name}'\n", folder.display());
-    format!("memory-limit = '{limit}'\n{}", guests.iter().map(guest).collect::<String>())
+    let folder = folder.display();
+    let pools = ["aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa", "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb"];
+    let guest = |name: &&str| format!("[guest.{name}]\nsocket = '{folder}/{name}'\nallow-shared = {pools:?}\n");
+    let all: String = guests.iter().map(guest).collect();
+    format!("memory-limit = '{limit}'\ncontrol-socket.path = '{folder}/control'\n{all}")
 }
 
 fn write(folder: &Path, text: &str) -> PathBuf {

@@ -94,6 +94,12 @@ fn write(directory: &Path, text: &str) {
 
 /// A file with guests of these names, and more in front of them.
 pub(crate) fn with(settings: &str, guests: &[&str]) -> String {
-    let guests = guests.iter().map(|name| format!("[guest.{name}]\nsocket = 'DIR/{name}'\n"));
+    let guests = guests.iter().map(|name| format!("[guest.{name}]\nsocket = 'DIR/{name}'\n{}", pools_of(name)));
     format!("{settings}\n{}", guests.collect::<String>())
+}
+
+/// What guests may share that work as [`crate::model`] says.
+fn pools_of(name: &str) -> String {
+    let uuids = ["aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa", "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb"];
+    if name.starts_with("busy") { format!("allow-shared = {uuids:?}\n") } else { String::new() }
 }

@@ -69,7 +69,18 @@ impl Keeper {
 
     /// The worker goes by all that it was told.
     pub(super) fn reload_is_settled(&mut self) {
-        let Some(summary) = self.reload.settled() else { return };
+        let summary = self.reload.settled();
+        self.reload_is_done(summary);
+    }
+
+    /// The worker goes by all that it was told at its start.
+    pub(super) fn worker_begins_with_reload(&mut self) {
+        let summary = self.reload.ready(self.worker.number());
+        self.reload_is_done(summary);
+    }
+
+    fn reload_is_done(&mut self, summary: Option<String>) {
+        let Some(summary) = summary else { return };
         info!("The configuration was read again: {summary}");
         if let Some(control) = &mut self.control {
             control.answer_reload(&Ok(summary));
@@ -146,7 +157,7 @@ impl Keeper {
             self.guests.insert(number, Attended { guest, watched: Watched::default() });
             self.watch_guest(number, ops);
         }
-        self.reload.taken(gone, plan.to_string());
+        self.reload.taken(gone, plan.to_string(), self.worker.number());
         Ok(())
     }
 
