@@ -37,13 +37,9 @@ fn write(directory: &Path) -> Result<Vec<PathBuf>> {
     for shell in Shell::value_variants() {
         written.push(clap_complete::generate_to(*shell, &mut command, NAME, directory)?);
     }
-    let pages = command.get_subcommands().filter(|part| part.get_name() != "help").cloned();
     // A page for each command, as `man vhost-zcache-reload`.
-    let pages = pages.map(|part| {
-        let name = format!("{NAME}-{}", part.get_name());
-        part.name(name.clone()).display_name(name)
-    });
-    for page in pages.chain([command.clone().display_name(NAME)]).collect::<Vec<_>>() {
+    let commands = command.get_subcommands().filter(|part| part.get_name() != "help").cloned();
+    for page in commands.chain([command.clone()]).collect::<Vec<_>>() {
         let name = page.get_display_name().unwrap_or(NAME).to_owned();
         let path = directory.join(format!("{name}.8"));
         let mut text = Vec::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What was given, by the command line or by a file, before it is known to make sense.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -145,13 +145,13 @@ impl Draft {
                 }
             };
         }
-        let both = |this: bool, that: bool| this && that;
-        for (key, is_twice) in [
-            ("socket.mode", both(self.socket.mode.is_some(), other.socket.mode.is_some())),
-            ("socket.owner", both(self.socket.owner.is_some(), other.socket.owner.is_some())),
-            ("socket.group", both(self.socket.group.is_some(), other.socket.group.is_some())),
+        let (mine, theirs) = (&self.socket, &other.socket);
+        for (key, is_mine, is_theirs) in [
+            ("socket.mode", mine.mode.is_some(), theirs.mode.is_some()),
+            ("socket.owner", mine.owner.is_some(), theirs.owner.is_some()),
+            ("socket.group", mine.group.is_some(), theirs.group.is_some()),
         ] {
-            if is_twice {
+            if is_mine && is_theirs {
                 overridden.push(key);
             }
         }
@@ -232,9 +232,9 @@ impl Draft {
     }
 
     fn check_names(&self, faults: &mut Vec<Fault>) {
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for guest in &self.guests {
-            if seen.insert(&guest.name.value, ()).is_some() {
+            if !seen.insert(&guest.name.value) {
                 let name = match &guest.place.value {
                     Place::Inherited(number) => format!("File descriptor {number}"),
                     Place::Path { .. } => guest.name.value.clone(),
@@ -250,9 +250,9 @@ impl Draft {
             Place::Inherited(_) => None,
         });
         let admin = [&self.stats_socket, &self.control_socket].into_iter().flatten();
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for (path, at) in guests.chain(admin.map(|given| (&given.value.path, given.at))) {
-            if seen.insert(path, at).is_some() {
+            if !seen.insert(path) {
                 faults.push(Fault::new(at, format!("{} is given twice", path.display())));
             }
             let length = path.as_os_str().len();

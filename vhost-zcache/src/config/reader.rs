@@ -20,7 +20,7 @@ use super::common::{Common, folder};
 use super::{Config, Place, change, load};
 use crate::args::Args;
 use crate::error::Error;
-use crate::frontend::listener::BoundSocket;
+use crate::frontend::listener::{BoundSocket, SocketError};
 use crate::link::parcel;
 use crate::link::socket::Socket;
 
@@ -98,7 +98,14 @@ fn read(args: &Args, common: &Common, current: &Config) -> Result<Read, Vec<Stri
             )]);
         }
         let socket = BoundSocket::bind(path, *access);
-        let socket = socket.map_err(|error| vec![format!("guest.{}.socket: {error}", guest.name)])?;
+        let socket = socket.map_err(|error| {
+            let hint = if matches!(error, SocketError::Access { .. }) {
+                " (while it runs the daemon can give a socket to groups of its own user, and to nobody else)"
+            } else {
+                ""
+            };
+            vec![format!("guest.{}.socket: {error}{hint}", guest.name)]
+        })?;
         sockets.push((guest.name, socket));
     }
     Ok((config, sockets))
