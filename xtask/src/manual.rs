@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{Command, CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
 use vhost_zcache::args::Args;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn write(directory: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(directory).with_context(|| format!("Cannot make {}", directory.display()))?;
-    let mut command = Args::command().name(NAME);
+    let mut command = visible();
     command.build();
     let mut written = Vec::new();
     for shell in Shell::value_variants() {
@@ -48,6 +48,18 @@ fn write(directory: &Path) -> Result<Vec<PathBuf>> {
         written.push(path);
     }
     Ok(written)
+}
+
+/// The command line, without what the daemon's processes tell each other.
+fn visible() -> Command {
+    let whole = Args::command();
+    let about = whole.get_long_about().or(whole.get_about()).map(ToString::to_string).unwrap_or_default();
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps evicted guest pages compressed in host memory")
+        .long_about(about)
+        .args(whole.get_arguments().filter(|option| !option.is_hide_set()).cloned())
+        .subcommands(whole.get_subcommands().cloned())
 }
 
 #[cfg(test)]

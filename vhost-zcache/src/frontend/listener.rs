@@ -3,7 +3,6 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -72,6 +71,8 @@ pub struct BoundSocket {
     path: PathBuf,
     lock_path: PathBuf,
     lock: File,
+    /// It is somebody else's when this is dropped.
+    stays: bool,
 }
 
 impl BoundSocket {
@@ -84,7 +85,7 @@ impl BoundSocket {
     pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
         match remove_stale(path).and_then(|()| make(path, access)) {
-            Ok(listener) => Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock }),
+            Ok(listener) => Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock, stays: false }),
             Err(error) => {
                 // Best effort: a lock file that stays behind does no harm.
                 let _ = fs::remove_file(&lock_path);
@@ -100,10 +101,11 @@ impl BoundSocket {
     /// When another process has it.
     pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
-        Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock })
+        Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock, stays: false })
     }
 
-    /// Goes on with the socket that another process has made at a path, and leaves.
+    /// Has the socket that another process has made at a path. It is the other's to remove until it
+    /// is taken ([`BoundSocket::take`]).
     ///
     /// # Errors
     ///
@@ -112,7 +114,7 @@ impl BoundSocket {
         let unknown = || SocketError::Bind { path: path.into(), error: io::ErrorKind::InvalidData.into() };
         let [listener, lock] = <[File; 2]>::try_from(files).map_err(|_| unknown())?;
         let listener = Rc::new(UnixListener::from(OwnedFd::from(listener)));
-        Ok(Self { listener, path: path.into(), lock_path: lock_path(path), lock })
+        Ok(Self { listener, path: path.into(), lock_path: lock_path(path), lock, stays: true })
     }
 
     /// Its files, for [`BoundSocket::received`].
@@ -122,9 +124,15 @@ impl BoundSocket {
     }
 
     /// Leaves the socket where it is, for somebody who has it open.
-    pub fn leave(self) {
-        // The lock goes with the process.
-        mem::forget(self);
+    pub fn leave(mut self) {
+        self.stays = true;
+    }
+
+    /// It is this process's to remove from now on, and nobody else's.
+    #[must_use]
+    pub fn take(mut self) -> Self {
+        self.stays = false;
+        self
     }
 
     /// The socket, to accept connections with.
@@ -136,6 +144,9 @@ impl BoundSocket {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         // Nothing can be done when one of them has been removed by somebody else.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.lock_path);

@@ -113,12 +113,11 @@ impl Keeper {
                 self.numbers.room()
             )]);
         }
-        let mut doors = Vec::new();
+        let mut sockets = Vec::new();
         for guest in &plan.added {
             let files = proposal.sockets.remove(&guest.name).unwrap_or_default();
             let path = guest.path().ok_or_else(|| vec![format!("{} has no path", guest.name)])?;
-            let socket = BoundSocket::received(path, files).map_err(|error| vec![error.to_string()]);
-            doors.push(Unused(Some(socket?)));
+            sockets.push(BoundSocket::received(path, files).map_err(|error| vec![error.to_string()])?);
         }
         let mut numbers = self.numbers.clone();
         // Of guests that go the numbers are given to others when nobody does anything for them.
@@ -146,13 +145,13 @@ impl Keeper {
                 attended.guest.set_peers(guest.peers.clone());
             }
         }
-        for ((number, guest), mut door) in new.into_iter().zip(&plan.added).zip(doors) {
-            let door = door.0.take().map(|socket| Door::new(Way::Bound(socket)));
+        for ((number, guest), socket) in new.into_iter().zip(&plan.added).zip(sockets) {
+            let door = Door::new(Way::Bound(socket.take()));
             self.descriptors.add_guest();
-            if let (Some(handover), Some(door)) = (&mut self.handover, &door) {
+            if let Some(handover) = &mut self.handover {
                 handover.keep_door(&guest.name, door.listener());
             }
-            let guest = Guest::new(number, Log::new(guest.name.clone()), door, guest.peers.clone());
+            let guest = Guest::new(number, Log::new(guest.name.clone()), Some(door), guest.peers.clone());
             info!("{}: ready", guest.log().name());
             self.guests.insert(number, Attended { guest, watched: Watched::default() });
             self.watch_guest(number, ops);
@@ -188,16 +187,5 @@ impl Keeper {
         guest.close();
         self.descriptors.remove_guest();
         Some(guest)
-    }
-}
-
-/// A socket that is the reader's to remove as long as it is not taken out.
-struct Unused(Option<BoundSocket>);
-
-impl Drop for Unused {
-    fn drop(&mut self) {
-        if let Some(socket) = self.0.take() {
-            socket.leave();
-        }
     }
 }
