@@ -37,12 +37,14 @@ enum dmz_kind {
  * @target:	its target
  * @kind:	what its completion has to do
  * @iter:	what it was when it was sent to the origin
+ * @start:	when that was, if it is to be known; or 0
  * @work:	completes it, if that takes long
  */
 struct dmz_io {
 	struct dmz_target *target;
 	enum dmz_kind kind;
 	struct bvec_iter iter;
+	u64 start;
 	struct work_struct work;
 };
 
@@ -72,19 +74,36 @@ static void dmz_changed(struct dmz_target *t, const struct bvec_iter *iter)
 	dmz_change_range(t, dmz_first(t, iter), dmz_blocks(t, iter));
 }
 
+/* Nothing is known of the frames that a bio carries. */
+static void dmz_forget(struct bio *bio)
+{
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	bio_for_each_segment(bv, bio, iter)
+		dmz_frame_forget(page_to_pfn(bv.bv_page));
+}
+
 /*
  * Records the pages of a bio, or forgets them; in a write their content too. Without a
  * device as well: what is in memory when one is attached can be put then.
  */
 static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 {
+	enum dmz_reading reading = dmz_reading(dmz_pages(bio));
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
 	if (!t->on_evict && !READ_ONCE(t->pool->active))
 		return;
+	if (!dmz_put_pays(t, dmz_first(t, &bio->bi_iter), reading)) {
+		dmz_forget(bio);
+		dmz_count(t, DMZ_PUT_NOT_WORTH, dmz_pages(bio));
+		return;
+	}
 	bio_for_each_segment(bv, bio, iter) {
-		if (dmz_record_page(t, &bv, iter.bi_sector, write) && write)
+		if (dmz_record_page(t, &bv, iter.bi_sector, reading, write) &&
+		    write)
 			dmz_frame_know(t, page_to_pfn(bv.bv_page),
 				       dmz_block(t, iter.bi_sector), DMZ_HOLDS,
 				       dmz_content_hash(bv.bv_page));
@@ -115,6 +134,10 @@ static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 	dmz_record(t, bio, false);
 	io->kind = DMZ_READ;
 	io->iter = bio->bi_iter;
+	/* What is left of a read that the pool served in part is none of its kind. */
+	if (!dmz_get_pays(t, dmz_first(t, &io->iter),
+			  dmz_reading(dmz_pages(bio))))
+		io->start = ktime_get_ns();
 	return dmz_to_origin(t, bio);
 }
 
@@ -126,6 +149,7 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 	io->target = t;
 	io->kind = DMZ_NOTHING;
 	io->iter = bio->bi_iter;
+	io->start = 0;
 	if (!bio_sectors(bio))
 		return dmz_to_origin(t, bio);
 	if (bio_op(bio) == REQ_OP_READ)
@@ -241,6 +265,10 @@ int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 {
 	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
 
+	if (io->start)
+		dmz_origin_took(io->target,
+				DIV_ROUND_UP(io->iter.bi_size, ZCACHE_PAGE_SIZE),
+				ktime_get_ns() - io->start);
 	if (dmz_takes_long(io)) {
 		INIT_WORK(&io->work, dmz_long_done);
 		queue_work(dmz_wq, &io->work);

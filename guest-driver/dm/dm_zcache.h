@@ -28,7 +28,10 @@ enum dmz_counter {
 	DMZ_HITS,		/* pages read from the pool */
 	DMZ_MISSES,		/* pages read from the origin */
 	DMZ_MAYBE_WRONG,	/* asked of the pool, which had it no more */
+	DMZ_BYPASSED,		/* not asked of the pool: the origin is as fast */
 	DMZ_PUTS,		/* pages handed to the pool */
+	DMZ_PUT_KEPT,		/* evicted pages that the pool has kept */
+	DMZ_PUT_NOT_WORTH,	/* pages that are not put: it does not pay */
 	DMZ_PUT_DROPPED,	/* no device, or suspended */
 	DMZ_PUT_BEYOND,		/* not put: too many pages of one folio */
 	DMZ_PUT_REFUSED_CONTENT, /* not, or not surely, what the block holds */
@@ -49,6 +52,35 @@ enum dmz_held {
 };
 
 /**
+ * enum dmz_reading - how pages are read, or written
+ * @DMZ_SHORT:	few at once, and somebody waits for each
+ * @DMZ_LONG:	many at once
+ */
+enum dmz_reading {
+	DMZ_SHORT,
+	DMZ_LONG,
+	DMZ_NR_READINGS
+};
+
+/**
+ * struct dmz_worth - what is known of what pays: see worth.c
+ * @origin_ns:	a page read from the origin takes so long; 0: not known
+ * @get_ns:	one got from the pool
+ * @missing:	part of the pages that were asked of the pool without success
+ * @take:	gets take pages out of the pool
+ * @sample_puts: pages of the samples that were put
+ * @sample_hits: and got
+ */
+struct dmz_worth {
+	u32 origin_ns[DMZ_NR_READINGS];
+	u32 get_ns[DMZ_NR_READINGS];
+	int missing;
+	bool take;
+	atomic_long_t sample_puts;
+	atomic_long_t sample_hits;
+};
+
+/**
  * struct dmz_target - a target of a device-mapper table
  * @ti:		the target
  * @origin:	the device below
@@ -64,6 +96,7 @@ enum dmz_held {
  * @present:	what may be in the pool: see present.c
  * @present_shift: log2 of the blocks that share a bit
  * @present_bits: how many bits there are
+ * @worth:	what pays
  * @counters:	per cpu
  */
 struct dmz_target {
@@ -81,6 +114,7 @@ struct dmz_target {
 	unsigned long *present;
 	unsigned int present_shift;
 	unsigned long present_bits;
+	struct dmz_worth worth;
 	struct dmz_counters __percpu *counters;
 };
 
@@ -154,23 +188,27 @@ size_t dmz_frames_bytes(void);
  * @DMZ_TRANSFER:	nothing yet
  * @DMZ_AHEAD:		the block's, for a part of a read that comes again
  * @DMZ_HOLDS:		the block's
+ * @DMZ_KEPT:		the block's, which the pool has as well
  */
 enum dmz_known {
 	DMZ_UNKNOWN,
 	DMZ_TRANSFER,
 	DMZ_AHEAD,
 	DMZ_HOLDS,
+	DMZ_KEPT,
 };
 
 /* frames.c */
-bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block);
+bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block,
+		      enum dmz_reading reading);
 void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
 		    enum dmz_known known, u64 hash);
 void dmz_frame_put(struct dmz_target *t, unsigned long pfn, u64 block,
 		   struct page *page);
 void dmz_frame_forget(unsigned long pfn);
+void dmz_frame_distrust(unsigned long pfn);
 void dmz_frame_move(unsigned long to, unsigned long from);
-void dmz_frame_evict(unsigned long pfn, u64 hash, struct page *page, u64 until);
+bool dmz_frame_evict(unsigned long pfn, struct page *page, u64 until);
 enum dmz_known dmz_frame_look(struct dmz_target *t, unsigned long pfn,
 			      u64 block, u64 *hash);
 bool dmz_frame_recorded(unsigned long pfn);
@@ -196,7 +234,21 @@ bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 
 /* record.c */
 bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
-		     sector_t sector, bool write);
+		     sector_t sector, enum dmz_reading reading, bool write);
+
+/* worth.c */
+void dmz_worth_init(struct dmz_target *t);
+enum dmz_reading dmz_reading(unsigned int pages);
+void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns);
+void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
+		   unsigned int pages, unsigned int hits, u64 ns);
+void dmz_puts_took(unsigned int pages, u64 ns);
+void dmz_put_counts(struct dmz_target *t, u64 block);
+bool dmz_gets_take(struct dmz_target *t);
+bool dmz_get_pays(struct dmz_target *t, u64 block, enum dmz_reading reading);
+bool dmz_put_pays(struct dmz_target *t, u64 block, enum dmz_reading reading);
+unsigned int dmz_worth_put_ns(void);
+unsigned int dmz_worth_reuse(struct dmz_target *t);
 
 /* content.c */
 int dmz_content_init(void);

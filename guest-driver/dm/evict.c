@@ -43,20 +43,29 @@ static bool dmz_migrate_probed;
 static void dmz_put_folio(struct folio *folio)
 {
 	unsigned long pfn = folio_pfn(folio), i;
-	u64 until = ktime_get_ns() + ZCACHE_PUT_WAIT;
-	unsigned int puts = 0;
-	struct page *page;
+	unsigned int puts = 0, most = READ_ONCE(folio_puts);
+	u64 start = 0;
 
 	for (i = 0; i < folio_nr_pages(folio); i++) {
 		if (!dmz_frame_recorded(pfn + i))
 			continue;
-		if (puts++ >= READ_ONCE(folio_puts)) {
-			dmz_frame_evict(pfn + i, 0, NULL, 0);
-			continue;
-		}
-		page = folio_page(folio, i);
-		dmz_frame_evict(pfn + i, dmz_content_hash(page), page, until);
+		if (!start)
+			start = ktime_get_ns();
+		puts += dmz_frame_evict(pfn + i, puts < most ?
+					folio_page(folio, i) : NULL,
+					start + ZCACHE_PUT_WAIT);
 	}
+	if (puts)
+		dmz_puts_took(puts, ktime_get_ns() - start);
+}
+
+/* Who has read these pages may have found that they are wrong. */
+static void dmz_distrust_folio(struct folio *folio)
+{
+	unsigned long pfn = folio_pfn(folio), i;
+
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		dmz_frame_distrust(pfn + i);
 }
 
 static void dmz_forget_folio(struct folio *folio)
@@ -74,6 +83,8 @@ static void dmz_on_delete(void *data, struct folio *folio)
 	    folio_test_uptodate(folio) && !folio_test_dirty(folio) &&
 	    !folio_test_writeback(folio))
 		dmz_put_folio(folio);
+	else if (!folio_test_uptodate(folio))
+		dmz_distrust_folio(folio);
 	else
 		dmz_forget_folio(folio);
 }

@@ -85,6 +85,7 @@ void dmz_frame_forget(unsigned long pfn)
  * @t:		the target
  * @pfn:	the frame
  * @block:	the block
+ * @reading:	how it is read or written
  *
  * Recorded before the transfer, so that a change of the block meanwhile finds
  * the entry and removes it; but not while the end of such a change is followed
@@ -93,7 +94,8 @@ void dmz_frame_forget(unsigned long pfn)
  * Context: Any. The page can't be evicted before the transfer ends.
  * Return: false: nothing is known of the frame now.
  */
-bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block)
+bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block,
+		      enum dmz_reading reading)
 {
 	struct dmz_lock *lock;
 	struct dmz_frame *f;
@@ -112,6 +114,7 @@ bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block)
 	WRITE_ONCE(f->block_low, block);
 	WRITE_ONCE(f->block_high, block >> 32);
 	WRITE_ONCE(f->known, DMZ_TRANSFER);
+	f->reading = reading;
 	f->next = dmz_heads[bucket];
 	dmz_heads[bucket] = pfn;
 	spin_unlock_irqrestore(&lock->lock, flags);
@@ -209,10 +212,16 @@ enum dmz_known dmz_frame_look(struct dmz_target *t, unsigned long pfn,
 	return known;
 }
 
+/* Whether the page of a frame is what its entry says. */
+static bool dmz_frame_has(const struct dmz_frame *f, struct page *page)
+{
+	return f->known != DMZ_TRANSFER &&
+	       dmz_content_same(dmz_frame_hash(f), dmz_content_hash(page));
+}
+
 /**
  * dmz_frame_evict - reclaim evicts a page: puts it if it is what its block holds
  * @pfn:	its frame
- * @hash:	of its content now
  * @page:	the page, which nothing changes any more; NULL: not to be put
  * @until:	when ktime_get_ns() is that, the put waits for a slot no more
  *
@@ -222,16 +231,18 @@ enum dmz_known dmz_frame_look(struct dmz_target *t, unsigned long pfn,
  * something in the chain, so the entry goes when the put is made.
  *
  * Context: The lock of the page tree held, interrupts off.
+ * Return: whether that took some time, for the page was looked at.
  */
-void dmz_frame_evict(unsigned long pfn, u64 hash, struct page *page, u64 until)
+bool dmz_frame_evict(unsigned long pfn, struct page *page, u64 until)
 {
+	bool looked = false;
 	struct dmz_frame *f;
 	unsigned long flags;
 	struct dmz_target *t;
 	u32 bucket, *link;
 
 	if (!dmz_frame_recorded(pfn))
-		return;
+		return false;
 	bucket = dmz_bucket_of(pfn);
 	f = dmz_frame(pfn);
 	spin_lock_irqsave(&dmz_lock(bucket)->lock, flags);
@@ -243,13 +254,49 @@ void dmz_frame_evict(unsigned long pfn, u64 hash, struct page *page, u64 until)
 			; /* It was put when it was read. */
 		else if (READ_ONCE(t->held))
 			dmz_count(t, DMZ_PUT_DROPPED, 1);
+		else if (f->known == DMZ_KEPT)
+			dmz_count(t, DMZ_PUT_KEPT, 1);
+		else if (!dmz_put_pays(t, dmz_frame_block(f), f->reading))
+			dmz_count(t, DMZ_PUT_NOT_WORTH, 1);
 		else if (!page)
 			dmz_count(t, DMZ_PUT_BEYOND, 1);
-		else if (f->known == DMZ_TRANSFER ||
-			 !dmz_content_same(dmz_frame_hash(f), hash))
-			dmz_count(t, DMZ_PUT_REFUSED_CONTENT, 1);
 		else
+			looked = true;
+		if (looked && dmz_frame_has(f, page))
 			dmz_put(t, dmz_frame_block(f), page, until);
+		else if (looked)
+			dmz_count(t, DMZ_PUT_REFUSED_CONTENT, 1);
+		dmz_unlink(link);
+	}
+	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
+	return looked;
+}
+
+/**
+ * dmz_frame_distrust - what is in a frame was not believed
+ * @pfn:	the frame
+ *
+ * Nothing is known of it any more, and a copy that the pool has kept goes, too.
+ *
+ * Context: Any.
+ */
+void dmz_frame_distrust(unsigned long pfn)
+{
+	struct dmz_target *t;
+	struct dmz_frame *f;
+	unsigned long flags;
+	u32 bucket, *link;
+
+	if (!dmz_frame_recorded(pfn))
+		return;
+	bucket = dmz_bucket_of(pfn);
+	f = dmz_frame(pfn);
+	spin_lock_irqsave(&dmz_lock(bucket)->lock, flags);
+	link = dmz_find(bucket, pfn);
+	if (link) {
+		t = dmz_targets[f->target];
+		if (f->known == DMZ_KEPT || !t->on_evict)
+			dmz_flush(t, dmz_frame_block(f), 1);
 		dmz_unlink(link);
 	}
 	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
@@ -285,6 +332,7 @@ void dmz_frame_move(unsigned long to, unsigned long from)
 		new->block_low = old->block_low;
 		new->block_high = old->block_high;
 		new->known = old->known;
+		new->reading = old->reading;
 		new->hash_low = old->hash_low;
 		new->hash_high = old->hash_high;
 		new->next = old->next;

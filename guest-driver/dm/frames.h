@@ -30,6 +30,7 @@
  * @block_high: its upper bits
  * @target:	id of its target, or 0: nothing is known, the rest is void
  * @known:	enum dmz_known, but not DMZ_UNKNOWN
+ * @reading:	enum dmz_reading
  * @hash_low:	of the content, unless @known is DMZ_TRANSFER, with
  * @hash_high:	its upper half
  */
@@ -38,7 +39,8 @@ struct dmz_frame {
 	u32 block_low;
 	u8 block_high;
 	u8 target;
-	u16 known;
+	u8 known;
+	u8 reading;
 	u32 hash_low;
 	u32 hash_high;
 };

@@ -39,14 +39,20 @@ void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until)
 	struct zcache_key key = dmz_key(block);
 	struct zcache_transport *transport;
 	int srcu = srcu_read_lock(&zcache_srcu);
+	bool done;
 
 	transport = zcache_transport_of(t->pool, ZC_PUT_UNATTACHED,
 					ZC_PUT_INACTIVE);
-	if (transport) {
-		transport->ops->put(transport, t->pool, &key, page, until);
+	done = transport && transport->ops->put(transport, t->pool, &key, page,
+						until);
+	if (done) {
 		dmz_present_set(t, block);
+		dmz_put_counts(t, block);
+	} else {
+		/* An older page, if there was one, is invalidated. */
+		dmz_present_clear(t, block);
 	}
-	dmz_count(t, transport ? DMZ_PUTS : DMZ_PUT_DROPPED, 1);
+	dmz_count(t, done ? DMZ_PUTS : DMZ_PUT_DROPPED, 1);
 	srcu_read_unlock(&zcache_srcu, srcu);
 }
 

@@ -39,10 +39,17 @@ static bool dmz_whole_pages(struct bio *bio)
  * told from the disk by reading again, and direct reads see the disk.
  */
 static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
-				sector_t sector)
+				sector_t sector, bool pays)
 {
 	u64 block = dmz_block(t, sector), hash;
+	bool present = dmz_present_test(t, block);
 
+	if (present && !pays) {
+		dmz_count(t, DMZ_BYPASSED, 1);
+		present = false;
+	}
+	if (!present && !dmz_frame_recorded(page_to_pfn(bv->bv_page)))
+		return DMZ_ORIGIN;
 	if (!dmz_page_is_cache(t, bv, sector, false))
 		return DMZ_ORIGIN;
 	switch (dmz_frame_look(t, page_to_pfn(bv->bv_page), block, &hash)) {
@@ -52,23 +59,27 @@ static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
 		break;
 	case DMZ_TRANSFER:
 	case DMZ_HOLDS:
+	case DMZ_KEPT:
 		return DMZ_AGAIN;
 	case DMZ_UNKNOWN:
 		break;
 	}
-	return dmz_present_test(t, block) ? DMZ_POOL : DMZ_ORIGIN;
+	return present ? DMZ_POOL : DMZ_ORIGIN;
 }
 
 /* Where the first page of a bio is, and how many after it are there too. */
 static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
 			    enum dmz_where *where)
 {
+	bool pays = dmz_get_pays(t, dmz_block(t, bio->bi_iter.bi_sector),
+				 dmz_reading(dmz_pages(bio)));
 	unsigned int run = 0;
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
 	bio_for_each_segment(bv, bio, iter) {
-		enum dmz_where is = dmz_where(t, &bv, iter.bi_sector);
+		enum dmz_where is = dmz_where(t, &bv, iter.bi_sector,
+					      pays);
 
 		if (run && is != *where)
 			break;
@@ -80,23 +91,25 @@ static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
 
 /*
  * Records the first pages of a bio, so that a write meanwhile removes the
- * entries. With put=evict the pool lets go of these pages, for they come back
- * when they are evicted.
+ * entries. If the pool lets go of these pages they come back when they are
+ * evicted.
  *
  * Return: how many could be recorded.
  */
 static unsigned int dmz_record_gets(struct dmz_target *t, struct bio *bio,
-				    struct zcache_get *gets, unsigned int nr)
+				    struct zcache_get *gets, unsigned int nr,
+				    enum dmz_reading reading, bool take)
 {
 	struct bvec_iter iter;
 	unsigned int i = 0;
 	struct bio_vec bv;
 
 	bio_for_each_segment(bv, bio, iter) {
-		if (i == nr || !dmz_record_page(t, &bv, iter.bi_sector, false))
+		if (i == nr || !dmz_record_page(t, &bv, iter.bi_sector, reading,
+						   false))
 			break;
 		gets[i].page = bv.bv_page;
-		gets[i].flags = t->on_evict ? ZCACHE_GET_EXCLUSIVE : 0;
+		gets[i].flags = take ? ZCACHE_GET_EXCLUSIVE : 0;
 		i++;
 	}
 	return i;
@@ -117,10 +130,13 @@ static unsigned int dmz_still_present(struct dmz_target *t, u64 block,
 	return i;
 }
 
-/* The first @filled pages are served; what is got after these comes again. */
+/*
+ * The first @filled pages are served; what is got after these comes again. No
+ * hash is needed of what need not be put.
+ */
 static void dmz_know_gets(struct dmz_target *t, u64 block,
 			  const struct zcache_get *gets, unsigned int nr,
-			  unsigned int filled)
+			  unsigned int filled, bool take)
 {
 	unsigned int i;
 
@@ -129,6 +145,8 @@ static void dmz_know_gets(struct dmz_target *t, u64 block,
 
 		if (gets[i].err)
 			dmz_frame_forget(pfn);
+		else if (i < filled && !take)
+			dmz_frame_know(t, pfn, block + i, DMZ_KEPT, 0);
 		else
 			dmz_frame_know(t, pfn, block + i,
 				       i < filled ? DMZ_HOLDS : DMZ_AHEAD,
@@ -151,10 +169,14 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
 	unsigned int nr = min_t(u64, min_t(unsigned int, run, MAX_GETS),
 				dmz_object_end(block) - block);
+	enum dmz_reading reading = dmz_reading(dmz_pages(bio));
 	unsigned int asked, i, hits = 0, filled = 0;
 	struct zcache_get gets[MAX_GETS];
+	bool take = dmz_gets_take(t);
+	u64 start;
 
-	nr = dmz_record_gets(t, bio, gets, nr);
+	start = ktime_get_ns();
+	nr = dmz_record_gets(t, bio, gets, nr, reading, take);
 	if (!nr) {
 		*missed = 1;
 		return 0;
@@ -170,7 +192,10 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 
 	while (filled < nr && !gets[filled].err)
 		filled++;
-	dmz_know_gets(t, block, gets, nr, filled);
+	dmz_know_gets(t, block, gets, nr, filled, take);
+	if (asked)
+		dmz_gets_took(t, block, reading, asked, hits,
+			      ktime_get_ns() - start);
 	for (*missed = filled; *missed < nr && gets[*missed].err; ++*missed)
 		;
 	return filled;

@@ -9,13 +9,21 @@ static const char * const dmz_counter_names[DMZ_NR_COUNTERS] = {
 	[DMZ_HITS] = "hits",
 	[DMZ_MISSES] = "misses",
 	[DMZ_MAYBE_WRONG] = "maybe_wrong",
+	[DMZ_BYPASSED] = "bypassed",
 	[DMZ_PUTS] = "puts",
+	[DMZ_PUT_KEPT] = "put_kept",
+	[DMZ_PUT_NOT_WORTH] = "put_not_worth",
 	[DMZ_PUT_DROPPED] = "put_dropped",
 	[DMZ_PUT_BEYOND] = "put_beyond",
 	[DMZ_PUT_REFUSED_CONTENT] = "put_refused_content",
 	[DMZ_INVALIDATES] = "invalidates",
 	[DMZ_FORGOTTEN] = "forgotten",
 	[DMZ_REREADS] = "rereads",
+};
+
+static const char * const dmz_reading_names[DMZ_NR_READINGS] = {
+	[DMZ_SHORT] = "short",
+	[DMZ_LONG] = "long",
 };
 
 static void dmz_free(struct dmz_target *t)
@@ -96,6 +104,7 @@ static int dmz_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	}
 	t->ti = ti;
 	mutex_init(&t->flush_lock);
+	dmz_worth_init(t);
 	err = dmz_parse(t, argc, argv);
 	if (err)
 		goto fail;
@@ -198,6 +207,15 @@ static void dmz_status(struct dm_target *ti, status_type_t type,
 		for (i = 0; i < DMZ_NR_COUNTERS; i++)
 			DMEMIT(" %s=%llu", dmz_counter_names[i],
 			       dmz_counter_sum(t, i));
+		for (i = 0; i < DMZ_NR_READINGS; i++)
+			DMEMIT(" %s_origin_ns=%u %s_get_ns=%u",
+			       dmz_reading_names[i],
+			       READ_ONCE(t->worth.origin_ns[i]),
+			       dmz_reading_names[i],
+			       READ_ONCE(t->worth.get_ns[i]));
+		DMEMIT(" put_ns=%u reuse_percent=%u gets_take=%d",
+		       dmz_worth_put_ns(), dmz_worth_reuse(t),
+		       dmz_gets_take(t));
 		DMEMIT(" memory=%zu", dmz_frames_bytes() +
 		       dmz_present_bytes(t));
 		break;

@@ -178,6 +178,7 @@ struct zcache_io {
  *	then serves nothing under the key. Waits for room in the queue if there
  *	is hope, but not longer than until ktime_get_ns() is @until.
  *	Context: any, interrupts may be off. Does not sleep.
+ *	Return: false if it has dropped it.
  * @flush: ZCACHE_OP_FLUSH_PAGE, _RANGE (@count pages) or _OBJECT.
  *	Context: any, interrupts may be off. Does not sleep.
  *	Return: false if there is no room for it, which happens for persistent
@@ -201,7 +202,7 @@ struct zcache_io {
  *	room. Context: process, sleeps; reclaim: allocates nothing.
  */
 struct zcache_transport_ops {
-	void (*put)(struct zcache_transport *t, struct zcache_pool *pool,
+	bool (*put)(struct zcache_transport *t, struct zcache_pool *pool,
 		    const struct zcache_key *key, struct page *page, u64 until);
 	bool (*flush)(struct zcache_transport *t, struct zcache_pool *pool,
 		      u16 opcode, const struct zcache_key *key, u64 count);

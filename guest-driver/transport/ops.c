@@ -63,12 +63,12 @@ static bool zcv_try_put(struct zcv_queue *q, struct zcache_pool *pool,
 	return true;
 }
 
-static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
+static bool zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 		    const struct zcache_key *key, struct page *page, u64 until)
 {
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
 	unsigned long flags;
-	bool done;
+	bool done = false;
 
 	spin_lock_irqsave(&q->lock, flags);
 	if (atomic_long_read(&pool->poison)) {
@@ -89,6 +89,7 @@ static void zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 	}
 unlock:
 	zcv_unlock(q, flags);
+	return done;
 }
 
 static bool zcv_flush(struct zcache_transport *t, struct zcache_pool *pool,

@@ -18,7 +18,7 @@
  * The device is notified of so many requests at once if no task waits for any
  * of them, and of fewer by the tick: a notification costs more than a put.
  */
-#define KICK_BATCH	16
+#define KICK_BATCH	32
 
 /**
  * zcv_kick_prepare - whether the device wants to be notified of what is new

@@ -93,6 +93,8 @@ pub struct VmOptions {
     pub presence: Presence,
     /// Whether the driver is loaded at boot.
     pub modules: Modules,
+    /// Whether the device-mapper target puts and gets pages even where that does not pay.
+    pub always: bool,
     /// Whether it is to be suspended to memory, from which a kernel that QEMU has entered past its
     /// 16-bit code does not wake up.
     pub suspends: bool,
@@ -116,6 +118,7 @@ impl VmOptions {
             daemon: None,
             presence: Presence::Later,
             modules: Modules::Loaded,
+            always: false,
             suspends: false,
             console: Console::Log,
         }
@@ -270,10 +273,15 @@ impl Vm {
 
     /// Loads the driver's modules, those that are not loaded yet.
     pub fn load_modules(&self) -> Result<()> {
-        self.guest.sh("modprobe --quiet dm-mod || true
+        let always = u8::from(self.options.always);
+        self.guest.sh(&format!(
+            "modprobe --quiet dm-mod || true
              for m in zcache zcache_virtio zcache_swap dm-zcache; do
-                 [ -d /sys/module/${m//-/_} ] || [ ! -e /payload/modules/$m.ko ] || insmod /payload/modules/$m.ko
-             done")?;
+                 [ -d /sys/module/${{m//-/_}} ] || [ ! -e /payload/modules/$m.ko ] || insmod /payload/modules/$m.ko
+             done
+             always=/sys/module/dm_zcache/parameters/always
+             [ ! -e $always ] || echo {always} >$always"
+        ))?;
         Ok(())
     }
 

@@ -60,6 +60,26 @@ fn spoil(what: &str, spoil: impl FnOnce(&mut Client)) {
     assert_eq!(daemon.guest_stats(0)["queues"][VICTIM]["stopped"], false);
 }
 
+/// User-mode Linux does not stop a ring when its driver lets go of the device, and sets it up again
+/// when a driver comes. In between its memory is somebody else's.
+#[test]
+fn a_ring_that_is_set_up_anew_is_served_again() {
+    let daemon = Daemon::start();
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(0, PERSISTENT);
+    assert_eq!(guest.submit(VICTIM, &[Req::put(0, 1, 1, &page(1))])[0].status, status::OK);
+    let (ring, ram) = guest.ring(VICTIM);
+    ring.set_available_index(ram, 0x5555);
+    ring.kick();
+    eventually("the queue is stopped", || daemon.guest_stats(0)["queues"][VICTIM]["stopped"] == true);
+    let (ring, ram) = guest.ring(VICTIM);
+    ring.reset(ram);
+    guest.place_queue(VICTIM, 0);
+    assert!(guest.hello(1).1, "the instance is resumed");
+    assert_eq!(guest.submit(VICTIM, &[Req::get(0, 1, 1, 0)])[0].status, status::OK, "it is not served");
+    assert_eq!(daemon.guest_stats(0)["queues"][VICTIM]["stopped"], false);
+}
+
 /// Conformance: ZC-DEV-43, ZC-DEV-44.
 #[test]
 fn an_available_index_that_jumps_stops_the_queue() {

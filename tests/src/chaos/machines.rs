@@ -54,6 +54,7 @@ pub(super) fn boot(
     let mut options = VmOptions::new(&format!("{kernel}-{socket}")).daemon(daemon, socket).disk_mib(320).disk_mib(512);
     options.kernel = kernel;
     options.sabotage = sabotage;
+    options.always = true;
     let vm = s.vm(options)?;
     vm.guest().sh(PREPARE)?;
     vm.attach()?;

@@ -22,6 +22,7 @@
 //! | `swap_room` | no device, or a full one, and no backing device |
 //! | `swap_states` | what counts as lost; looks at the disk from outside |
 //! | `worker` | the daemon's worker dies, and nobody notices |
+//! | `worth` | what does not pay is not done |
 //! | `setup` | `zcachesetup` |
 
 mod changes;
@@ -44,6 +45,7 @@ mod swapping;
 mod users;
 mod volume;
 mod worker;
+mod worth;
 
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ use zcache_tests::{Kernel, Scenario, VmOptions, scenario};
 fn guest(kernel: Kernel) -> VmOptions {
     let mut options = VmOptions::new(kernel.name());
     options.kernel = kernel;
+    options.always = true;
     if kernel.is_debug() {
         options.memory_mib += 160;
     }

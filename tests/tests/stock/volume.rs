@@ -99,7 +99,9 @@ impl<'a> Volume<'a> {
             .with_context(|| format!("{}: the device has other contents than the disk", self.filesystem))?;
         let served = self.count("hits")? - hits;
         ensure!(served > 0, "{}: no page came from the device: nothing was compared", self.filesystem);
-        self.guest.sh_within(&format!("refused {mapped} {origin}"), limit).with_context(|| {
+        // Only what comes from the disk now is put again.
+        let refused = format!("zcachesetup flush {}; refused {mapped} {origin}", self.filesystem);
+        self.guest.sh_within(&refused, limit).with_context(|| {
             format!("{}: a page that is not what its block holds got to the device", self.filesystem)
         })?;
         self.check(&mapped)?;

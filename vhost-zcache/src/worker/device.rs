@@ -138,7 +138,17 @@ impl Device {
         if change == RingChange::Stop {
             return Ok(vring.stop());
         }
-        set(vring.pause());
+        let settings = vring.pause();
+        let begins_anew = match change {
+            RingChange::Base(_) => true,
+            // It may be said again, to have it logged what is written there.
+            RingChange::Place(place) => place != settings.addresses,
+            _ => false,
+        };
+        set(settings);
+        if begins_anew {
+            vring.begins_anew();
+        }
         vring.resume(self.features, &self.connection.memory);
         Ok(0)
     }

@@ -132,6 +132,15 @@ impl Vring {
         base
     }
 
+    /// The VMM sets it up for a driver that begins anew. User-mode Linux has not stopped it before,
+    /// and its memory may have been anything in between.
+    pub fn begins_anew(&mut self) {
+        if matches!(self.state, State::Quarantined) {
+            self.state = State::Idle;
+            self.ledger.forget();
+        }
+    }
+
     /// Whether it is started: it has a kick event.
     #[must_use]
     pub fn is_started(&self) -> bool {

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use zcache_tests::{Artefacts, Daemon, DaemonOptions, Kernel, SocketOptions, Vm, VmOptions, fresh_folder};
 
+use self::reads::Disk;
 use crate::build;
 
 /// Files and swap of guests, with the device and with what there is beside it.
@@ -45,6 +46,8 @@ pub(crate) struct Arguments {
 enum Table {
     /// Files larger than memory, read again.
     Reads,
+    /// The same on a disk that takes its time.
+    SlowReads,
     /// Anonymous memory larger than memory.
     Swap,
     /// Reads where nothing is cached and memory is not short.
@@ -125,7 +128,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let (name, measured) = match table {
-            Table::Reads => ("reads", reads::run(&bench)?),
+            Table::Reads => ("reads", reads::run(&bench, Disk::Fast)?),
+            Table::SlowReads => ("slow-reads", reads::run(&bench, Disk::Slow)?),
             Table::Swap => ("swap", swap::run(&bench)?),
             Table::Cost => ("cost", cost::run(&bench)?),
         };

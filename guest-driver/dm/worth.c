@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What pays: which pages are got from the pool, and which are put there.
+ *
+ * The origin has every page, and it may be faster than the pool: a disk in the
+ * host's page cache hands over a long read in less time than it takes to
+ * decompress it. So what each way takes is measured as it goes: for short reads,
+ * each of which somebody waits for, and for long ones apart, which the kernel
+ * has begun before somebody needs them.
+ *
+ * A page is read from the pool if that is not slower. It is put if what a read
+ * from the pool saves, times how often pages that are put are read from there,
+ * is more than a put takes. Of the objects, one in so many is always put and
+ * got, and another one never, so that both ways are known whatever is done with
+ * the others.
+ *
+ * Who reads from a pool that has room leaves its page there, and need not put it
+ * when it is evicted. Where pages are missing that were put, there is no room
+ * for two copies: a page that is got is taken, and comes back by a put.
+ *
+ * All values are estimates. CPUs change them at the same time, and may lose
+ * what another one has measured.
+ */
+#include <linux/hash.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include "dm_zcache.h"
+
+/* Of so many objects one is put and got always, and one never. */
+#define SAMPLE_BITS	6
+/* Reads of so many pages or more are long. */
+#define LONG_READ	8
+/* How far the median of what was measured moves each time: one part in so many. */
+#define STEP		32
+/*
+ * All pages that are put are expected to be read, until so many times the
+ * memory was put without that.
+ */
+#define PATIENCE	4
+/* What was seen before counts for half when there is so much of it. */
+#define HISTORY		16
+/* A copy stays in the pool while fewer of so many pages are missing there. */
+#define MISSING_OF	1024
+#define MISSING_FEW	20
+#define MISSING_MANY	60
+/* The last so many times that pages were asked for count. */
+#define MISSING_WEIGHT	64
+
+/* Before it was measured a page is got in so many ns. */
+#define SHORT_GET_NS	30000
+#define LONG_GET_NS	8000
+
+static bool always;
+module_param(always, bool, 0644);
+MODULE_PARM_DESC(always, "Put and get pages even if the origin is as fast (default: N)");
+
+/* Of a put, in ns. It is the device's, whatever the target. */
+static u32 dmz_put_ns;
+
+enum dmz_sample {
+	DMZ_NO_SAMPLE,
+	DMZ_WITH,
+	DMZ_WITHOUT,
+};
+
+static enum dmz_sample dmz_sample(u64 block)
+{
+	switch (hash_64(dmz_object_end(block), SAMPLE_BITS)) {
+	case 0:
+		return DMZ_WITH;
+	case 1:
+		return DMZ_WITHOUT;
+	default:
+		return DMZ_NO_SAMPLE;
+	}
+}
+
+/* Pages of the samples that would be PATIENCE times the memory in all. */
+static long dmz_patience(void)
+{
+	return (totalram_pages() >> SAMPLE_BITS) * PATIENCE + 1;
+}
+
+/* With what is taken for granted at the beginning, which is never 0. */
+static long dmz_sample_puts(struct dmz_target *t)
+{
+	return atomic_long_read(&t->worth.sample_puts) + dmz_patience();
+}
+
+static long dmz_sample_hits(struct dmz_target *t)
+{
+	return atomic_long_read(&t->worth.sample_hits) + dmz_patience();
+}
+
+/* What takes long now and then is no reason: the median counts. */
+static void dmz_learn(u32 *median, u64 ns, unsigned int pages)
+{
+	u32 now = min_t(u64, div_u64(ns, pages), U32_MAX / 2);
+	u32 old = READ_ONCE(*median);
+
+	if (!old)
+		old = now;
+	else if (now > old)
+		old += old / STEP + 1;
+	else if (now < old)
+		old -= old / STEP;
+	WRITE_ONCE(*median, old);
+}
+
+/**
+ * dmz_reading - how pages are read, or written
+ * @pages:	so many at once
+ */
+enum dmz_reading dmz_reading(unsigned int pages)
+{
+	return pages < LONG_READ ? DMZ_SHORT : DMZ_LONG;
+}
+
+/**
+ * dmz_origin_took - a read from the origin is done
+ * @t:		the target
+ * @pages:	how many
+ * @ns:		how long it took
+ *
+ * Context: Any.
+ */
+void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns)
+{
+	dmz_learn(&t->worth.origin_ns[dmz_reading(pages)], ns, pages);
+}
+
+/**
+ * dmz_gets_took - pages were asked of the pool
+ * @t:		the target
+ * @block:	the first
+ * @reading:	how they are read
+ * @pages:	how many
+ * @hits:	how many of them it had
+ * @ns:		how long it took
+ *
+ * Context: Any.
+ */
+void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
+		   unsigned int pages, unsigned int hits, u64 ns)
+{
+	struct dmz_worth *w = &t->worth;
+	int missing = READ_ONCE(w->missing);
+
+	dmz_learn(&w->get_ns[reading], ns, pages);
+	if (dmz_sample(block) == DMZ_WITH)
+		atomic_long_add(hits, &w->sample_hits);
+	missing += (int)((pages - hits) * MISSING_OF / pages) -
+		   missing / MISSING_WEIGHT;
+	WRITE_ONCE(w->missing, missing);
+	if (missing > MISSING_MANY * MISSING_WEIGHT)
+		WRITE_ONCE(w->take, true);
+	else if (missing < MISSING_FEW * MISSING_WEIGHT)
+		WRITE_ONCE(w->take, false);
+}
+
+/**
+ * dmz_puts_took - reclaim has put pages
+ * @pages:	how many
+ * @ns:		how long it took
+ *
+ * Context: Any.
+ */
+void dmz_puts_took(unsigned int pages, u64 ns)
+{
+	dmz_learn(&dmz_put_ns, ns, pages);
+}
+
+/**
+ * dmz_put_counts - a page is put
+ * @t:		the target
+ * @block:	its block
+ *
+ * Context: Any.
+ */
+void dmz_put_counts(struct dmz_target *t, u64 block)
+{
+	struct dmz_worth *w = &t->worth;
+
+	if (dmz_sample(block) != DMZ_WITH ||
+	    atomic_long_inc_return(&w->sample_puts) < dmz_patience() * HISTORY)
+		return;
+	atomic_long_set(&w->sample_puts, atomic_long_read(&w->sample_puts) / 2);
+	atomic_long_set(&w->sample_hits, atomic_long_read(&w->sample_hits) / 2);
+}
+
+/**
+ * dmz_gets_take - does a get take the page out of the pool?
+ * @t:	the target
+ *
+ * Context: Any.
+ */
+bool dmz_gets_take(struct dmz_target *t)
+{
+	return t->on_evict && READ_ONCE(t->worth.take);
+}
+
+/* What a read from the pool saves, in ns a page; nothing known is much. */
+static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
+{
+	u32 origin = READ_ONCE(t->worth.origin_ns[reading]);
+	u32 get = READ_ONCE(t->worth.get_ns[reading]);
+
+	if (!origin)
+		return U32_MAX;
+	/* Of two reads ahead one is over when somebody comes to need it. */
+	if (reading == DMZ_LONG)
+		origin /= 2;
+	return (s64)origin - get;
+}
+
+/**
+ * dmz_get_pays - are pages got from the pool if it has them?
+ * @t:		the target
+ * @block:	the first
+ * @reading:	how they are read
+ *
+ * Who takes a page out has to put it again.
+ *
+ * Context: Any.
+ */
+bool dmz_get_pays(struct dmz_target *t, u64 block, enum dmz_reading reading)
+{
+	s64 cost = dmz_gets_take(t) ? READ_ONCE(dmz_put_ns) : 0;
+
+	if (READ_ONCE(always))
+		return true;
+	switch (dmz_sample(block)) {
+	case DMZ_WITH:
+		return true;
+	case DMZ_WITHOUT:
+		return false;
+	case DMZ_NO_SAMPLE:
+		break;
+	}
+	return dmz_gain(t, reading) >= cost;
+}
+
+/**
+ * dmz_put_pays - is a page put when it is evicted?
+ * @t:		the target
+ * @block:	its block
+ * @reading:	how it was read, or written
+ *
+ * Context: Any.
+ */
+bool dmz_put_pays(struct dmz_target *t, u64 block, enum dmz_reading reading)
+{
+	s64 gain = dmz_gain(t, reading);
+
+	if (READ_ONCE(always))
+		return true;
+	switch (dmz_sample(block)) {
+	case DMZ_WITH:
+		return true;
+	case DMZ_WITHOUT:
+		return false;
+	case DMZ_NO_SAMPLE:
+		break;
+	}
+	return gain > 0 && gain * dmz_sample_hits(t) >=
+			   (s64)READ_ONCE(dmz_put_ns) * dmz_sample_puts(t);
+}
+
+/**
+ * dmz_worth_init - what is believed of a new target
+ * @t:	the target
+ *
+ * That its origin is slow and the device as usual, until they were measured.
+ *
+ * Context: Any.
+ */
+void dmz_worth_init(struct dmz_target *t)
+{
+	t->worth.get_ns[DMZ_SHORT] = SHORT_GET_NS;
+	t->worth.get_ns[DMZ_LONG] = LONG_GET_NS;
+}
+
+/**
+ * dmz_worth_put_ns - what a put takes, in ns
+ */
+unsigned int dmz_worth_put_ns(void)
+{
+	return READ_ONCE(dmz_put_ns);
+}
+
+/**
+ * dmz_worth_reuse - of 100 pages that are put, so many are got
+ * @t:	the target
+ *
+ * A page that is got again and again counts as often.
+ */
+unsigned int dmz_worth_reuse(struct dmz_target *t)
+{
+	return dmz_sample_hits(t) * 100 / dmz_sample_puts(t);
+}

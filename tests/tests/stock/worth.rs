@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pages are put and got where that pays, and left to the disk where it does not.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use zcache_tests::load::DROP_CACHES;
+use zcache_tests::{DaemonOptions, Guest, Kernel, scenario};
+
+/// Of the file's pages, in percent, so many are taken from the pool when that pays at least.
+const MOST: u64 = 90;
+/// And when it does not at most: the samples, by which the target knows.
+const FEW: u64 = 10;
+const FILE_MIB: u64 = 128;
+
+/// What the target has done, and why.
+#[derive(Debug)]
+struct Figures {
+    hits: u64,
+    origin: u64,
+    get: u64,
+}
+
+impl Figures {
+    fn of(guest: &Guest) -> Result<Self> {
+        let status = guest.sh("dmsetup status target")?;
+        let figure = |name: &str| {
+            let words = status.split_whitespace();
+            words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
+        };
+        match (figure("hits"), figure("long_origin_ns"), figure("long_get_ns")) {
+            (Some(hits), Some(origin), Some(get)) => Ok(Self { hits, origin, get }),
+            _ => bail!("The target's status has no such figures: {status}"),
+        }
+    }
+
+    /// What was read ahead is half waited for.
+    fn says_that_gets_pay(&self) -> bool {
+        self.origin == 0 || self.origin / 2 > self.get
+    }
+}
+
+/// Reads the file and evicts it, a little at a time, so that the device can follow; the part that
+/// came from the pool, in percent, and the figures before and after.
+fn read(guest: &Guest) -> Result<(u64, Figures, Figures)> {
+    let before = Figures::of(guest)?;
+    guest.sh(&format!(
+        "for mib in $(seq 0 {}); do
+             dd if=/mnt/file bs=1M skip=$mib count=1 status=none; {DROP_CACHES}
+         done | sha256sum | cmp - /tmp/sum",
+        FILE_MIB - 1
+    ))?;
+    let after = Figures::of(guest)?;
+    Ok(((after.hits - before.hits) * 100 / (FILE_MIB * 256), before, after))
+}
+
+/// Makes a file on a target over this device. `always` is not set.
+fn prepare(guest: &Guest, origin: &str) -> Result<()> {
+    guest.sh(&format!(
+        "echo 0 >/sys/module/dm_zcache/parameters/always
+         zcachesetup open {origin} target; mkfs.ext4 -q -F /dev/mapper/target; mount -o noatime /dev/mapper/target /mnt
+         dd if=/dev/urandom of=/mnt/file bs=1M count={FILE_MIB} conv=fsync status=none
+         sha256sum </mnt/file >/tmp/sum; {DROP_CACHES}"
+    ))?;
+    Ok(())
+}
+
+#[test]
+fn a_slow_disk_is_spared_on_uml() {
+    scenario("stock_worth_slow", Duration::from_secs(240), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(FILE_MIB * 2))?;
+        vm.attach()?;
+        let guest = vm.guest();
+        guest.sh("DM_DISABLE_UDEV=1 dmsetup create slow --noudevsync \
+             --table \"0 $(blockdev --getsz /dev/vdb) delay /dev/vdb 0 5\"")?;
+        prepare(guest, "/dev/mapper/slow")?;
+        read(guest)?;
+        let (share, _, figures) = read(guest)?;
+        ensure!(share >= MOST, "{share} % came from the pool: {figures:?}");
+        Ok(())
+    });
+}
+
+/// Nobody knows how fast disk and device are here, but the target does what it has measured.
+#[test]
+fn figures_decide_on_uml() {
+    scenario("stock_worth_figures", Duration::from_secs(240), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(FILE_MIB * 2))?;
+        vm.attach()?;
+        let guest = vm.guest();
+        prepare(guest, "/dev/vdb")?;
+        // What is got has to be put first.
+        read(guest)?;
+        for _ in 0..10 {
+            let (share, before, after) = read(guest)?;
+            match (before.says_that_gets_pay(), after.says_that_gets_pay()) {
+                (true, true) => ensure!(share >= MOST, "{share} % came from the pool: {before:?}, {after:?}"),
+                (false, false) => ensure!(share <= FEW, "{share} % came from the pool: {before:?}, {after:?}"),
+                _ => continue,
+            }
+            return Ok(());
+        }
+        bail!("The target has changed its mind ten times")
+    });
+}
