@@ -110,6 +110,8 @@ impl Control {
             Ok(what) => answer(&stream, DONE, what),
             Err(why) => answer(&stream, REFUSED, why),
         }
+        // It may be waited on still, if it was answered at once.
+        self.closed.push(stream);
     }
 }
 

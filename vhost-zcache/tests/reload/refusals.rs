@@ -100,6 +100,7 @@ fn who_reads_the_file_may_hang_and_die() {
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     daemon.write(&with(BEFORE, &["a", "b"]));
     assert!(daemon.reload().ends_with("added b"));
+    assert_eq!(daemon.daemon.lines("cannot be left") + daemon.daemon.lines("cannot be waited on"), 0);
 }
 
 fn folder(daemon: &Configured) -> String {
