@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::frontend::listener::{BoundSocket, SocketError};
 use crate::link::parcel;
 use crate::link::socket::Socket;
+use crate::sandbox;
 
 /// What the keeper tells the reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,7 @@ pub fn run(args: &Args, common: &Common, link: i32) -> Result<(), Error> {
     }
     let _ = set_name(c"zcache-reader");
     let link = Socket::inherit(link).map_err(Error::Link)?;
+    sandbox::confine_reader(common)?;
     let Some((ToReader::Current, files)) = link.receive(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };

@@ -324,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_was_received_is_the_other_s_to_remove_until_it_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.sock");
+        let made = BoundSocket::bind(&path, SocketAccess::default()).unwrap();
+        let files = || made.files().iter().map(|file| file.try_clone_to_owned().unwrap().into()).collect();
+        drop(BoundSocket::received(&path, files()).unwrap());
+        assert!(UnixStream::connect(&path).is_ok(), "it was removed");
+        let taken = BoundSocket::received(&path, files()).unwrap().take();
+        made.leave();
+        assert!(UnixStream::connect(&path).is_ok(), "it was removed");
+        let again = BoundSocket::bind(&path, SocketAccess::default());
+        assert!(matches!(again, Err(SocketError::InUse(_))), "the lock was not passed on: {again:?}");
+        drop(taken);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "files were left behind");
+        assert!(BoundSocket::received(&path, Vec::new()).is_err(), "no files");
+    }
+
+    #[test]
     fn a_live_socket_of_another_program_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("guest.sock");

@@ -106,6 +106,15 @@ pub fn confine_report(directory: &Path) -> Result<(), SandboxError> {
     give_up(&Reach::Report(directory.into()))
 }
 
+/// Confines the process that reads the configuration again, which has the spawner's filter.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_reader(common: &Common) -> Result<(), SandboxError> {
+    give_up(&Reach::Read { sockets: common.socket_folders.iter().cloned().collect() })
+}
+
 /// Confines the worker, of which this is the only thread yet.
 ///
 /// # Errors
