@@ -7,6 +7,7 @@ use std::str::FromStr;
 use nix::unistd;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::net::sockopt::socket_peercred;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Mode of a socket for which neither a mode nor a group was given.
@@ -17,7 +18,7 @@ const FOR_GROUP: Mode = PRIVATE.union(Mode::RGRP).union(Mode::WGRP);
 
 /// Owner and mode of a socket, as far as they were given. To connect takes the permission to
 /// write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketAccess {
     /// Permission bits.
     pub mode: Option<SocketMode>,
@@ -45,7 +46,8 @@ impl SocketAccess {
 
 /// Whose processes may be at the other end of a socket, besides those who may connect: anybody's if
 /// nobody was named. A mode can be changed, and a connection handed on, by whoever has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Peers(Vec<Owner>);
 
 impl Peers {
@@ -92,8 +94,21 @@ pub enum AccessError {
 }
 
 /// Permission bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub struct SocketMode(Mode);
+
+impl From<u32> for SocketMode {
+    fn from(bits: u32) -> Self {
+        Self(Mode::from_raw_mode(bits & 0o777))
+    }
+}
+
+impl From<SocketMode> for u32 {
+    fn from(mode: SocketMode) -> Self {
+        mode.0.as_raw_mode()
+    }
+}
 
 impl FromStr for SocketMode {
     type Err = AccessError;
@@ -106,8 +121,21 @@ impl FromStr for SocketMode {
 }
 
 /// A user, by name or number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub struct Owner(pub Uid);
+
+impl From<u32> for Owner {
+    fn from(number: u32) -> Self {
+        Self(Uid::from_raw(number))
+    }
+}
+
+impl From<Owner> for u32 {
+    fn from(owner: Owner) -> Self {
+        owner.0.as_raw()
+    }
+}
 
 impl FromStr for Owner {
     type Err = AccessError;
@@ -125,8 +153,21 @@ impl FromStr for Owner {
 }
 
 /// A group, by name or number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub struct Group(pub Gid);
+
+impl From<u32> for Group {
+    fn from(number: u32) -> Self {
+        Self(Gid::from_raw(number))
+    }
+}
+
+impl From<Group> for u32 {
+    fn from(group: Group) -> Self {
+        group.0.as_raw()
+    }
+}
 
 impl FromStr for Group {
     type Err = AccessError;

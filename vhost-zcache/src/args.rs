@@ -1,29 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line.
 
-use std::env;
-use std::io;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use log::LevelFilter;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::access::{Group, Owner, Peers, SocketAccess, SocketMode};
+use crate::config::common::Common;
 use crate::sandbox::SeccompMode;
 
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
 pub const MAX_QUEUES: u16 = 64;
 
+/// Most guests of one daemon.
+pub const MAX_GUESTS: u16 = 4096;
+
 /// Keeps evicted guest pages compressed in host memory (vhost-user back-end)
 ///
-/// One daemon serves many guests: give one socket for each. A guest's socket may be followed by
-/// options, separated by commas:
+/// One daemon serves many guests: give one socket for each, here or in a file (--config). What is
+/// given here goes before what the file says. A guest's socket may be followed by options,
+/// separated by commas:
 ///
 ///   memory-limit=SIZE   physical bytes this guest may use
+///   reservation=SIZE    of these, what it can count on for its swap [default: a fair part of half
+///                       the --memory-limit]
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
 ///   peer=USER           user whose processes may be at the other end, by name or number, whatever
 ///                       the mode says (repeatable)
@@ -32,13 +38,16 @@ pub const MAX_QUEUES: u16 = 64;
 ///   owner=USER          user the socket belongs to, by name or number
 ///   group=GROUP         group the socket belongs to, by name or number
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true,
-    group(ArgGroup::new("what").required(true).multiple(true)
-    .args(["socket_path", "fd", "print_capabilities"])))]
+#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// Something else than to be the daemon.
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// Read guests and settings from a file as well, and again at SIGHUP or by
+    /// `vhost-zcache reload`; docs/configuration.md has its keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// Listen for a guest's VMM at PATH (repeatable)
     #[arg(long, value_name = "PATH[,OPTION]...")]
@@ -61,10 +70,13 @@ pub struct Args {
     #[arg(long, value_name = "SIZE")]
     pub guest_memory_limit: Option<Size>,
 
-    /// Request queues of each guest's device
-    #[arg(long, value_name = "N", default_value_t = 8,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
-    pub queues: u16,
+    /// Guests there can be without a restart [default: 16 more than there are at the start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_GUESTS)))]
+    pub max_guests: Option<u16>,
+
+    /// Request queues of each guest's device [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
+    pub queues: Option<u16>,
 
     /// Threads that serve queues [default: one for each processor, at most 16]
     #[arg(long, value_name = "N")]
@@ -88,13 +100,14 @@ pub struct Args {
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub stats_socket: Option<AdminPath>,
 
-    /// Do what `vhost-zcache upgrade` asks for at PATH; peer, mode, owner and group may follow
+    /// Do what `vhost-zcache upgrade` and `vhost-zcache reload` ask for at PATH; peer, mode, owner
+    /// and group may follow
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub control_socket: Option<AdminPath>,
 
-    /// How much to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: LevelFilter,
+    /// How much to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LevelFilter>,
 
     /// Write a report to a file in DIRECTORY when a worker process has died; the newest 16 are
     /// kept [default: systemd's $STATE_DIRECTORY or $LOGS_DIRECTORY, else there is only the log]
@@ -106,9 +119,13 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     pub upgrade_binary: Option<PathBuf>,
 
-    /// What happens when the daemon makes a system call that it has no rule for
-    #[arg(long, value_name = "ACTION", value_enum, default_value_t = SeccompMode::Kill)]
-    pub seccomp: SeccompMode,
+    /// What happens when the daemon makes a system call that it has no rule for [default: kill]
+    #[arg(long, value_name = "ACTION", value_enum)]
+    pub seccomp: Option<SeccompMode>,
+
+    /// What the keeper tells the processes that it is made of, before they hear anything
+    #[arg(long, value_name = "JSON", hide = true)]
+    pub common: Option<Common>,
 
     /// Be the worker of the keeper at the other end of this inherited socket, and hold the files
     /// that follow
@@ -118,6 +135,10 @@ pub struct Args {
     /// Start processes for the keeper at the other end of this inherited socket
     #[arg(long, value_name = "N", hide = true)]
     pub spawner_link: Option<i32>,
+
+    /// Read the configuration for the keeper at the other end of this inherited socket
+    #[arg(long, value_name = "N", hide = true)]
+    pub reader_link: Option<i32>,
 
     /// Write the report that is on standard input to a file in this directory
     #[arg(long, value_name = "DIRECTORY", hide = true)]
@@ -135,6 +156,30 @@ pub enum Command {
         /// The daemon's --control-socket
         #[arg(long, value_name = "PATH")]
         control_socket: PathBuf,
+    },
+
+    /// Have a running daemon read its --config again, and wait until it goes by it
+    ///
+    /// All of it is taken, or nothing. Says what has changed; or, one line for each fault, why
+    /// nothing has, and then the exit status is not zero.
+    Reload {
+        /// The daemon's --control-socket
+        #[arg(long, value_name = "PATH")]
+        control_socket: PathBuf,
+
+        /// End the connections of guests that the file does not have any more, whose pages go
+        #[arg(long)]
+        disconnect: bool,
+    },
+
+    /// Look whether a daemon would take a file as its --config
+    ///
+    /// One line for each fault: file, line, column, what is wrong. The exit status is 0 for a file
+    /// without a fault, 1 for others, and 2 if it cannot be read.
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
 }
 
@@ -155,8 +200,8 @@ pub enum ArgError {
     Descriptor,
     /// An unknown option of a guest.
     #[error(
-        "{0:?} is not an option here; for guests there are memory-limit=SIZE and allow-shared=UUID, for sockets \
-         peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE, reservation=SIZE and allow-shared=UUID, for \
+         sockets peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
     )]
     Option(String),
     /// An option of a guest with a wrong value.
@@ -197,32 +242,11 @@ impl FromStr for Size {
 }
 
 impl Args {
-    /// Where reports on workers that have died go, if anywhere but to the log.
+    /// Whether this is to be one of the processes that the keeper starts.
     #[must_use]
-    pub fn crash_directory(&self) -> Option<PathBuf> {
-        let of_systemd = |variable| {
-            // There may be several, separated by colons.
-            let directories = env::var(variable).ok()?;
-            directories.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
-        };
-        let given = self.crash_directory.clone();
-        given.or_else(|| of_systemd("STATE_DIRECTORY")).or_else(|| of_systemd("LOGS_DIRECTORY"))
-    }
-
-    /// Where a newer program is looked for. To be asked at the start: the daemon's own program may
-    /// have no name later.
-    ///
-    /// # Errors
-    ///
-    /// When `/proc` does not say what the own one is.
-    pub fn upgrade_path(&self) -> io::Result<PathBuf> {
-        self.upgrade_binary.clone().map_or_else(env::current_exe, Ok)
-    }
-
-    /// Owner and mode of guests' sockets that are not given any.
-    #[must_use]
-    pub fn socket_access(&self) -> SocketAccess {
-        SocketAccess { mode: self.socket_mode, owner: self.socket_owner, group: self.socket_group }
+    pub fn is_part(&self) -> bool {
+        let has_link = !self.worker_link.is_empty() || self.spawner_link.is_some() || self.reader_link.is_some();
+        has_link || self.write_crash_report.is_some()
     }
 }
 
@@ -231,8 +255,10 @@ impl Args {
 pub struct GuestOptions {
     /// Physical bytes the guest may use.
     pub memory_limit: Option<Size>,
+    /// What it can count on for persistent pages.
+    pub reservation: Option<Size>,
     /// UUIDs of shared pools it may join.
-    pub allow_shared: Vec<[u8; 16]>,
+    pub allow_shared: Vec<PoolUuid>,
     /// Whose processes may be at the other end.
     pub peers: Peers,
 }
@@ -242,18 +268,29 @@ impl GuestOptions {
     fn take(&mut self, name: &str, value: &str) -> Result<bool, ArgError> {
         match name {
             "memory-limit" => self.memory_limit = Some(parse("memory-limit", value)?),
-            "allow-shared" => {
-                let wrong = |error: String| ArgError::Value { option: "allow-shared", error };
-                let uuid: Uuid = value.parse().map_err(|_| wrong(format!("{value:?} is not a UUID")))?;
-                if uuid.is_nil() {
-                    return Err(wrong("the zero UUID names no pool".into()));
-                }
-                self.allow_shared.push(uuid.into_bytes());
-            }
+            "reservation" => self.reservation = Some(parse("reservation", value)?),
+            "allow-shared" => self.allow_shared.push(parse("allow-shared", value)?),
             "peer" => self.peers.add(parse("peer", value)?),
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// Names a shared pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PoolUuid(pub [u8; 16]);
+
+impl FromStr for PoolUuid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<Uuid>() {
+            Ok(uuid) if uuid.is_nil() => Err("the zero UUID names no pool".into()),
+            Ok(uuid) => Ok(Self(uuid.into_bytes())),
+            Err(_) => Err(format!("{text:?} is not a UUID")),
+        }
     }
 }
 
@@ -396,6 +433,7 @@ mod tests {
         assert_eq!(
             guest.options.allow_shared,
             [[0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff], [0xff; 16]]
+                .map(PoolUuid)
         );
         assert_eq!("7".parse::<FdGuest>().unwrap().number, 7);
         let guest: PathGuest = "a,mode=0660,owner=root,memory-limit=1,group=0".parse().unwrap();

@@ -6,6 +6,7 @@ use std::io;
 use thiserror::Error;
 use zcache_store::StoreError;
 
+use crate::config::fault::Faults;
 use crate::frontend::listener::SocketError;
 use crate::keeper::handover::manifest::ManifestError;
 use crate::sandbox::SandboxError;
@@ -16,9 +17,9 @@ pub enum Error {
     /// A socket cannot be used.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The same path or descriptor was given twice.
-    #[error("{0} is given twice")]
-    Twice(String),
+    /// The configuration has faults.
+    #[error("{}", .0.lines().join("\n"))]
+    Config(Faults),
     /// The store cannot be made.
     #[error("Cannot make the store: {0}")]
     Store(#[from] StoreError),

@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`args`] | the command line |
+//! | [`config`] | what the operator wants, from there and from a file |
 //! | [`access`] | who may connect to a socket |
 //! | [`keeper`] | the process that stays: sockets, connections, what VMMs have said |
 //! | [`frontend`] | sockets and messages; knows vhost-user |
@@ -26,6 +27,7 @@
 pub mod access;
 pub mod admin;
 pub mod args;
+pub mod config;
 pub mod crash;
 pub mod crash_report;
 pub mod device;

@@ -3,14 +3,18 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use log::LevelFilter;
+use log::{LevelFilter, info};
 use serde_json::json;
+use vhost_zcache::admin::ask::{AskError, Wish, ask};
 use vhost_zcache::args::{Args, Command};
+use vhost_zcache::config::common::Common;
+use vhost_zcache::config::fault::Faults;
 use vhost_zcache::error::Error;
-use vhost_zcache::{admin, crash_report, keeper, spawner, worker};
+use vhost_zcache::{config, crash_report, keeper, spawner, worker};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -22,36 +26,94 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&first_paragraph(&error.to_string())),
     };
-    if let Some(Command::Upgrade { control_socket }) = &args.command {
-        return match admin::upgrade::run(control_socket) {
-            Ok(release) => print(&format!("Release {release} serves")),
-            Err(error) => fail(&error.to_string()),
-        };
+    match &args.command {
+        Some(Command::Upgrade { control_socket }) => {
+            return match ask(control_socket, Wish::Upgrade) {
+                Ok(release) => print(&format!("Release {release} serves")),
+                Err(AskError::Refused(why)) => fail(&format!("No upgrade: {why}")),
+                Err(error) => fail(&error.to_string()),
+            };
+        }
+        Some(Command::Reload { control_socket, disconnect }) => {
+            return match ask(control_socket, Wish::Reload { disconnect: *disconnect }) {
+                Ok(summary) => print(&summary),
+                Err(error) => fail(&error.to_string()),
+            };
+        }
+        Some(Command::Check { file }) => return check(file),
+        None => {}
     }
     if args.print_capabilities {
         return print(&capabilities().to_string());
     }
-    env_logger::Builder::new()
-        .filter_level(args.log_level)
-        // What a guest does to its rings is reported by us, once in a while.
-        .filter_module("virtio_queue", LevelFilter::Off)
-        .init();
+    if args.is_part() {
+        return match args.common.clone().map_or_else(|| Common::of_arguments(&args), Ok) {
+            Ok(common) => be_part(&args, &common),
+            Err(error) => fail(&format!("The own program cannot be found: {error}")),
+        };
+    }
+    log_from(LevelFilter::Info);
+    let read = config::load(&args).map(|(config, overridden)| {
+        log::set_max_level(config.log_level);
+        for key in overridden {
+            info!("The command line goes before {key} of the file");
+        }
+        config
+    });
+    end(keeper::run(read, args.config.is_some(), &env::args_os().skip(1).collect::<Vec<_>>()))
+}
+
+/// Is one of the processes that the keeper starts.
+fn be_part(args: &Args, common: &Common) -> ExitCode {
+    log_from(common.log_level);
     if let Some(directory) = &args.write_crash_report {
         return match crash_report::run(directory) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("A crash report cannot be written to {}: {error}", directory.display())),
         };
     }
-    let done = match (args.worker_link.split_first(), args.spawner_link) {
-        (Some((link, sentinels)), _) => worker::control::run(&args, *link, sentinels),
-        (None, Some(link)) => spawner::process::run(&args, link),
-        (None, None) => keeper::run(&args, &env::args_os().skip(1).collect::<Vec<_>>()),
-    };
+    if let Some((link, sentinels)) = args.worker_link.split_first() {
+        return end(worker::control::run(common, *link, sentinels));
+    }
+    match (args.reader_link, args.spawner_link) {
+        (Some(link), _) => end(config::reader::run(args, common, link)),
+        (None, Some(link)) => end(spawner::process::run(common, link)),
+        (None, None) => fail("It is not said what to be"),
+    }
+}
+
+fn end(done: Result<(), Error>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // The worker has said it.
         Err(Error::NoStart) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Logs from a level on, which can be another later.
+fn log_from(level: LevelFilter) {
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Trace)
+        // What a guest does to its rings is reported by us, once in a while.
+        .filter_module("virtio_queue", LevelFilter::Off)
+        .init();
+    log::set_max_level(level);
+}
+
+/// Looks for faults in a file.
+fn check(file: &Path) -> ExitCode {
+    match config::check(file) {
+        Ok(guests) => {
+            let guests = if guests == 1 { "1 guest".to_owned() } else { format!("{guests} guests") };
+            print(&format!("{}: no faults, {guests}", file.display()))
+        }
+        Err(faults) => {
+            for line in faults.lines() {
+                eprintln!("{line}");
+            }
+            ExitCode::from(if matches!(faults, Faults::Unreadable(..)) { 2 } else { 1 })
+        }
     }
 }
 
@@ -63,7 +125,9 @@ fn print(line: &str) -> ExitCode {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("vhost-zcache: {message}");
+    for line in message.lines() {
+        eprintln!("vhost-zcache: {line}");
+    }
     ExitCode::FAILURE
 }
 
@@ -79,6 +143,6 @@ fn first_paragraph(text: &str) -> String {
 fn capabilities() -> serde_json::Value {
     json!({
         "type": "zcache",
-        "features": ["socket-path", "fd", "multiple-guests", "stats-socket"],
+        "features": ["socket-path", "fd", "multiple-guests", "stats-socket", "config"],
     })
 }

@@ -99,7 +99,7 @@ fn wrong_command_lines_get_one_clear_line() {
     let path = |name: &str| directory.path().join(name).display().to_string();
     fs::write(path("file"), "data").expect("a file");
     let cases: [(&[&str], &str); 19] = [
-        (&[], "required"),
+        (&[], "There is no guest: give --socket-path, --fd or --config"),
         (&["--bogus"], "--bogus"),
         (&["--socket-path"], "--socket-path"),
         (&["--socket-path", ""], "socket is missing"),
@@ -124,7 +124,7 @@ fn wrong_command_lines_get_one_clear_line() {
     let more: [(&[&str], &str); 3] = [
         (&["--socket-path", &directory_missing], "No such file or directory"),
         (&["--socket-path", &path("file")], "is not a socket"),
-        (&["--socket-path", &too_long], "Cannot listen on"),
+        (&["--socket-path", &too_long], "too long for a socket's path"),
     ];
     for (arguments, expected) in cases.into_iter().chain(more) {
         let output = run(arguments);

@@ -15,6 +15,7 @@ mod guest;
 mod hog;
 mod kernels;
 mod lines;
+mod manual;
 mod size;
 mod test;
 mod vmm;
@@ -44,6 +45,7 @@ enum Command {
     Kernels(kernels::Arguments),
     Fuzz(fuzz::Arguments),
     Coverage(coverage::Arguments),
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Kernels(arguments) => kernels::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
         Command::Coverage(arguments) => coverage::measure(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What operators see and ask for: statistics, and upgrades.
+//! What operators see and ask for: statistics, upgrades, other settings.
 
+pub mod ask;
 pub mod stats;
 pub mod stats_socket;
-pub mod upgrade;

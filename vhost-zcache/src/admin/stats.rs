@@ -2,7 +2,6 @@
 //! Statistics of everything as one document. `docs/stats.md` describes it for its readers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::device::counters::QueueCounters;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
 use crate::worker::guest::GuestPlace;
+use crate::worker::places::Places;
 
 /// Collects statistics.
 pub struct Reporter {
@@ -21,7 +21,7 @@ pub struct Reporter {
     /// Number of this worker.
     worker: u64,
     store: Store,
-    guests: Vec<Arc<GuestPlace>>,
+    guests: Places,
 }
 
 /// The document.
@@ -75,7 +75,7 @@ struct PoolReport {
 impl Reporter {
     /// A reporter on a store and its guests, in the worker of that number.
     #[must_use]
-    pub fn new(ledger: Ledger, worker: u64, store: Store, guests: Vec<Arc<GuestPlace>>) -> Self {
+    pub fn new(ledger: Ledger, worker: u64, store: Store, guests: Places) -> Self {
         Self { ledger, worker, store, guests }
     }
 
@@ -87,7 +87,7 @@ impl Reporter {
             uptime_seconds: Duration::from_nanos(self.ledger.uptime_ns()).as_secs(),
             worker_restarts: self.worker.saturating_sub(1),
             store: self.store.stats(),
-            guests: self.guests.iter().map(|guest| guest_report(guest)).collect(),
+            guests: self.guests.all().iter().map(|guest| guest_report(guest)).collect(),
         }
     }
 }

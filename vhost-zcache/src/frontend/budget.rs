@@ -35,6 +35,9 @@ pub const MAX_STATS_READERS: usize = 8;
 /// socket: readers of the statistics, old and new ones, and files of /proc.
 const SPARE_DESCRIPTORS: u64 = 2 * MAX_STATS_READERS as u64 + 8;
 
+/// Descriptors for a guest's socket: itself, its lock, and one that is turned away.
+const SOCKET_DESCRIPTORS: u64 = 3;
+
 /// Most regions a VMM may share. The limit KVM had for long, which VMMs count on.
 const MAX_REGIONS: u64 = 509;
 
@@ -80,7 +83,10 @@ impl MemoryBudget {
 /// File descriptors for connections.
 #[derive(Debug)]
 pub struct DescriptorBudget {
-    places: u64,
+    /// Descriptors that are not for anything else.
+    free: Cell<u64>,
+    /// Descriptors of a connection.
+    each: u64,
     /// Descriptors of a guest for files of memory.
     memory_files: u64,
     taken: Rc<Cell<u64>>,
@@ -88,13 +94,13 @@ pub struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// Plans with the descriptors that are not open yet, and warns when they do not suffice for
-    /// all guests at once. To be called when all that stays open is open, and so many files of
-    /// connections.
+    /// all guests at once. There may be more later, up to `room`. To be called when all that stays
+    /// open is open, and so many files of connections.
     ///
     /// # Errors
     ///
     /// When the process cannot see its descriptors.
-    pub fn plan(guests: usize, queues: u16, connected: usize) -> io::Result<Self> {
+    pub fn plan(guests: usize, room: usize, queues: u16, connected: usize) -> io::Result<Self> {
         let open = (fs::read_dir("/proc/self/fd")?.count() as u64).saturating_sub(connected as u64);
         let guests = guests as u64;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -108,8 +114,19 @@ impl DescriptorBudget {
                  (RLIMIT_NOFILE, systemd's LimitNOFILE) is {limit} and should be {needed}"
             );
         }
-        let spare = limit.saturating_sub(needed) / guests.max(1);
-        Ok(Self { places, memory_files: MEMORY_FILES.saturating_add(spare), taken: Rc::default() })
+        let spare = limit.saturating_sub(needed) / (room as u64).max(1);
+        let free = Cell::new(limit.saturating_sub(fixed));
+        Ok(Self { free, each, memory_files: MEMORY_FILES.saturating_add(spare), taken: Rc::default() })
+    }
+
+    /// There is a socket more, with its lock, and one that is turned away there.
+    pub fn add_guest(&self) {
+        self.free.set(self.free.get().saturating_sub(SOCKET_DESCRIPTORS));
+    }
+
+    /// There is one less.
+    pub fn remove_guest(&self) {
+        self.free.set(self.free.get() + SOCKET_DESCRIPTORS);
     }
 
     /// Files of memory that each guest may share.
@@ -123,7 +140,7 @@ impl DescriptorBudget {
     #[must_use]
     pub fn admit(&self) -> Option<Admission> {
         let taken = self.taken.get();
-        (taken < self.places).then(|| {
+        (taken < self.free.get() / self.each).then(|| {
             self.taken.set(taken + 1);
             Admission(Rc::clone(&self.taken))
         })
@@ -166,12 +183,18 @@ mod tests {
 
     #[test]
     fn places_are_taken_and_given_back() {
-        let budget = DescriptorBudget { places: 2, memory_files: 0, taken: Rc::default() };
+        let budget = DescriptorBudget { free: Cell::new(200), each: 100, memory_files: 0, taken: Rc::default() };
         let first = budget.admit();
         let second = budget.admit();
         assert!(first.is_some() && second.is_some());
         assert!(budget.admit().is_none(), "a place too many");
         drop(first);
         assert!(budget.admit().is_some(), "a place is not given back");
+        drop(second);
+        budget.add_guest();
+        let _first = budget.admit().expect("a place");
+        assert!(budget.admit().is_none(), "a socket more takes descriptors");
+        budget.remove_guest();
+        assert!(budget.admit().is_some(), "they are not given back");
     }
 }

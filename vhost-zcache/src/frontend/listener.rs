@@ -3,11 +3,11 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, CWD, Mode, chmod, chownat, fchmod};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -67,10 +67,12 @@ pub enum SocketError {
 /// dies the next one can tell a stale socket from a live one.
 #[derive(Debug)]
 pub struct BoundSocket {
-    listener: UnixListener,
+    listener: Rc<UnixListener>,
     path: PathBuf,
     lock_path: PathBuf,
-    _lock: File,
+    lock: File,
+    /// It is somebody else's when this is dropped.
+    stays: bool,
 }
 
 impl BoundSocket {
@@ -83,7 +85,7 @@ impl BoundSocket {
     pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
         match remove_stale(path).and_then(|()| make(path, access)) {
-            Ok(listener) => Ok(Self { listener, path: path.into(), lock_path, _lock: lock }),
+            Ok(listener) => Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock, stays: false }),
             Err(error) => {
                 // Best effort: a lock file that stays behind does no harm.
                 let _ = fs::remove_file(&lock_path);
@@ -99,33 +101,52 @@ impl BoundSocket {
     /// When another process has it.
     pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
         let (lock, lock_path) = lock_beside(path)?;
-        Ok(Self { listener, path: path.into(), lock_path, _lock: lock })
+        Ok(Self { listener: Rc::new(listener), path: path.into(), lock_path, lock, stays: false })
     }
 
-    /// Leaves the socket where it is, for somebody who has it open.
-    pub fn leave(self) {
-        // The lock goes with the process.
-        mem::forget(self);
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Another handle on the socket, to accept connections with.
+    /// Has the socket that another process has made at a path. It is the other's to remove until it
+    /// is taken ([`BoundSocket::take`]).
     ///
     /// # Errors
     ///
-    /// When the process has no file descriptor left.
-    pub fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
+    /// When these are not its files.
+    pub fn received(path: &Path, files: Vec<File>) -> Result<Self, SocketError> {
+        let unknown = || SocketError::Bind { path: path.into(), error: io::ErrorKind::InvalidData.into() };
+        let [listener, lock] = <[File; 2]>::try_from(files).map_err(|_| unknown())?;
+        let listener = Rc::new(UnixListener::from(OwnedFd::from(listener)));
+        Ok(Self { listener, path: path.into(), lock_path: lock_path(path), lock, stays: true })
+    }
+
+    /// Its files, for [`BoundSocket::received`].
+    #[must_use]
+    pub fn files(&self) -> [BorrowedFd<'_>; 2] {
+        [self.listener.as_fd(), self.lock.as_fd()]
+    }
+
+    /// Leaves the socket where it is, for somebody who has it open.
+    pub fn leave(mut self) {
+        self.stays = true;
+    }
+
+    /// It is this process's to remove from now on, and nobody else's.
+    #[must_use]
+    pub fn take(mut self) -> Self {
+        self.stays = false;
+        self
+    }
+
+    /// The socket, to accept connections with.
+    #[must_use]
+    pub fn listener(&self) -> Rc<UnixListener> {
+        Rc::clone(&self.listener)
     }
 }
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         // Nothing can be done when one of them has been removed by somebody else.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.lock_path);
@@ -138,11 +159,16 @@ pub fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-/// The lock of a socket, and where it is.
-fn lock_beside(path: &Path) -> Result<(File, PathBuf), SocketError> {
+/// Where the lock of a socket is.
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let name = PathBuf::from(name);
+    name.into()
+}
+
+/// The lock of a socket, and where it is.
+fn lock_beside(path: &Path) -> Result<(File, PathBuf), SocketError> {
+    let name = lock_path(path);
     match lock(&name) {
         Ok(lock) => Ok((lock, name)),
         Err(TryLockError::WouldBlock) => Err(SocketError::InUse(path.into())),
@@ -295,6 +321,24 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "the test needs a stale socket");
         BoundSocket::bind(&path, SocketAccess::default()).expect("a stale socket is replaced");
+    }
+
+    #[test]
+    fn a_socket_that_was_received_is_the_other_s_to_remove_until_it_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.sock");
+        let made = BoundSocket::bind(&path, SocketAccess::default()).unwrap();
+        let files = || made.files().iter().map(|file| file.try_clone_to_owned().unwrap().into()).collect();
+        drop(BoundSocket::received(&path, files()).unwrap());
+        assert!(UnixStream::connect(&path).is_ok(), "it was removed");
+        let taken = BoundSocket::received(&path, files()).unwrap().take();
+        made.leave();
+        assert!(UnixStream::connect(&path).is_ok(), "it was removed");
+        let again = BoundSocket::bind(&path, SocketAccess::default());
+        assert!(matches!(again, Err(SocketError::InUse(_))), "the lock was not passed on: {again:?}");
+        drop(taken);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "files were left behind");
+        assert!(BoundSocket::received(&path, Vec::new()).is_err(), "no files");
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub enum End {
     /// The VMM closed it, or ended.
     #[error("disconnected")]
     Disconnected,
+    /// The operator has removed the guest.
+    #[error("the guest was removed")]
+    Removed,
     /// The socket fails.
     #[error("the socket failed: {0}")]
     Broken(io::Error),

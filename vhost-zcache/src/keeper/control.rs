@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The operator's socket: who connects asks for something in a line, and is answered by one when it
-//! is known what has come of it. [`crate::admin::upgrade`] is the other end.
+//! The operator's socket: who connects asks for something in a line, and is answered when it
+//! is known what has come of it. [`crate::admin::ask`] is the other end.
 //!
 //! Whoever says nothing is sent away for the next one who comes, and two cannot ask at once; so
 //! what is held here is bounded.
@@ -8,23 +8,24 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
 
 use log::warn;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::access::Peers;
-use crate::admin::upgrade::{DONE, REFUSED, UPGRADE};
+use crate::admin::ask::{DONE, LONGEST_WISH, REFUSED, Wish};
 
 /// The socket.
 #[derive(Debug)]
 pub struct Control {
-    listener: UnixListener,
+    listener: Rc<UnixListener>,
     peers: Peers,
     /// Somebody who has not said all of it.
     asker: Option<(UnixStream, Vec<u8>)>,
-    /// Somebody who waits for an answer.
-    waits: Option<UnixStream>,
+    /// Somebody who waits for an answer, and to what.
+    waits: Option<(Wish, UnixStream)>,
     /// Sockets of those who have had theirs, as long as they are waited on.
     closed: Vec<UnixStream>,
 }
@@ -32,7 +33,7 @@ pub struct Control {
 impl Control {
     /// The socket, which does not block, and whose processes may be at the other end.
     #[must_use]
-    pub fn new(listener: UnixListener, peers: Peers) -> Self {
+    pub fn new(listener: Rc<UnixListener>, peers: Peers) -> Self {
         Self { listener, peers, asker: None, waits: None, closed: Vec::new() }
     }
 
@@ -57,34 +58,34 @@ impl Control {
         }
     }
 
-    /// Whether somebody asks for an upgrade now. He waits for an answer.
-    pub fn asks_for_upgrade(&mut self) -> bool {
-        let Some((stream, said)) = &mut self.asker else { return false };
-        let mut bytes = [0; UPGRADE.len()];
+    /// What somebody asks for now, who waits for an answer.
+    pub fn wish(&mut self) -> Option<Wish> {
+        let (stream, said) = self.asker.as_mut()?;
+        let mut bytes = [0; LONGEST_WISH];
         match recv(&*stream, &mut bytes[said.len()..], RecvFlags::DONTWAIT) {
             Ok((read @ 1.., _)) => said.extend(&bytes[said.len()..][..read]),
-            Err(Errno::AGAIN | Errno::INTR) => return false,
+            Err(Errno::AGAIN | Errno::INTR) => return None,
             Ok(_) | Err(_) => {
                 self.closed.extend(self.asker.take().map(|(stream, _)| stream));
-                return false;
+                return None;
             }
         }
-        if said.len() < UPGRADE.len() {
-            return false;
+        if said.len() < LONGEST_WISH && !said.ends_with(b"\n") {
+            return None;
         }
-        let is_known = said == UPGRADE;
-        let Some((stream, _)) = self.asker.take() else { return false };
-        if !is_known {
-            answer(&stream, REFUSED, "it is not understood");
-            self.closed.push(stream);
-        } else if self.waits.is_some() {
-            answer(&stream, REFUSED, "one is under way");
-            self.closed.push(stream);
-        } else {
-            self.waits = Some(stream);
-            return true;
-        }
-        false
+        let wish = Wish::of(said);
+        let (stream, _) = self.asker.take()?;
+        let why = match wish {
+            None => "it is not understood",
+            Some(_) if self.waits.is_some() => "one is under way",
+            Some(wish) => {
+                self.waits = Some((wish, stream));
+                return Some(wish);
+            }
+        };
+        answer(&stream, REFUSED, why);
+        self.closed.push(stream);
+        None
     }
 
     /// Closes sockets that nobody waits on any more.
@@ -92,18 +93,30 @@ impl Control {
         self.closed.clear();
     }
 
-    /// Tells who waits what has come of it: the release that serves, or why it is another one.
-    pub fn answer(&mut self, outcome: &Result<String, String>) {
-        let Some(stream) = self.waits.take() else { return };
+    /// Tells who waits for it what has come of an upgrade: the release that serves, or why it is
+    /// another one.
+    pub fn answer_upgrade(&mut self, outcome: &Result<String, String>) {
+        self.answer(|wish| wish == Wish::Upgrade, outcome);
+    }
+
+    /// Tells who waits for it what has come of another configuration, or why there is none.
+    pub fn answer_reload(&mut self, outcome: &Result<String, String>) {
+        self.answer(|wish| matches!(wish, Wish::Reload { .. }), outcome);
+    }
+
+    fn answer(&mut self, is_it: impl Fn(Wish) -> bool, outcome: &Result<String, String>) {
+        let Some((_, stream)) = self.waits.take_if(|(wish, _)| is_it(*wish)) else { return };
         match outcome {
-            Ok(release) => answer(&stream, DONE, release),
+            Ok(what) => answer(&stream, DONE, what),
             Err(why) => answer(&stream, REFUSED, why),
         }
+        // It may be waited on still, if it was answered at once.
+        self.closed.push(stream);
     }
 }
 
-/// A line has room in the socket; whoever is gone does not want to know it.
+/// An answer has room in the socket; whoever is gone does not want to know it.
 fn answer(stream: &UnixStream, what: &str, text: &str) {
-    let line = format!("{what} {}\n", text.replace('\n', " "));
-    let _ = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    let text = format!("{what} {text}\n");
+    let _ = send(stream, text.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }

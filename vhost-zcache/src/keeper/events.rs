@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the keeper waits for, and what it does then.
+//! What the keeper waits for, and what it does then; [`reload`] is about another configuration.
+
+mod reload;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -16,19 +19,25 @@ use super::control::Control;
 use super::dispatch::Facts;
 use super::guest::{Guest, Interest};
 use super::handover::Handover;
+use super::numbers::Numbers;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
+use super::reload::Reload;
 use super::running::Sign;
+use crate::admin::ask::Wish;
+use crate::config::Config;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
 use crate::link::message::FromWorker;
+use crate::sandbox;
 use crate::sandbox::files::Reach;
-use crate::sandbox::{self, SeccompMode};
 
 /// What an event is about. Numbers of guests are in the lower bits.
 const SIGNALS: u32 = 0;
 const TIMER: u32 = 1;
 const UPGRADE: u32 = 2;
 const CONTROL: u32 = 3;
+const READ_AGAIN: u32 = 4;
+const RELOAD: u32 = 5;
 const WORKER: u32 = 1 << 29;
 const DOOR: u32 = 1 << 30;
 const VMM: u32 = 1 << 31;
@@ -40,12 +49,20 @@ struct Watched {
     vmm: Option<(RawFd, EventSet)>,
 }
 
+/// A guest, and what is being waited on for it.
+struct Attended {
+    guest: Guest,
+    watched: Watched,
+}
+
 /// Become readable at signals.
 pub struct Signals {
     /// The daemon is to end.
     pub end: UnixStream,
     /// Another program is to be taken.
     pub upgrade: UnixStream,
+    /// The configuration is to be read again, if it can be.
+    pub reload: Option<UnixStream>,
 }
 
 /// By what the operator says something.
@@ -56,10 +73,23 @@ pub struct Operator {
     pub control: Option<Control>,
 }
 
+/// What the daemon is at first.
+pub struct Beginning {
+    /// What the operator wants.
+    pub config: Config,
+    /// Which guest has which number.
+    pub numbers: Numbers,
+    /// The guests.
+    pub guests: Vec<(usize, Guest)>,
+    /// VMMs at the other ends of inherited sockets.
+    pub connected: Vec<(usize, UnixStream)>,
+}
+
 /// The keeper's state.
 pub struct Keeper {
-    guests: Vec<Guest>,
-    watched: Vec<Watched>,
+    config: Config,
+    numbers: Numbers,
+    guests: BTreeMap<usize, Attended>,
     /// Inherited connections, until there is a worker.
     connected: Vec<(usize, UnixStream)>,
     worker: Worker,
@@ -69,10 +99,13 @@ pub struct Keeper {
     facts: Facts,
     signals: Signals,
     control: Option<Control>,
+    reload: Reload,
     /// What is left to the next keeper, if a service manager keeps it.
     handover: Option<Handover>,
     /// What is being waited on for the operator.
     control_watched: Vec<RawFd>,
+    /// What is being waited on for who reads the configuration again.
+    reader_watched: Option<RawFd>,
     timer: Option<OwnedFd>,
     next_beat: Instant,
     /// Whether there was a worker that was ready, so that guests are let in.
@@ -84,8 +117,7 @@ impl Keeper {
     /// A keeper that has not begun.
     #[must_use]
     pub fn new(
-        guests: Vec<Guest>,
-        connected: Vec<(usize, UnixStream)>,
+        beginning: Beginning,
         worker: Worker,
         descriptors: DescriptorBudget,
         facts: Facts,
@@ -93,20 +125,24 @@ impl Keeper {
         handover: Option<Handover>,
     ) -> Self {
         let Operator { signals, control } = operator;
-        let watched = guests.iter().map(|_| Watched::default()).collect();
+        let Beginning { config, numbers, guests, connected } = beginning;
+        let attend = |(number, guest)| (number, Attended { guest, watched: Watched::default() });
         let next_beat = Instant::now() + BEAT;
         Self {
-            guests,
-            watched,
+            config,
+            numbers,
+            guests: guests.into_iter().map(attend).collect(),
             connected,
             worker,
             worker_watched: Vec::new(),
             descriptors,
             facts,
+            reload: Reload::new(signals.reload.is_some()),
             signals,
             control,
             handover,
             control_watched: Vec::new(),
+            reader_watched: None,
             timer: None,
             next_beat,
             is_open: false,
@@ -120,31 +156,55 @@ impl Keeper {
     /// # Errors
     ///
     /// [`Error`], one line for the user.
-    pub fn run(mut self, seccomp: SeccompMode, reach: &Reach) -> Result<(), Error> {
+    pub fn run(mut self, reach: &Reach) -> Result<(), Error> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
         self.timer = Some(timer.map_err(|error| Error::Descriptors(error.into()))?);
         let mut events = EventManager::<Rc<RefCell<Self>>>::new().map_err(Error::Events)?;
         // All that is ever opened is open.
-        sandbox::confine_keeper(seccomp, reach)?;
+        sandbox::confine_keeper(self.config.seccomp, reach)?;
         self.worker.start(self.lives()).map_err(Error::Worker)?;
-        self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker));
+        self.introduce_all();
         let keeper = Rc::new(RefCell::new(self));
         events.add_subscriber(Rc::clone(&keeper));
         loop {
             let end = keeper.borrow_mut().end.take();
             if let Some(end) = end {
+                let mut keeper = keeper.borrow_mut();
                 // It would end with the keeper, but a moment later.
-                keeper.borrow_mut().worker.kill();
+                keeper.worker.kill();
+                if keeper.handover.is_some() {
+                    // They are the next keeper's, or go with the service's folder.
+                    keeper.guests.values_mut().for_each(|attended| attended.guest.leave_door());
+                }
                 return end;
             }
             events.run().map_err(Error::Events)?;
         }
     }
 
-    /// The connection that each guest has.
+    /// The connection that each guest has, by the guests' numbers.
     fn lives(&self) -> Vec<u64> {
-        self.guests.iter().map(Guest::life).collect()
+        let life = |number| self.guests.get(&number).map_or(0, |attended| attended.guest.life());
+        (0..self.numbers.room()).map(life).collect()
+    }
+
+    fn introduce_all(&mut self) {
+        self.guests.values_mut().for_each(|attended| attended.guest.introduce(&mut self.worker));
+    }
+
+    /// The guests' numbers.
+    fn all(&self) -> Vec<usize> {
+        self.guests.keys().copied().collect()
+    }
+
+    /// Does something with a guest, if it is there, and waits for what it is interested in then.
+    fn attend(&mut self, number: usize, ops: &mut EventOps<'_>, work: impl FnOnce(&mut Guest, &mut Worker)) {
+        self.touch(number);
+        if let Some(attended) = self.guests.get_mut(&number) {
+            work(&mut attended.guest, &mut self.worker);
+            self.watch_guest(number, ops);
+        }
     }
 
     fn timer_went_off(&mut self, ops: &mut EventOps<'_>) {
@@ -156,25 +216,24 @@ impl Keeper {
         if now >= self.next_beat {
             self.next_beat = now + BEAT;
             self.worker.beat();
-            for number in 0..self.guests.len() {
-                self.touch(number);
-                self.guests[number].look_after(&mut self.worker);
-                self.watch_guest(number, ops);
+            self.beat_of_reload();
+            for number in self.all() {
+                self.attend(number, ops, Guest::look_after);
             }
         }
         self.worker_may_have_ended(ops);
         if self.worker.is_wanted() {
             match self.worker.start(self.lives()) {
-                Ok(()) => self.guests.iter_mut().for_each(|guest| guest.introduce(&mut self.worker)),
+                Ok(()) => self.introduce_all(),
                 // Nobody will ever serve these guests again; a daemon that is started anew can.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end = Some(Err(Error::Worker(error))),
                 Err(error) => error!("{}", Error::Worker(error)),
             }
         }
-        for number in 0..self.guests.len() {
+        for number in self.all() {
             // A door that was shut may be open now.
-            let shut = self.watched[number].door.is_none();
-            if shut && self.guests[number].door_opens().is_none() {
+            let Some(Attended { guest, watched }) = self.guests.get_mut(&number) else { continue };
+            if watched.door.is_none() && guest.door_opens().is_none() {
                 self.watch_guest(number, ops);
             }
         }
@@ -185,13 +244,13 @@ impl Keeper {
         self.worker.flush();
         while let Some(message) = self.worker.receive() {
             match message {
-                FromWorker::Ready => self.worker_is_ready(ops),
+                FromWorker::Ready => {
+                    self.worker_is_ready(ops);
+                    self.worker_begins_with_reload();
+                }
+                FromWorker::Settled => self.reload_is_settled(),
                 FromWorker::Done { guest: number, ticket, outcome } => {
-                    self.touch(number);
-                    if let Some(guest) = self.guests.get_mut(number) {
-                        guest.done(ticket, outcome, &mut self.worker);
-                        self.watch_guest(number, ops);
-                    }
+                    self.attend(number, ops, |guest, worker| guest.done(ticket, outcome, worker));
                 }
                 FromWorker::Arena
                 | FromWorker::Build(_)
@@ -208,11 +267,16 @@ impl Keeper {
         }
         for (number, stream) in std::mem::take(&mut self.connected) {
             self.touch(number);
-            self.guests[number].connect(stream, &mut self.worker, &self.descriptors, self.facts);
+            if let Some(Attended { guest, .. }) = self.guests.get_mut(&number) {
+                guest.connect(stream, &mut self.worker, &self.descriptors, self.facts);
+            }
         }
-        for number in 0..self.guests.len() {
-            info!("{}: ready", self.guests[number].log().name());
+        for number in self.all() {
+            info!("{}: ready", self.guests[&number].guest.log().name());
             self.watch_guest(number, ops);
+        }
+        if self.guests.is_empty() {
+            info!("ready, without guests");
         }
         if let Some(handover) = &mut self.handover {
             handover.ready();
@@ -232,15 +296,17 @@ impl Keeper {
             // It has said why, and the next one would say the same.
             self.end = Some(Err(Error::NoStart));
         }
-        for number in 0..self.guests.len() {
-            self.guests[number].worker_ended(&mut self.worker);
+        for number in self.all() {
+            if let Some(Attended { guest, .. }) = self.guests.get_mut(&number) {
+                guest.worker_ended(&mut self.worker);
+            }
             self.watch_guest(number, ops);
         }
     }
 
     /// Something of a guest's begins to change, until it is waited for again.
     fn touch(&self, number: usize) {
-        if let Some(handover) = self.handover.as_ref().filter(|_| number < self.guests.len()) {
+        if let Some(handover) = self.handover.as_ref().filter(|_| self.guests.contains_key(&number)) {
             handover.touch(number);
         }
     }
@@ -255,8 +321,7 @@ impl Keeper {
     /// Waits for what a guest is interested in from now on, and leaves what is known of it to the
     /// next keeper.
     fn watch_guest(&mut self, number: usize, ops: &mut EventOps<'_>) {
-        let guest = &mut self.guests[number];
-        let watched = &mut self.watched[number];
+        let Some(Attended { guest, watched }) = self.guests.get_mut(&number) else { return };
         let Interest { door, reads, writes } =
             if self.is_open { guest.interest() } else { Interest { door: false, ..guest.interest() } };
         let token = u32::try_from(number).unwrap_or(u32::MAX) & !(DOOR | VMM);
@@ -291,7 +356,8 @@ impl Keeper {
             handover.note_guest(number, |number_of| guest.snapshot(number_of));
         }
         guest.close();
-        if self.guests.iter().all(Guest::is_over) && self.connected.is_empty() && self.is_open {
+        let are_over = self.guests.values().all(|attended| attended.guest.is_over());
+        if are_over && !self.guests.is_empty() && self.connected.is_empty() && self.is_open {
             info!("Ending because of the end of the last inherited connection");
             self.end = Some(Ok(()));
         }
@@ -315,7 +381,7 @@ impl Keeper {
     fn watch_control(&mut self, ops: &mut EventOps<'_>) {
         let Some(control) = &mut self.control else { return };
         if let Some(outcome) = self.worker.upgraded() {
-            control.answer(&outcome);
+            control.answer_upgrade(&outcome);
         }
         let wanted: Vec<RawFd> = control.watched().collect();
         for old in self.control_watched.iter().filter(|old| !wanted.contains(old)) {
@@ -332,10 +398,14 @@ impl Keeper {
     fn heed_operator(&mut self) {
         let Some(control) = &mut self.control else { return };
         control.knocked();
-        if control.asks_for_upgrade()
-            && let Err(why) = self.worker.upgrade()
-        {
-            control.answer(&Err(why));
+        match control.wish() {
+            None => {}
+            Some(Wish::Upgrade) => {
+                if let Err(why) = self.worker.upgrade() {
+                    control.answer_upgrade(&Err(why));
+                }
+            }
+            Some(Wish::Reload { disconnect }) => self.reload(disconnect),
         }
     }
 
@@ -353,7 +423,7 @@ impl Keeper {
 
     /// Sets the timer to what is due next.
     fn set_timer(&mut self) {
-        let doors = self.guests.iter_mut().filter_map(Guest::door_opens);
+        let doors = self.guests.values_mut().filter_map(|attended| attended.guest.door_opens());
         let due = doors.chain(self.worker.due()).chain([self.next_beat]).min();
         let left = due.map_or(BEAT, |due| due.saturating_duration_since(Instant::now()));
         // A timer of 0 never goes off.
@@ -412,20 +482,29 @@ impl MutEventSubscriber for Keeper {
                 let _ = self.worker.upgrade();
             }
             CONTROL => self.heed_operator(),
+            READ_AGAIN => {
+                if let Some(mut signals) = self.signals.reload.as_ref() {
+                    let _ = signals.read(&mut [0; 64]);
+                }
+                self.reload_by_signal();
+            }
+            RELOAD => self.heed_reader(ops),
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
                 let number = (token & !(DOOR | VMM)) as usize;
                 self.touch(number);
-                let Some(guest) = self.guests.get_mut(number) else { return };
-                if token & DOOR != 0 {
-                    guest.knocked(&mut self.worker, &self.descriptors, self.facts);
-                } else {
-                    guest.go_on(&mut self.worker);
+                if let Some(Attended { guest, .. }) = self.guests.get_mut(&number) {
+                    if token & DOOR != 0 {
+                        guest.knocked(&mut self.worker, &self.descriptors, self.facts);
+                    } else {
+                        guest.go_on(&mut self.worker);
+                    }
                 }
                 self.watch_guest(number, ops);
             }
         }
         self.watch_worker(ops);
+        self.watch_reader(ops);
         self.watch_control(ops);
         self.note_worker();
         self.set_timer();
@@ -434,12 +513,15 @@ impl MutEventSubscriber for Keeper {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         watch(Events::with_data(&self.signals.end, SIGNALS, EventSet::IN), ops);
         watch(Events::with_data(&self.signals.upgrade, UPGRADE, EventSet::IN), ops);
+        if let Some(signals) = &self.signals.reload {
+            watch(Events::with_data(signals, READ_AGAIN, EventSet::IN), ops);
+        }
         if let Some(timer) = &self.timer {
             watch(Events::with_data_raw(timer.as_raw_fd(), TIMER, EventSet::IN), ops);
         }
         self.watch_worker(ops);
         self.watch_control(ops);
-        for number in 0..self.guests.len() {
+        for number in self.all() {
             self.watch_guest(number, ops);
         }
         self.note_worker();

@@ -108,6 +108,33 @@ impl Guest {
         &self.log
     }
 
+    /// Whether a VMM is connected, and not gone.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(&self.state, State::Connected(connection) if !connection.is_gone())
+    }
+
+    /// Lets processes of other users be at the other end from now on.
+    pub fn set_peers(&mut self, peers: Peers) {
+        self.peers = peers;
+    }
+
+    /// Nobody is to connect any more, and who is connected is sent away. Nothing of it is waited
+    /// for any more.
+    pub fn dismiss(&mut self, worker: &mut Worker) {
+        self.door = None;
+        if matches!(self.state, State::Connected(_)) {
+            self.end(End::Removed, worker);
+        }
+    }
+
+    /// Leaves the socket where it is, for the next keeper.
+    pub fn leave_door(&mut self) {
+        if let Some(door) = self.door.take() {
+            door.leave();
+        }
+    }
+
     /// Which connection it has; 0 for none.
     #[must_use]
     pub fn life(&self) -> u64 {

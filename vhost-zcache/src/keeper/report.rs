@@ -18,6 +18,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::process::in_words;
 use super::running::Running;
+use crate::config::settings::{GuestSettings, Settings};
 use crate::ledger::Ledger;
 use crate::spawner::Spawner;
 use crate::spawner::child::Child;
@@ -42,7 +43,7 @@ impl Obituary {
     /// Of a worker that has died, before anybody goes on with what it has left, which the next one
     /// does after a pause.
     #[must_use]
-    pub fn of(number: u64, worker: &Running, ledger: &Ledger, names: &[String], pause: Duration) -> Self {
+    pub fn of(number: u64, worker: &Running, ledger: &Ledger, settings: &Settings, pause: Duration) -> Self {
         let mut in_service = Vec::new();
         let mut text = format!("It lived for {:.3} s", worker.started.elapsed().as_secs_f64());
         let _ = match worker.ready {
@@ -50,8 +51,8 @@ impl Obituary {
             None => writeln!(text, ", and was never ready."),
         };
         let mut counters = String::new();
-        for (guest, name) in names.iter().enumerate() {
-            for (number, queue) in ledger.queues(guest).iter().enumerate() {
+        for (guest, GuestSettings { name, .. }) in &settings.guests {
+            for (number, queue) in ledger.queues(*guest).iter().enumerate() {
                 if let Some(chain) = queue.in_service() {
                     in_service.push(format!("queue {number} of {name}: {chain}"));
                 }

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How a keeper begins: with nothing, or where the one before has ended.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use log::info;
 
+use super::door::Door;
+use super::handover::Handover;
 use super::handover::found::Found;
 use super::handover::manager::Manager;
 use super::handover::manifest::Manifest;
 use super::handover::note::DaemonNote;
 use super::handover::shelf::Shelf;
-use super::handover::{self, Handover};
-use crate::args::{Args, FdGuest, PathGuest};
+use super::numbers::Numbers;
+use crate::config::{Config, Place};
 use crate::error::Error;
 use crate::frontend::listener::{BoundSocket, Endpoint, is_socket};
 use crate::ledger::Ledger;
@@ -28,29 +31,37 @@ pub struct Books {
     manifest: Option<Manifest>,
 }
 
+/// The guests' numbers: those that they had, if all is as it was.
+#[must_use]
+pub fn numbers(found: Option<&Found>, config: &Config) -> Numbers {
+    let names = || config.guests.iter().map(|guest| &*guest.name);
+    let before = found.map(|found| &found.daemon.numbers).filter(|numbers| numbers.are_of(config.room(), names()));
+    before.cloned().unwrap_or_else(|| Numbers::new(config.room(), names()))
+}
+
 /// The ledger, with what of these guests is in the one before. The last worker that wrote to that
 /// has ended when this returns.
 ///
 /// # Errors
 ///
 /// [`Error`], one line for the user.
-pub fn books(found: Option<&Found>, names: &[String], queues: u16) -> Result<Books, Error> {
+pub fn books(found: Option<&Found>, numbers: &Numbers, queues: u16) -> Result<Books, Error> {
     let Some(found) = found else {
-        let (ledger, file) = Ledger::create(names.len(), queues).map_err(Error::Descriptors)?;
+        let (ledger, file) = Ledger::create(numbers.room(), queues).map_err(Error::Descriptors)?;
         return Ok(Books { ledger, file, manifest: None });
     };
-    if found.daemon.queues != queues {
-        return Err(Error::Queues(found.daemon.queues, queues));
+    if found.daemon.config.queues != queues {
+        return Err(Error::Queues(found.daemon.config.queues, queues));
     }
     found.wait_for_worker()?;
     let before = Ledger::open(&found.ledger).map_err(Error::Link)?;
     info!("Going on where the daemon before has ended");
-    if found.daemon.names == names {
+    if found.daemon.numbers == *numbers {
         let file = found.ledger.try_clone().map_err(Error::Descriptors)?;
         return Ok(Books { ledger: before, file, manifest: Some(found.manifest.clone()) });
     }
-    let (ledger, file) = Ledger::create(names.len(), queues).map_err(Error::Descriptors)?;
-    for (number, name) in names.iter().enumerate() {
+    let (ledger, file) = Ledger::create(numbers.room(), queues).map_err(Error::Descriptors)?;
+    for (number, name) in numbers.iter() {
         if let Some(old) = found.number(name) {
             ledger.adopt(number, &before, old);
         }
@@ -58,74 +69,79 @@ pub fn books(found: Option<&Found>, names: &[String], queues: u16) -> Result<Boo
     Ok(Books { ledger, file, manifest: None })
 }
 
-/// The guests' sockets, in the order of the command line, and which of these the manager has; those
-/// at a path separately as well, to be removed at the end. Of an inherited one nothing may be left.
+/// Where the guests' VMMs are met, by the guests' numbers. Of an inherited socket nothing may be
+/// left.
 pub struct Sockets {
-    /// The sockets.
-    pub endpoints: Vec<Option<Endpoint>>,
-    /// Whether the manager has them.
-    pub are_kept: Vec<bool>,
-    /// Those at a path.
-    pub bound: Vec<BoundSocket>,
+    /// Doors, and whether the manager has their sockets.
+    pub doors: BTreeMap<usize, (Door, bool)>,
+    /// VMMs at the other ends of inherited sockets.
+    pub connected: Vec<(usize, UnixStream)>,
 }
 
 impl Sockets {
-    /// Makes them, or goes on with those that were found.
+    /// Makes them, or goes on with those that were found. `inherited` are those that were given by
+    /// number, if nothing was found.
     ///
     /// # Errors
     ///
     /// [`Error`], one line for the user.
-    pub fn new(args: &Args, inherited: Vec<Endpoint>, mut found: Option<&mut Found>) -> Result<Self, Error> {
-        let mut sockets = Self { endpoints: Vec::new(), are_kept: Vec::new(), bound: Vec::new() };
-        for PathGuest { path, access, .. } in &args.socket_path {
-            let door = found.as_mut().and_then(|found| found.door(&path.display().to_string()));
-            // One that was removed cannot be put back.
-            let door = door.filter(|_| is_socket(path));
-            sockets.are_kept.push(door.is_some());
-            let socket = match door {
-                Some(listener) => BoundSocket::take_over(path, listener)?,
-                None => BoundSocket::bind(path, access.or(args.socket_access()))?,
-            };
-            let listener = socket.listener().map_err(Error::Descriptors)?;
-            sockets.endpoints.push(Some(Endpoint::Listening(listener)));
-            sockets.bound.push(socket);
+    pub fn new(
+        config: &Config,
+        numbers: &Numbers,
+        mut inherited: BTreeMap<i32, Endpoint>,
+        mut found: Option<&mut Found>,
+    ) -> Result<Self, Error> {
+        let mut sockets = Self { doors: BTreeMap::new(), connected: Vec::new() };
+        if let Some(found) = &mut found {
+            remove_sockets_of_others(config, found);
         }
-        match found {
-            None => {
-                sockets.are_kept.extend(inherited.iter().map(|_| false));
-                sockets.endpoints.extend(inherited.into_iter().map(Some));
-            }
-            Some(found) => {
-                for door in args.fd.iter().map(|guest| found.door(&name_of(guest))) {
-                    sockets.are_kept.push(door.is_some());
-                    sockets.endpoints.push(door.map(Endpoint::Listening));
+        for guest in &config.guests {
+            let Some(number) = numbers.of(&guest.name) else { continue };
+            let door = found.as_mut().and_then(|found| found.door(&guest.name));
+            match &guest.place {
+                Place::Path { path, access } => {
+                    // One that was removed cannot be put back.
+                    let door = door.filter(|_| is_socket(path));
+                    let is_kept = door.is_some();
+                    let socket = match door {
+                        Some(listener) => BoundSocket::take_over(path, listener)?,
+                        None => BoundSocket::bind(path, *access)?,
+                    };
+                    sockets.doors.insert(number, (Door::new(socket.into()), is_kept));
                 }
+                Place::Inherited(descriptor) => match (door, inherited.remove(descriptor)) {
+                    (Some(listener), _) => drop(sockets.doors.insert(number, (Door::new(listener.into()), true))),
+                    (None, Some(Endpoint::Listening(listener))) => {
+                        sockets.doors.insert(number, (Door::new(listener.into()), false));
+                    }
+                    (None, Some(Endpoint::Connected(stream))) => sockets.connected.push((number, stream)),
+                    (None, None) => {}
+                },
             }
         }
         Ok(sockets)
     }
 
     /// Has those kept that are not.
-    ///
-    /// # Errors
-    ///
-    /// When the process has no file descriptor left.
-    pub fn keep(&self, names: &[String], handover: &mut Handover) -> Result<(), Error> {
-        for ((name, endpoint), is_kept) in names.iter().zip(&self.endpoints).zip(&self.are_kept) {
-            if let (Some(Endpoint::Listening(listener)), false) = (endpoint, is_kept) {
-                let listener = listener.try_clone().map_err(Error::Descriptors)?;
-                handover.forget(&handover::door(name));
-                handover.keep(&handover::door(name), Rc::new(OwnedFd::from(listener).into()));
+    pub fn keep(&self, numbers: &Numbers, handover: &mut Handover) {
+        for (number, (door, is_kept)) in &self.doors {
+            if let (Some(name), false) = (numbers.name(*number), is_kept) {
+                handover.keep_door(name, door.listener());
             }
         }
-        Ok(())
     }
 }
 
-/// The name of a guest on an inherited socket.
-#[must_use]
-pub fn name_of(guest: &FdGuest) -> String {
-    format!("fd:{}", guest.number)
+/// Removes sockets of guests that there were and that are not to be any more.
+fn remove_sockets_of_others(config: &Config, found: &mut Found) {
+    let before = found.daemon.config.guests.clone();
+    for guest in before.iter().filter(|before| config.guests.iter().all(|guest| guest.name != before.name)) {
+        let door = found.door(&guest.name).zip(guest.path());
+        if let Some((listener, path)) = door.filter(|(_, path)| config.sockets().all(|socket| socket != *path)) {
+            // Removed when dropped; who has it meanwhile keeps it.
+            drop(BoundSocket::take_over(path, listener));
+        }
+    }
 }
 
 /// What is left to the next keeper, beginning with what was found.
@@ -140,21 +156,21 @@ pub fn handover(
     found: Option<&Found>,
     ledger: Rc<File>,
 ) -> Result<Handover, Error> {
-    let guests = daemon.names.len();
+    let room = daemon.numbers.room();
     let is_new = books.manifest.is_none();
     let manifest = match &books.manifest {
         Some(manifest) => manifest.clone(),
-        None => Manifest::create(guests).map_err(Error::Descriptors)?,
+        None => Manifest::create(room).map_err(Error::Descriptors)?,
     };
-    let (mut connections, mut shelf, mut has_arena) = (vec![None; guests], Shelf::new(guests, []), false);
+    let (mut connections, mut shelf, mut has_arena) = (vec![None; room], Shelf::new(room, []), false);
     if let Some(found) = found {
         let passed = found.passed.iter().map(|(number, file)| (*number, Rc::clone(file)));
-        shelf = Shelf::new(guests, passed);
+        shelf = Shelf::new(room, passed);
         has_arena = found.arena.is_some();
-        for (connection, name) in connections.iter_mut().zip(&daemon.names) {
-            *connection = found.connection(name);
+        for (number, name) in daemon.numbers.iter() {
+            connections[number] = found.connection(name);
         }
-        found.stale(&daemon.names).for_each(|name| manager.forget(name));
+        found.stale(&daemon.numbers).for_each(|name| manager.forget(name));
     } else {
         manager.forget_all();
     }

@@ -8,7 +8,7 @@ use crate::ledger;
 
 /// Version of what the two say to each other, which is another whenever a message is. One that an
 /// older keeper never sends may be added: a worker of this build does without.
-const LINK: u32 = 1;
+const LINK: u32 = 2;
 
 /// What a worker says of itself before anything else. This one is the same in all releases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ impl Build {
 /// From the keeper to the worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message. With it come the files of the ledger, of the statistics' socket if there
-    /// is one, and of the store's memory if there is any.
+    /// The first message. With it come the files of the ledger, of the settings (a parcel), of the
+    /// statistics' socket if there is one, and of the store's memory if there is any.
     Start {
         /// Number of this worker, from 1 on.
         worker: u64,
@@ -81,6 +81,9 @@ pub enum ToWorker {
         /// By what the worker has to say when it is done; `None` if it has not.
         ticket: Option<u64>,
     },
+    /// Other settings, in the parcel that comes along. Guests that are not in them have no
+    /// connection any more.
+    Settings,
     /// Asks for a [`FromWorker::Pong`].
     Ping,
     /// The last message: it stops all rings, says so, and ends.
@@ -105,6 +108,8 @@ pub enum FromWorker {
         /// Where a ring was stopped, if that was the change, else 0; or why it was refused.
         outcome: Result<u16, String>,
     },
+    /// The last settings hold: what is above a limit has gone, as far as it can.
+    Settled,
     /// It is alive.
     Pong,
     /// A thread has panicked; what it has said, and where.

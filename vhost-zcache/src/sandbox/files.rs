@@ -19,6 +19,13 @@ pub enum Reach {
     Execute {
         /// Where others write reports, which have no more than the process has.
         reports: Option<PathBuf>,
+        /// Where others make sockets, with their locks.
+        sockets: Vec<PathBuf>,
+    },
+    /// To read, and to make sockets.
+    Read {
+        /// Where, with their locks.
+        sockets: Vec<PathBuf>,
     },
     /// To write reports to this folder, and to remove old ones.
     Report(PathBuf),
@@ -52,15 +59,21 @@ pub fn confine(reach: &Reach) -> Result<(), RulesetError> {
     // The keeper's signals are for the worker, with which it was closed off.
     let mut ruleset = match reach {
         Reach::Remove(_) | Reach::Execute { .. } => ruleset,
-        Reach::Report(_) | Reach::Nothing => ruleset.scope(Scope::from_all(NEWEST))?,
+        Reach::Read { .. } | Reach::Report(_) | Reach::Nothing => ruleset.scope(Scope::from_all(NEWEST))?,
     }
     .create()?;
     let report = AccessFs::ReadDir | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
+    let socket = AccessFs::MakeSock | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
     let folders: Vec<(&Path, BitFlags<AccessFs>)> = match reach {
         Reach::Remove(folders) => folders.iter().map(|folder| (&**folder, AccessFs::RemoveFile.into())).collect(),
-        Reach::Execute { reports } => {
+        Reach::Execute { reports, sockets } => {
             let reports = reports.iter().map(|folder| (&**folder, report));
-            [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter().chain(reports).collect()
+            let sockets = sockets.iter().map(|folder| (&**folder, socket));
+            [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter().chain(reports).chain(sockets).collect()
+        }
+        Reach::Read { sockets } => {
+            let sockets = sockets.iter().map(|folder| (&**folder, socket));
+            [(Path::new("/"), AccessFs::ReadFile | AccessFs::ReadDir)].into_iter().chain(sockets).collect()
         }
         Reach::Report(folder) => vec![(folder.as_path(), report)],
         Reach::Nothing => Vec::new(),

@@ -14,21 +14,24 @@ pub mod rule;
 pub mod rules;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use log::error;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::files::Reach;
 use self::filter::{Filter, FilterError};
 use self::rule::Kind;
+use crate::config::common::Common;
 
 /// What becomes of a system call without a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum SeccompMode {
     /// The process is killed.
+    #[default]
     Kill,
     /// It is carried out, and the kernel logs it.
     Log,
@@ -82,15 +85,16 @@ pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxErr
     Ok(())
 }
 
-/// Confines the spawner, which has reports written to a directory. Its filter is of another kind,
-/// because all that it executes keeps it.
+/// Confines the spawner, which has reports written to a directory, and sockets made in folders. Its
+/// filter is of another kind, because all that it executes keeps it.
 ///
 /// # Errors
 ///
 /// [`SandboxError`].
-pub fn confine_spawner(mode: SeccompMode, reports: Option<&Path>) -> Result<(), SandboxError> {
-    give_up(&Reach::Execute { reports: reports.map(PathBuf::from) })?;
-    Ok(Filter::denying(rules::spawner::NEVER, mode)?.apply()?)
+pub fn confine_spawner(common: &Common) -> Result<(), SandboxError> {
+    let (reports, sockets) = (common.crash_directory.clone(), common.socket_folders.iter().cloned().collect());
+    give_up(&Reach::Execute { reports, sockets })?;
+    Ok(Filter::denying(rules::spawner::NEVER, common.seccomp)?.apply()?)
 }
 
 /// Confines the process that writes a report to a directory, which has the spawner's filter.
@@ -100,6 +104,15 @@ pub fn confine_spawner(mode: SeccompMode, reports: Option<&Path>) -> Result<(), 
 /// [`SandboxError`].
 pub fn confine_report(directory: &Path) -> Result<(), SandboxError> {
     give_up(&Reach::Report(directory.into()))
+}
+
+/// Confines the process that reads the configuration again, which has the spawner's filter.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_reader(common: &Common) -> Result<(), SandboxError> {
+    give_up(&Reach::Read { sockets: common.socket_folders.iter().cloned().collect() })
 }
 
 /// Confines the worker, of which this is the only thread yet.

@@ -28,6 +28,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use serde::{Deserialize, Serialize};
 
 use self::child::Child;
+use crate::config::common::Common;
 use crate::link::socket::Socket;
 
 /// How long the spawner may take. It is a process without anything to do.
@@ -51,6 +52,8 @@ enum Wish {
     Keep,
     /// That somebody writes the report in the file that comes along to the directory for reports.
     Report,
+    /// A process that reads the configuration again. It is to have the link that comes along.
+    Reader,
     /// To look whether a process is about to end.
     Look {
         /// Its number.
@@ -96,19 +99,21 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the spawner, with the command line that workers will have. To be called while the
-    /// process has one thread.
+    /// Starts the spawner, with the command line that workers will have, and what they have to
+    /// know. To be called while the process has one thread.
     ///
     /// # Errors
     ///
     /// When the host has no process for it.
-    pub fn launch(arguments: &[OsString]) -> io::Result<Self> {
+    pub fn launch(arguments: &[OsString], common: &Common) -> io::Result<Self> {
         let (link, theirs) = Socket::pair()?;
         fcntl_setfd(&theirs, FdFlags::empty())?;
         // Not waited for: it ends after the keeper, or is gone until the keeper ends.
         Command::new("/proc/self/exe")
             .arg0("vhost-zcache")
             .args(arguments)
+            .arg("--common")
+            .arg(serde_json::to_string(common)?)
             .arg("--spawner-link")
             .arg(theirs.as_fd().as_raw_fd().to_string())
             .stdin(Stdio::null())
@@ -142,6 +147,15 @@ impl Spawner {
     /// As for a worker.
     pub fn report(&self, file: BorrowedFd<'_>) -> io::Result<Child> {
         started(self.ask(Wish::Report, &[file])?)
+    }
+
+    /// Starts a process that reads the configuration again, and gets a link.
+    ///
+    /// # Errors
+    ///
+    /// As for a worker.
+    pub fn read(&self, link: BorrowedFd<'_>) -> io::Result<Child> {
+        started(self.ask(Wish::Reader, &[link])?)
     }
 
     /// Whether a child does nothing any more, although it may not have ended. `false` if that

@@ -14,13 +14,13 @@ use std::sync::atomic::AtomicBool;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::set_name;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use super::exiting::is_exiting;
 use super::programs::Programs;
 use super::sibling::{Execution, Failure, Sibling, start};
 use super::{Answer, Outcome, Program, Request, Wish};
-use crate::args::Args;
+use crate::config::common::Common;
 use crate::error::Error;
 use crate::link::socket::Socket;
 use crate::sandbox;
@@ -30,24 +30,25 @@ use crate::sandbox;
 /// # Errors
 ///
 /// [`Error`] when it cannot do what it is for.
-pub fn run(args: &Args, link: i32) -> Result<(), Error> {
+pub fn run(common: &Common, link: i32) -> Result<(), Error> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
     // A signal for all of the daemon's processes means the keeper.
-    for signal in [SIGINT, SIGTERM, SIGUSR2] {
+    for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR2] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
     }
     // Names are for whoever looks at the host's processes.
     let _ = set_name(c"zcache-spawner");
     let link = Socket::inherit(link).map_err(Error::Link)?;
-    let programs = Programs::new(args.upgrade_path().map_err(Error::Spawner)?).map_err(Error::Spawner)?;
-    let reports = args.crash_directory();
+    let programs = Programs::new(common.upgrade_path.clone()).map_err(Error::Spawner)?;
+    let reports = common.crash_directory.clone();
     let mut process = Process { arguments: arguments_of_workers(env::args_os().collect()), programs, reports };
-    sandbox::confine_spawner(args.seccomp, process.reports.as_deref())?;
+    sandbox::confine_spawner(common)?;
 
     while let Some((Request { number, wish }, files)) = link.receive(RecvFlags::empty()).map_err(Error::Link)? {
         let started = match wish {
             Wish::Worker(program) => process.start_worker(program, &files),
             Wish::Report => process.start_report(&files),
+            Wish::Reader => process.start_reader(&files),
             Wish::Keep => {
                 process.programs.keep();
                 link.send(&Answer { number, outcome: Outcome::Kept }, &[], SendFlags::empty()).map_err(Error::Link)?;
@@ -98,6 +99,12 @@ impl Process {
         let arguments = self.arguments_and(c"--write-crash-report", directory);
         let input = Some(report.as_fd());
         start(&Execution { program: self.programs.own(), arguments, input, given: Vec::new() })
+    }
+
+    fn start_reader(&self, files: &[File]) -> Result<Sibling, Failure> {
+        let [link] = files else { return Err(io::Error::from_raw_os_error(libc::EINVAL).into()) };
+        let arguments = self.arguments_and(c"--reader-link", CString::new(link.as_raw_fd().to_string()));
+        start(&Execution { program: self.programs.own(), arguments, input: None, given: vec![link.as_fd()] })
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Does what the keeper says, one thing after the other.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
@@ -8,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::{mem, process, thread};
 
 use log::{debug, info};
@@ -15,22 +17,26 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::set_name;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use zcache_store::Store;
 
 use super::device::{ChangeError, Device};
 use super::guest::GuestPlace;
+use super::places::Places;
 use super::queue::reactors::Reactors;
 use super::start::{self, Started};
 use super::{last_words, sentinel};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsServer;
-use crate::args::Args;
+use crate::config::common::Common;
+use crate::config::settings::Settings;
 use crate::crash::{self, Place};
 use crate::device::memory_fault;
 use crate::device_state::transfer::Outcome;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::link::message::{Build, Change, FromWorker, ToWorker};
+use crate::link::parcel;
 use crate::link::socket::{Socket, inherit};
 use crate::sandbox;
 use crate::sandbox::rule::Kind;
@@ -40,25 +46,25 @@ use crate::sandbox::rule::Kind;
 /// # Errors
 ///
 /// [`Error`] when it cannot do what it is for.
-pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
+pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     // It was executed by a name that says nothing. This one is for whoever looks at processes.
     let _ = set_name(c"zcache-worker");
     // Without a keeper there is nobody who knows what VMMs want.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Error::Signals(error.into()))?;
     // A signal for all of the daemon's processes means the keeper, who ends this one.
-    for signal in [SIGINT, SIGTERM, SIGUSR2] {
+    for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR2] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).map_err(Error::Signals)?;
     }
     memory_fault::install().map_err(Error::Signals)?;
     let link = Socket::inherit(link).map_err(Error::Link)?;
     let sentinels = sentinels.iter().map(|number| inherit(*number)).collect::<io::Result<Vec<_>>>();
     let sentinels = sentinels.map_err(Error::Link)?;
-    if args.crash_directory().is_some() {
+    if common.crash_directory.is_some() {
         last_words::prepare();
     }
     // All that it needs comes over the link. What the one before has left is no less strange than
     // what guests say.
-    sandbox::confine_worker(args.seccomp)?;
+    sandbox::confine_worker(common.seccomp)?;
     for file in sentinels {
         // Without them the keeper waits for longer when this process is killed.
         if let Err(error) = sentinel::post(file) {
@@ -82,15 +88,18 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     fcntl_lock(&ledger_file, FlockOperation::NonBlockingLockShared).map_err(|error| Error::Link(error.into()))?;
     let ledger = Ledger::open(&ledger_file).map_err(Error::Link)?;
     mem::forget(ledger_file);
+    let settings: Settings = parcel::unpack(files.next()).map_err(Error::Link)?;
+    log::set_max_level(settings.log_level);
     let stats = if stats { Some(UnixListener::from(OwnedFd::from(files.next().ok_or_else(missing)?))) } else { None };
     let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
     let is_first = arena.is_none();
 
-    let Started { store, guests, reactors } = start::start(args, ledger, &lives, arena)?;
+    let Started { store, guests, reactors } = start::start(&settings, ledger, &lives, arena)?;
+    let guests = Places::new(guests);
     // However this process ends, what is there is the next one's. Dropped, it would be gone.
     mem::forget((store.clone(), guests.clone()));
-    let devices = guests.iter().map(|_| None).collect();
-    let control = Control { ledger, link, devices, guests, reactors };
+    let control =
+        Control { ledger, link, devices: BTreeMap::new(), guests, store: store.clone(), reactors, settling: None };
     if is_first {
         crash::point(Place::ArenaMade);
         let file = store.memory_file().map_err(Error::Descriptors)?;
@@ -99,8 +108,7 @@ pub fn run(args: &Args, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
-        let peers = args.stats_socket.as_ref().map(|stats| stats.peers.clone()).unwrap_or_default();
-        let server = StatsServer::new(listener, reporter, peers);
+        let server = StatsServer::new(listener, reporter, settings.stats_peers.clone());
         thread::Builder::new()
             .name("statistics".into())
             .spawn(|| {
@@ -121,9 +129,12 @@ struct Control {
     ledger: Ledger,
     link: Socket,
     // Dropped before the guests they belong to.
-    devices: Vec<Option<Device>>,
-    guests: Vec<Arc<GuestPlace>>,
+    devices: BTreeMap<usize, Device>,
+    guests: Places,
+    store: Store,
     reactors: Arc<Reactors>,
+    /// Has the limits hold that were changed last.
+    settling: Option<JoinHandle<()>>,
 }
 
 impl Control {
@@ -135,6 +146,7 @@ impl Control {
                     self.reactors.relieve();
                     self.say(&FromWorker::Pong, &[])?;
                 }
+                ToWorker::Settings => self.settle(&parcel::unpack(files).map_err(Error::Link)?)?,
                 ToWorker::Leave => match self.leave()? {},
                 ToWorker::Change { guest, change: Change::CheckState, ticket } => self.check_state(guest, ticket)?,
                 ToWorker::Change { guest, change, ticket } => {
@@ -157,6 +169,46 @@ impl Control {
         Ok(())
     }
 
+    /// Goes by other settings, and says when limits hold that are lower now. Pages that have to go
+    /// may be many, and guests are not to wait for it.
+    fn settle(&mut self, settings: &Settings) -> Result<(), Error> {
+        log::set_max_level(settings.log_level);
+        self.devices.retain(|number, _| settings.guests.contains_key(number));
+        self.guests.retain(|number| settings.guests.contains_key(&number));
+        let mut all = Vec::new();
+        for (number, guest) in &settings.guests {
+            let policy = start::policy(guest, |bytes| self.store.reserve(bytes));
+            let place = match self.guests.get(*number) {
+                Some(place) => {
+                    place.set_policy(policy);
+                    place
+                }
+                None => {
+                    let (store, reactors) = (self.store.clone(), Arc::clone(&self.reactors));
+                    let place = GuestPlace::new(guest.name.clone(), *number, store, self.ledger, policy, reactors);
+                    let place = Arc::new(place);
+                    self.guests.insert(*number, Arc::clone(&place));
+                    place
+                }
+            };
+            all.push(place);
+        }
+        let (store, limit, before) = (self.store.clone(), settings.memory_limit, self.settling.take());
+        let link = self.link.try_clone().map_err(Error::Link)?;
+        let shrink = move || {
+            sandbox::confine_thread(Kind::Store);
+            // The last settings are to be the last.
+            let _ = before.map(JoinHandle::join);
+            store.set_memory_limit(limit);
+            all.iter().for_each(|place| place.shrink());
+            // Without a keeper this process ends.
+            let _ = link.send(&FromWorker::Settled, &[], SendFlags::empty());
+        };
+        let thread = thread::Builder::new().name("limits".into()).spawn(shrink).map_err(Error::Thread)?;
+        self.settling = Some(thread);
+        Ok(())
+    }
+
     /// Makes room for the next worker: each ring stops behind the chain that it is in.
     fn leave(&mut self) -> Result<Infallible, Error> {
         self.devices.clear();
@@ -167,7 +219,7 @@ impl Control {
 
     /// Says how the transfer of a guest's state came out, now or later.
     fn check_state(&self, guest: usize, ticket: Option<u64>) -> Result<(), Error> {
-        let (Some(ticket), Some(device)) = (ticket, self.devices.get(guest).and_then(Option::as_ref)) else {
+        let (Some(ticket), Some(device)) = (ticket, self.devices.get(&guest)) else {
             return Ok(());
         };
         let done = move |outcome: Outcome| FromWorker::Done { guest, ticket, outcome: outcome.map(|()| 0) };
@@ -183,20 +235,20 @@ impl Control {
 
     fn change(&mut self, number: usize, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {
         let guest = self.guests.get(number).ok_or(ChangeError::Nonsense)?;
-        let device = &mut self.devices[number];
         match change {
             Change::Connect(life) => {
-                *device = Some(Device::new(Arc::clone(guest), guest.connect(life)));
+                let connection = guest.connect(life);
+                self.devices.insert(number, Device::new(guest, connection));
                 crash::point(Place::Connected);
                 Ok(0)
             }
             Change::Disconnect => {
-                *device = None;
+                self.devices.remove(&number);
                 guest.disconnect();
                 crash::point(Place::Dropped);
                 Ok(0)
             }
-            change => device.as_mut().ok_or(ChangeError::Nonsense)?.change(change, files),
+            change => self.devices.get_mut(&number).ok_or(ChangeError::Nonsense)?.change(change, files),
         }
     }
 

@@ -26,7 +26,7 @@ pub struct GuestPolicy {
     pub memory_limit: Option<u64>,
     /// What the guest can count on for its persistent pages, connected or not.
     pub reservation: Arc<Reservation>,
-    /// UUIDs of shared pools the guest may create.
+    /// UUIDs of shared pools the guest may create, from its next connection on.
     pub allow_shared: Vec<[u8; ID_SIZE]>,
 }
 
@@ -36,7 +36,7 @@ pub struct GuestPlace {
     number: usize,
     store: Store,
     ledger: Ledger,
-    policy: GuestPolicy,
+    policy: Mutex<GuestPolicy>,
     connected: Mutex<Option<Connection>>,
     conduct: Arc<Conduct>,
     reactors: Arc<Reactors>,
@@ -79,6 +79,7 @@ impl GuestPlace {
         reactors: Arc<Reactors>,
     ) -> Self {
         let (connected, conduct, transfer_log) = (Mutex::new(None), Arc::default(), Arc::default());
+        let policy = Mutex::new(policy);
         Self { name, number, store, ledger, policy, connected, conduct, reactors, transfer_log }
     }
 
@@ -91,13 +92,31 @@ impl GuestPlace {
     /// Physical bytes it may use, if it has a limit of its own.
     #[must_use]
     pub fn memory_limit(&self) -> Option<u64> {
-        self.policy.memory_limit
+        self.policy().memory_limit
     }
 
     /// Bytes it can count on for its persistent pages.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
-        self.policy.reservation.bytes()
+        self.policy().reservation.bytes()
+    }
+
+    /// Takes another policy. That a limit which is lower now holds takes [`GuestPlace::shrink`].
+    pub fn set_policy(&self, policy: GuestPolicy) {
+        let session = self.session();
+        *self.policy() = policy.clone();
+        if let Some(session) = session {
+            session.guest().set_reservation(policy.reservation);
+        }
+    }
+
+    /// Has the guest go by its limit, which may take long. One that connects meanwhile does so from
+    /// the beginning.
+    pub fn shrink(&self) {
+        let limit = self.memory_limit();
+        if let Some(session) = self.session() {
+            session.guest().set_memory_limit(limit);
+        }
     }
 
     /// What is known of its queues, over all connections and workers.
@@ -154,7 +173,7 @@ impl GuestPlace {
         }
         let guest = found.unwrap_or_else(|| self.register());
         let record = self.ledger.session(self.number);
-        let session = Session::restore(guest, self.policy.allow_shared.clone(), record, noted);
+        let session = Session::restore(guest, self.policy().allow_shared.clone(), record, noted);
         *self.slot() = Some(Connection::new(life, session));
     }
 
@@ -166,7 +185,7 @@ impl GuestPlace {
             Some(connection) if connection.life == life => connection.clone(),
             _ => {
                 let record = self.ledger.session(self.number);
-                let session = Session::new(self.register(), self.policy.allow_shared.clone(), record, life);
+                let session = Session::new(self.register(), self.policy().allow_shared.clone(), record, life);
                 // Nobody has had these queues on this connection.
                 self.queues().iter().for_each(QueueLedger::forget);
                 let connection = Connection::new(life, session);
@@ -182,7 +201,11 @@ impl GuestPlace {
     }
 
     fn register(&self) -> Guest {
-        self.store.register_guest(self.policy.config(&self.name))
+        self.store.register_guest(self.policy().config(&self.name))
+    }
+
+    fn policy(&self) -> MutexGuard<'_, GuestPolicy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Connection>> {

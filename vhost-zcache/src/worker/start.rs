@@ -4,15 +4,13 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::num::NonZero;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use zcache_store::{Care, Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig, Watch};
 
 use super::guest::{GuestPlace, GuestPolicy};
 use super::queue::reactors::Reactors;
-use crate::args::{Args, GuestOptions};
+use crate::config::settings::{GuestSettings, Settings};
 use crate::crash::{self, Place};
 use crate::error::Error;
 use crate::ledger::Ledger;
@@ -21,63 +19,47 @@ use crate::ledger::session::SessionState;
 use crate::sandbox;
 use crate::sandbox::rule::Kind;
 
-/// Part of the store that is reserved for its guests' persistent pages, the same for each. The
-/// other part is for whoever comes first, so that a guest that needs much finds it, and none can
-/// take everything.
-const RESERVED_SHARE: u64 = 2;
-/// Part of the host's memory that the store may use if the operator does not say.
-const DEFAULT_SHARE: u64 = 4;
-
-/// Most threads that serve queues, if the operator does not say.
-const MOST_WORKERS: usize = 16;
-
-/// A store, and the guests of the command line.
+/// A store, and its guests.
 pub struct Started {
     /// The store.
     pub store: Store,
-    /// The guests, those that were connected with their sessions.
-    pub guests: Vec<Arc<GuestPlace>>,
+    /// The guests, by their numbers, those that were connected with their sessions.
+    pub guests: BTreeMap<usize, Arc<GuestPlace>>,
     /// Who serves their rings.
     pub reactors: Arc<Reactors>,
 }
 
-/// The guests as the command line has them: names and options.
-fn named(args: &Args) -> Vec<(String, &GuestOptions)> {
-    let paths = args.socket_path.iter().map(|guest| (guest.path.display().to_string(), &guest.options));
-    let inherited = args.fd.iter().map(|guest| (format!("fd:{}", guest.number), &guest.options));
-    paths.chain(inherited).collect()
-}
-
-/// Makes the policies of all guests.
+/// Makes the policies of all guests, once.
 struct Policies<'a> {
-    args: &'a Args,
-    named: &'a [(String, &'a GuestOptions)],
-    share: u64,
-    made: OnceCell<Vec<GuestPolicy>>,
+    settings: &'a Settings,
+    made: OnceCell<BTreeMap<usize, GuestPolicy>>,
 }
 
 impl Policies<'_> {
-    fn get(&self, reserve: &dyn Fn(u64) -> Arc<Reservation>) -> &[GuestPolicy] {
-        self.made.get_or_init(|| {
-            let policy = |options: &GuestOptions| {
-                let memory_limit = options.memory_limit.or(self.args.guest_memory_limit).map(|size| size.0);
-                let reserved = memory_limit.unwrap_or(u64::MAX).min(self.share);
-                GuestPolicy { memory_limit, reservation: reserve(reserved), allow_shared: options.allow_shared.clone() }
-            };
-            self.named.iter().map(|(_, options)| policy(options)).collect()
-        })
+    fn get(&self, reserve: &dyn Fn(u64) -> Arc<Reservation>) -> &BTreeMap<usize, GuestPolicy> {
+        let made = || self.settings.guests.iter().map(|(number, guest)| (*number, policy(guest, reserve))).collect();
+        self.made.get_or_init(made)
     }
 }
 
-/// Which guest of the command line the store's numbers mean.
+/// The policy of a guest.
+pub fn policy(guest: &GuestSettings, reserve: impl Fn(u64) -> Arc<Reservation>) -> GuestPolicy {
+    GuestPolicy {
+        memory_limit: guest.memory_limit,
+        reservation: reserve(guest.reservation),
+        allow_shared: guest.allow_shared.iter().map(|pool| pool.0).collect(),
+    }
+}
+
+/// Which guest the store's numbers mean.
 struct Places<'a> {
-    noted: &'a [Option<SessionState>],
+    noted: &'a BTreeMap<usize, SessionState>,
     ledger: Ledger,
 }
 
 impl Places<'_> {
     fn of(&self, number: u32) -> Option<usize> {
-        self.noted.iter().position(|noted| noted.as_ref().is_some_and(|noted| noted.number == number))
+        self.noted.iter().find(|(_, noted)| noted.number == number).map(|(place, _)| *place)
     }
 
     fn restore(&self, number: u32) -> Option<&'static RestoreLedger> {
@@ -114,26 +96,26 @@ impl Watch for Places<'_> {
 /// # Errors
 ///
 /// [`Error::Store`].
-pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) -> Result<Started, Error> {
-    let named = named(args);
-    let limit = memory_limit(args);
+pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<File>) -> Result<Started, Error> {
+    let limit = settings.memory_limit;
     let config = StoreConfig { thread_start: || sandbox::confine_thread(Kind::Store), ..StoreConfig::new(limit) };
-    let share = limit / RESERVED_SHARE / (named.len() as u64).max(1);
-    let policies = Policies { args, named: &named, share, made: OnceCell::new() };
+    let policies = Policies { settings, made: OnceCell::new() };
     // A session that was never noted is one that was never used.
     let noted = |number: usize| {
         let life = lives.get(number).copied().filter(|life| *life != 0)?;
-        ledger.session(number).read().filter(|session| session.life == life)
+        Some((number, ledger.session(number).read().filter(|session| session.life == life)?))
     };
-    let noted: Vec<Option<SessionState>> = (0..named.len()).map(noted).collect();
+    let noted: BTreeMap<usize, SessionState> = settings.guests.keys().copied().filter_map(noted).collect();
 
     let (store, mut found) = match arena {
         None => (Store::new(config)?, BTreeMap::new()),
         Some(arena) => {
             let places = Places { noted: &noted, ledger };
-            let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| match places.of(number) {
-                Some(place) => policies.get(reserve)[place].config(&named[place].0),
-                None => GuestConfig::new("a guest that has left"),
+            let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| {
+                let known = places.of(number).and_then(|place| {
+                    Some(policies.get(reserve).get(&place)?.config(&settings.guests.get(&place)?.name))
+                });
+                known.unwrap_or_else(|| GuestConfig::new("a guest that has left"))
             };
             let Rebuilt { store, guests, .. } = Store::rebuild_with(config, arena, guest_config, &places)?;
             crash::point(Place::Rebuilt);
@@ -142,41 +124,21 @@ pub fn start(args: &Args, ledger: Ledger, lives: &[u64], arena: Option<File>) ->
         }
     };
     let policies = policies.get(&|bytes| store.reserve(bytes));
-    let reactors = Arc::new(Reactors::start(args.workers.unwrap_or_else(default_workers)).map_err(Error::Thread)?);
-    let mut guests = Vec::new();
-    for (number, (noted, (name, _))) in noted.into_iter().zip(&named).enumerate() {
-        let policy = policies[number].clone();
-        let place = GuestPlace::new(name.clone(), number, store.clone(), ledger, policy, Arc::clone(&reactors));
+    let reactors = Arc::new(Reactors::start(settings.workers).map_err(Error::Thread)?);
+    let mut guests = BTreeMap::new();
+    for (number, policy) in policies {
+        let (number, name) = (*number, settings.guests[number].name.clone());
+        let place = GuestPlace::new(name, number, store.clone(), ledger, policy.clone(), Arc::clone(&reactors));
         let restore = ledger.restore(number);
-        if let Some(noted) = noted.filter(|_| !restore.is_quarantined()) {
+        if let Some(noted) = noted.get(&number).filter(|_| !restore.is_quarantined()) {
             restore.begin();
-            place.restore(found.remove(&noted.number), noted);
+            place.restore(found.remove(&noted.number), noted.clone());
             crash::point(Place::SessionRestored);
             restore.end();
         }
-        guests.push(Arc::new(place));
+        guests.insert(number, Arc::new(place));
     }
     // Guests that are left are of connections that have ended, and go here.
     drop(found);
     Ok(Started { store, guests, reactors })
-}
-
-/// A thread for each processor, as far as a few cannot keep up with the memory of the host.
-fn default_workers() -> NonZero<u8> {
-    let processors = available_parallelism().map_or(1, NonZero::get).min(MOST_WORKERS);
-    u8::try_from(processors).ok().and_then(NonZero::new).unwrap_or(NonZero::<u8>::MIN)
-}
-
-/// Most bytes that the store may use.
-#[must_use]
-pub fn memory_limit(args: &Args) -> u64 {
-    args.memory_limit.map_or_else(default_memory_limit, |size| size.0)
-}
-
-fn default_memory_limit() -> u64 {
-    let info = rustix::system::sysinfo();
-    // The kernel's types differ between architectures.
-    #[allow(clippy::useless_conversion)]
-    let total = u64::from(info.totalram).saturating_mul(info.mem_unit.into());
-    total / DEFAULT_SHARE
 }

@@ -6,12 +6,16 @@
 //! A [`Charge`] is the receipt: whoever holds the memory holds it, and dropping it pays
 //! back.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(feature = "loom")]
+use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(feature = "loom"))]
+use std::sync::{Mutex, MutexGuard};
 
 use crate::op::Refusal;
 
@@ -123,14 +127,31 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct Account {
     own: Budget,
+    store: Arc<Budget>,
+    /// Locked for a few instructions, and only when segments come or go.
+    kept: Mutex<Kept>,
+}
+
+/// What a guest keeps.
+#[derive(Debug)]
+struct Kept {
     /// Bytes that cannot be evicted.
-    kept: AtomicU64,
+    bytes: u64,
     reservation: Arc<Reservation>,
+}
+
+impl Kept {
+    /// Bytes beyond the reservation.
+    fn beyond(&self) -> u64 {
+        self.bytes.saturating_sub(self.reservation.bytes)
+    }
 }
 
 impl Account {
     pub(crate) fn new(limit: Option<u64>, reservation: Arc<Reservation>) -> Self {
-        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), kept: AtomicU64::new(0), reservation }
+        let store = Arc::clone(&reservation.store);
+        let kept = Mutex::new(Kept { bytes: 0, reservation });
+        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), store, kept }
     }
 
     /// An account with a store that has no limit.
@@ -146,17 +167,36 @@ impl Account {
 
     /// Bytes that other guests cannot keep it from having.
     pub(crate) fn reserved(&self) -> u64 {
-        self.reservation.bytes
+        self.kept().reservation.bytes
+    }
+
+    /// Changes what other guests cannot keep it from having. What it keeps may be more than there
+    /// is for everybody then, and nobody gets more until it is not.
+    pub(crate) fn set_reservation(&self, reservation: Arc<Reservation>) {
+        let mut kept = self.kept();
+        let before = kept.beyond();
+        // What was given up is reserved until all is counted.
+        let old = std::mem::replace(&mut kept.reservation, reservation);
+        let after = kept.beyond();
+        self.store.common.fetch_add(after.saturating_sub(before), Relaxed);
+        self.store.common.fetch_sub(before.saturating_sub(after), Relaxed);
+        drop(kept);
+        drop(old);
     }
 
     /// Bytes of ephemeral pages with which it is above its reservation: the first to go when others
     /// want memory.
     pub(crate) fn surplus(&self) -> u64 {
-        self.own.used().saturating_sub(self.reservation.bytes).min(self.own.ephemeral())
+        self.own.used().saturating_sub(self.reserved()).min(self.own.ephemeral())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // What is in it is whole whenever the lock is free.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store(&self) -> &Budget {
-        &self.reservation.store
+        &self.store
     }
 
     /// Whether so little is left under a limit that ephemeral pages should make do with what they
@@ -172,36 +212,24 @@ impl Account {
         [&self.own, self.store()]
     }
 
-    /// The part of the bytes from `kept` to `kept + bytes` that is beyond the reservation.
-    fn beyond(&self, kept: u64, bytes: u64) -> u64 {
-        let reserved = self.reservation.bytes;
-        (kept + bytes).saturating_sub(reserved) - kept.saturating_sub(reserved)
-    }
-
     /// Keeps bytes, as far as other guests' reservations leave any.
-    ///
-    /// What is beyond the reservation is taken from the common part before `kept` says so, and
-    /// given back after: at any moment at least the sum of what all guests keep beyond is taken.
     fn keep(&self, bytes: u64) -> bool {
-        let mut kept = self.kept.load(Relaxed);
-        loop {
-            let beyond = self.beyond(kept, bytes);
-            if !self.store().try_add_common(beyond) {
-                return false;
-            }
-            match self.kept.compare_exchange_weak(kept, kept + bytes, Relaxed, Relaxed) {
-                Ok(_) => return true,
-                Err(now) => {
-                    self.store().common.fetch_sub(beyond, Relaxed);
-                    kept = now;
-                }
-            }
+        let mut kept = self.kept();
+        let before = kept.beyond();
+        kept.bytes += bytes;
+        let more = kept.beyond() - before;
+        let fits = self.store.try_add_common(more);
+        if !fits {
+            kept.bytes -= bytes;
         }
+        fits
     }
 
     fn unkeep(&self, bytes: u64) {
-        let left = self.kept.fetch_sub(bytes, Relaxed) - bytes;
-        self.store().common.fetch_sub(self.beyond(left, bytes), Relaxed);
+        let mut kept = self.kept();
+        let before = kept.beyond();
+        kept.bytes -= bytes;
+        self.store.common.fetch_sub(before - kept.beyond(), Relaxed);
     }
 
     fn charge(&self, bytes: u64, purpose: Use) -> Result<(), Refusal> {
@@ -306,11 +334,17 @@ mod exhaustive {
         [Step::Grow(Use::Kept, 1), Step::Grow(Use::Kept, 2), Step::Grow(Use::Evictable, 1), Step::Shrink];
     const LENGTH: u32 = 5;
 
+    /// The same with a reservation that changes.
+    const MORE_STEPS: [Step; 5] =
+        [Step::Grow(Use::Kept, 1), Step::Grow(Use::Kept, 2), Step::Shrink, Step::Reserve(0), Step::Reserve(2)];
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Grow(Use, u64),
         /// Gives back what it took last.
         Shrink,
+        /// Is to count on so much.
+        Reserve(u64),
     }
 
     struct Guest {
@@ -343,22 +377,35 @@ mod exhaustive {
             for reserved in [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2]] {
                 for own in [None, Some(2)] {
                     for history in 0..(2 * STEPS.len()).pow(LENGTH) {
-                        run(limit, reserved, own, history);
+                        run(&STEPS, LENGTH, limit, reserved, own, history);
                     }
                 }
             }
         }
     }
 
-    fn run(limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: usize) {
+    #[test]
+    fn a_reservation_that_changes_counts_from_then_on() {
+        for limit in 2..=4 {
+            for history in 0..(2 * MORE_STEPS.len()).pow(4) {
+                run(&MORE_STEPS, 4, limit, [1, 0], None, history);
+            }
+        }
+    }
+
+    fn run(steps: &[Step], length: u32, limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: usize) {
         let store = Arc::new(Budget::new(limit));
         let mut guests = [Guest::new(&store, own, reserved[0]), Guest::new(&store, None, reserved[1])];
-        for _ in 0..LENGTH {
-            let (who, step) = (history & 1, STEPS[(history >> 1) % STEPS.len()]);
-            history /= 2 * STEPS.len();
+        for _ in 0..length {
+            let (who, step) = (history & 1, steps[(history >> 1) % steps.len()]);
+            history /= 2 * steps.len();
             match step {
                 Step::Grow(purpose, bytes) => grow(&store, &mut guests, who, purpose, bytes),
                 Step::Shrink => drop(guests[who].charges.pop()),
+                Step::Reserve(bytes) => {
+                    guests[who].account.set_reservation(Arc::new(Reservation::new(&store, bytes)));
+                    guests[who].reserved = bytes;
+                }
             }
             check(&store, &guests);
         }
@@ -370,7 +417,9 @@ mod exhaustive {
     fn grow(store: &Budget, guests: &mut [Guest; 2], who: usize, purpose: Use, bytes: u64) {
         let all: u64 = guests.iter().map(|guest| guest.has(Use::Kept) + guest.has(Use::Evictable)).sum();
         let common: u64 = guests.iter().map(Guest::beyond).sum();
-        let unreserved = store.limit().saturating_sub(guests.iter().map(|guest| guest.reserved).sum());
+        let reserved = guests.iter().map(|guest| guest.reserved).sum();
+        let unreserved = store.limit().saturating_sub(reserved);
+        assert_eq!(store.reserved(), reserved);
         let guest = &mut guests[who];
         let own = guest.has(Use::Kept) + guest.has(Use::Evictable);
         let more = (guest.has(Use::Kept) + bytes).saturating_sub(guest.reserved) - guest.beyond();
@@ -391,7 +440,7 @@ mod exhaustive {
         assert_eq!(store.common.load(Relaxed), sum(&Guest::beyond), "what is kept beyond reservations");
         for guest in guests {
             assert_eq!(guest.account.own().used(), guest.has(Use::Kept) + guest.has(Use::Evictable));
-            assert_eq!(guest.account.kept.load(Relaxed), guest.has(Use::Kept));
+            assert_eq!(guest.account.kept().bytes, guest.has(Use::Kept));
         }
     }
 }
@@ -441,7 +490,7 @@ mod tests {
             let pay = |account: &Account, store: &Budget| {
                 let kept = account.keep(1) && account.keep(1);
                 assert!(store.common.load(super::Relaxed) <= 1, "what others reserved is taken");
-                let bytes = account.kept.load(super::Relaxed);
+                let bytes = account.kept().bytes;
                 account.unkeep(bytes);
                 kept
             };

@@ -126,6 +126,12 @@ impl Guest {
         self.engine.set_guest_limit(&self.state, bytes);
     }
 
+    /// Changes what the guest can count on for its persistent pages, in place of what it was
+    /// registered with. What it keeps already stays.
+    pub fn set_reservation(&self, reservation: Arc<Reservation>) {
+        self.state.account.set_reservation(reservation);
+    }
+
     /// Stores a page, replacing an older one of that key.
     ///
     /// # Errors

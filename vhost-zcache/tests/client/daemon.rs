@@ -193,6 +193,11 @@ impl Daemon {
         self.child_with("--spawner-link")
     }
 
+    /// The process that reads the configuration again, if there is one.
+    pub fn reader(&self) -> Option<u32> {
+        self.child_with("--reader-link")
+    }
+
     /// The keeper's child that has this argument.
     fn child_with(&self, argument: &str) -> Option<u32> {
         let keeper = self.child.id();

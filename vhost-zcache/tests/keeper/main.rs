@@ -14,3 +14,4 @@ mod manager;
 #[allow(dead_code, reason = "the tests of the worker's deaths use the rest")]
 mod model;
 mod refusals;
+mod reload;

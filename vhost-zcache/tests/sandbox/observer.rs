@@ -185,12 +185,14 @@ impl Watcher {
             ("vhost-zcache", true) => Some(Kind::Keeper),
             ("zcache-worker", true) => Some(Kind::Control),
             ("queue", true) => Some(Kind::Queue),
-            ("zcache-store", true) => Some(Kind::Store),
+            ("zcache-store" | "limits", true) => Some(Kind::Store),
             ("statistics", true) => Some(Kind::Statistics),
             ("sentinel", true) => Some(Kind::Sentinel),
             ("state", true) => Some(Kind::State),
             // Other threads begin under the rules of the process.
-            ("zcache-worker" | "queue" | "zcache-store" | "statistics" | "sentinel" | "state", false) if !first => {
+            ("zcache-worker" | "queue" | "zcache-store" | "limits" | "statistics" | "sentinel" | "state", false)
+                if !first =>
+            {
                 Some(Kind::Control)
             }
             _ => None,

@@ -4,12 +4,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use vhost_zcache::sandbox::probe::WATCHED;
 
 use crate::client::daemon::{Daemon, Start};
 use crate::client::wire::{PERSISTENT, status};
-use crate::client::{Client, page};
+use crate::client::{Client, eventually, page};
 
 fn field(process: u32, file: &str, name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{process}/{file}")).expect("the process");
@@ -56,6 +57,31 @@ fn every_process_has_given_up_what_it_does_not_need() {
         }
     }
     assert!(narrowed >= 4, "{narrowed} threads: store, statistics, two queues at least");
+}
+
+#[test]
+fn who_reads_the_configuration_has_given_up_what_it_does_not_need() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("zcache.toml");
+    fs::write(&file, "").expect("the file");
+    let arguments = ["--config", file.to_str().expect("a path that is text")];
+    let daemon = Daemon::prepared(&[""], Start { arguments: &arguments, ..Start::default() }, |command| {
+        command.env_remove(WATCHED);
+    });
+    // Nobody writes to it, so whoever reads it waits.
+    fs::remove_file(&file).expect("the file");
+    mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+    daemon.signal_keeper(Signal::HUP);
+    eventually("somebody reads the file", || daemon.reader().is_some());
+    let reader = daemon.reader().expect("a process");
+    let waits = || fs::read_to_string(format!("/proc/{reader}/wchan")).is_ok_and(|place| place.contains("fifo"));
+    eventually("it is confined, and waits", || waits() || field(reader, "status", "State").starts_with('S'));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(reader, "status", set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field(reader, "status", "NoNewPrivs"), "1");
+    assert_eq!(field(reader, "status", "Seccomp"), "2", "a filter");
+    assert_eq!(field(reader, "limits", "Max core file size"), "0 0 bytes");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,8 +68,29 @@ fn noise(seed: u64) -> Page {
     page
 }
 
-/// A bit of everything. Reports go to a directory.
-fn everything(daemon: &mut Daemon, reports: &Path) {
+/// A configuration file with guests of these names, whose sockets are beside it.
+fn configure(folder: &Path, limit: &str, guests: &[&str]) -> PathBuf {
+    let guest = |name: &&str| format!("[guest.{name}]\nsocket = '{}/{name}'\n", folder.display());
+    let text = format!("memory-limit = '{limit}'\n{}", guests.iter().map(guest).collect::<String>());
+    let file = folder.join("zcache.toml");
+    fs::write(&file, text).expect("the file");
+    file
+}
+
+/// The configuration is read again: limits change, a guest goes and another one comes.
+fn read_again(daemon: &Daemon, folder: &Path) {
+    for (limit, guests) in [("48M", &["x", "z"][..]), ("64M", &["z"]), ("64M", &["y", "z"])] {
+        configure(folder, limit, guests);
+        let before = daemon.lines("The configuration was read again");
+        daemon.signal_keeper(Signal::HUP);
+        eventually("it is read again", || daemon.lines("The configuration was read again") > before);
+    }
+    Client::attach(&folder.join("y")).create(1, PERSISTENT);
+}
+
+/// A bit of everything. Reports go to a directory, and the configuration is in another.
+fn everything(daemon: &mut Daemon, reports: &Path, folder: &Path) {
+    read_again(daemon, folder);
     let mut guest = Client::attach(&daemon.socket(0));
     guest.create(1, PERSISTENT);
     guest.create(2, 0);
@@ -134,8 +155,11 @@ fn everything(daemon: &mut Daemon, reports: &Path) {
 fn everything_has_a_rule_and_no_rule_is_without_use() {
     let reports = tempfile::tempdir().expect("a directory");
     let directory = reports.path().to_str().expect("a path that is text");
-    let arguments = ["--memory-limit", "64M", "--crash-directory", directory];
-    let mut seen = observe(&arguments, |daemon| everything(daemon, reports.path()));
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = configure(folder.path(), "64M", &["x"]);
+    let file = file.to_str().expect("a path that is text");
+    let arguments = ["--config", file, "--crash-directory", directory];
+    let mut seen = observe(&arguments, |daemon| everything(daemon, reports.path(), folder.path()));
     let with_defaults = observe(&[], |daemon| Client::attach(&daemon.socket(0)).create(1, PERSISTENT));
     seen.used.extend(with_defaults.used);
     seen.without.extend(with_defaults.without);

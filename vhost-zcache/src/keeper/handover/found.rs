@@ -17,6 +17,7 @@ use super::manifest::{Manifest, ManifestError};
 use super::note::{DaemonNote, GuestNote};
 use super::{ARENA, LEDGER, MANIFEST, PASSED, connection, door};
 use crate::error::Error;
+use crate::keeper::numbers::Numbers;
 
 /// How long the worker of the keeper before may take to end. It ends with its keeper, but the
 /// kernel takes its memory apart first.
@@ -126,7 +127,7 @@ impl Found {
     /// The number that a guest had.
     #[must_use]
     pub fn number(&self, guest: &str) -> Option<usize> {
-        self.daemon.names.iter().position(|name| name == guest)
+        self.daemon.numbers.of(guest)
     }
 
     /// The name that the socket of a guest's connection is kept under, if there is one.
@@ -137,9 +138,9 @@ impl Found {
     }
 
     /// Names of files that are of none of these guests.
-    pub fn stale<'a>(&'a self, guests: &'a [String]) -> impl Iterator<Item = &'a str> {
+    pub fn stale<'a>(&'a self, guests: &'a Numbers) -> impl Iterator<Item = &'a str> {
         let known = |file: &&String| {
-            guests.iter().any(|guest| **file == door(guest) || self.connection(guest).as_ref() == Some(*file))
+            guests.iter().any(|(_, guest)| **file == door(guest) || self.connection(guest).as_ref() == Some(*file))
         };
         self.others.keys().filter(move |file| !known(file)).map(String::as_str)
     }

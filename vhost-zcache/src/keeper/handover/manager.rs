@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process;
 use std::rc::Rc;
 
@@ -40,6 +40,7 @@ enum Given {
     Nothing,
     File(Rc<File>),
     Socket(Rc<UnixStream>),
+    Door(Rc<UnixListener>),
 }
 
 impl Given {
@@ -48,6 +49,7 @@ impl Given {
             Self::Nothing => None,
             Self::File(file) => Some(file.as_fd()),
             Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Door(socket) => Some(socket.as_fd()),
         }
     }
 }
@@ -89,6 +91,13 @@ impl Manager {
         // It is kept whatever becomes of the other end, if it has one.
         if self.has_room_for(name) {
             self.push(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Given::File(file));
+        }
+    }
+
+    /// Has a listening socket kept.
+    pub fn keep_door(&mut self, name: &str, socket: Rc<UnixListener>) {
+        if self.has_room_for(name) {
+            self.push(format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), Given::Door(socket));
         }
     }
 

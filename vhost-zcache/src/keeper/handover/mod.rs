@@ -15,7 +15,7 @@ pub mod note;
 pub mod shelf;
 
 use std::fs::File;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use log::{error, info};
@@ -25,6 +25,8 @@ use self::manager::Manager;
 use self::manifest::Manifest;
 use self::note::{DaemonNote, GuestNote};
 use self::shelf::Shelf;
+use super::numbers::Numbers;
+use crate::config::Config;
 
 /// Names of files: how all begin, and what is there once.
 pub const PREFIX: &str = "zcache-";
@@ -104,15 +106,25 @@ impl Handover {
         self.manager.keep(MANIFEST, self.manifest.file());
     }
 
-    /// Has a file kept under a name.
-    pub fn keep(&mut self, name: &str, file: Rc<File>) {
-        self.manager.keep(name, file);
+    /// Has a guest's listening socket kept, in place of another one if there is any.
+    pub fn keep_door(&mut self, guest: &str, socket: Rc<UnixListener>) {
+        self.manager.forget(&door(guest));
+        self.manager.keep_door(&door(guest), socket);
         self.manager.flush();
     }
 
-    /// A file need not be kept any more.
-    pub fn forget(&mut self, name: &str) {
-        self.manager.forget(name);
+    /// Other guests are known from now on, and another configuration. Nothing is kept of those who
+    /// had these numbers.
+    pub fn rename(&mut self, numbers: &Numbers, config: &Config, gone: &[(usize, String)]) {
+        for (number, name) in gone {
+            self.manager.forget(&door(name));
+            self.connections[*number].take().inspect(|name| self.manager.forget(name));
+            self.shelf.set(*number, Vec::new(), &mut self.manager);
+            self.manifest.note_guest(*number, &GuestNote { lives: 0, connection: None });
+        }
+        self.daemon.numbers = numbers.clone();
+        self.daemon.config = config.clone();
+        self.note_daemon();
         self.manager.flush();
     }
 
@@ -151,7 +163,8 @@ impl Handover {
             files.push(number);
             number
         });
-        let name = socket.as_ref().map(|_| connection(&self.daemon.names[guest], note.lives));
+        let guest_name = self.daemon.numbers.name(guest).unwrap_or_default().to_owned();
+        let name = socket.as_ref().map(|_| connection(&guest_name, note.lives));
         if let (Some(name), Some(socket)) = (&name, socket)
             && self.connections[guest].as_ref() != Some(name)
         {
@@ -159,7 +172,7 @@ impl Handover {
         }
         self.manager.flush();
         if !self.manifest.note_guest(guest, &note) {
-            error!("{}: too much to be left to another keeper", self.daemon.names[guest]);
+            error!("{guest_name}: too much to be left to another keeper");
         }
         let before = std::mem::replace(&mut self.connections[guest], name);
         if let Some(before) = before.filter(|before| self.connections[guest].as_ref() != Some(before)) {

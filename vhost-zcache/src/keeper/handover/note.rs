@@ -3,16 +3,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::keeper::dispatch::Answer;
+use crate::keeper::numbers::Numbers;
 use crate::link::message::Change;
 
 /// What is known of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonNote {
-    /// Names of the guests.
-    pub names: Vec<String>,
-    /// Queues of each.
-    pub queues: u16,
+    /// The guests' numbers.
+    pub numbers: Numbers,
+    /// By what it goes.
+    pub config: Config,
     /// Workers that were started.
     pub worker: u64,
 }

@@ -26,10 +26,12 @@ pub use self::watched::{Watched, Who};
 use super::mirror::Carried;
 use super::report::{Obituary, Reports};
 use super::running::Running;
+use crate::config::settings::Settings;
 use crate::ledger::Ledger;
 use crate::ledger::restore::RestoreLedger;
 use crate::ledger::service::QueueLedger;
 use crate::link::message::{FromWorker, ToWorker};
+use crate::link::parcel;
 use crate::spawner::{Program, Spawner};
 
 /// A worker that dies sooner after it was ready counts as one that cannot live.
@@ -48,8 +50,8 @@ pub struct Recipe {
     pub spawner: Spawner,
     /// Where the spawner looks for a newer program.
     pub path: PathBuf,
-    /// Names of the guests.
-    pub names: Vec<String>,
+    /// What they go by.
+    pub settings: Settings,
     /// The ledger's file.
     pub ledger: Rc<File>,
     /// The socket of the statistics, if there is one.
@@ -188,20 +190,22 @@ impl Worker {
     /// When the host has no process for it; it may be tried again when it is due.
     pub fn start(&mut self, lives: Vec<u64>) -> io::Result<()> {
         self.number += 1;
-        let running = match self.take_next() {
-            Some(running) => running,
-            None => match self.spawn(Program::Kept) {
-                Ok(running) => running,
-                Err(error) => {
-                    self.short_lives = self.short_lives.saturating_add(FREE_DEATHS);
-                    self.state = State::Down { until: Instant::now() + self.pause() };
-                    return Err(error);
-                }
-            },
+        let spawned = parcel::pack(&self.recipe.settings).and_then(|settings| match self.take_next() {
+            Some(running) => Ok((settings, running)),
+            None => Ok((settings, self.spawn(Program::Kept)?)),
+        });
+        let (settings, running) = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                self.short_lives = self.short_lives.saturating_add(FREE_DEATHS);
+                self.state = State::Down { until: Instant::now() + self.pause() };
+                return Err(error);
+            }
         };
         self.state = State::Up(Box::new(running));
         let (stats, arena) = (self.recipe.stats.is_some(), self.arena.is_some());
-        let files = [Some(self.recipe.ledger.clone()), self.recipe.stats.clone(), self.arena.clone()];
+        let settings = Rc::new(settings);
+        let files = [Some(self.recipe.ledger.clone()), Some(settings), self.recipe.stats.clone(), self.arena.clone()];
         let files = files.into_iter().flatten().collect();
         self.send(ToWorker::Start { worker: self.number, lives, stats, arena }, files);
         Ok(())
@@ -216,6 +220,27 @@ impl Worker {
         if let Some(running) = self.running() {
             running.send(message, files);
         }
+    }
+
+    /// What workers go by.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.recipe.settings
+    }
+
+    /// Who starts processes.
+    #[must_use]
+    pub fn spawner(&self) -> &Spawner {
+        &self.recipe.spawner
+    }
+
+    /// Has this worker, and all that follow, go by other settings, which are in a parcel as well.
+    /// It says when they hold, or the next one that it is ready. Nothing is left to guests that are
+    /// `new` of those who had their numbers.
+    pub fn settle(&mut self, settings: Settings, parcel: File, new: &[usize]) {
+        self.recipe.settings = settings;
+        new.iter().for_each(|number| self.ledger.clear(*number));
+        self.send(ToWorker::Settings, vec![Rc::new(parcel)]);
     }
 
     /// Tells the worker of a change of a guest.
@@ -255,7 +280,7 @@ impl Worker {
                     running.kill();
                 }
             }
-            FromWorker::Build(_) | FromWorker::Panicked(_) | FromWorker::Done { .. } => {}
+            FromWorker::Build(_) | FromWorker::Panicked(_) | FromWorker::Done { .. } | FromWorker::Settled => {}
         }
         Some(message)
     }
@@ -290,18 +315,19 @@ impl Worker {
         };
         self.state = State::Down { until: Instant::now() + pause };
         self.trial_is_over();
-        let obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.names, pause);
+        let obituary = Obituary::of(self.number, &running, &self.ledger, &self.recipe.settings, pause);
         if running.was_silent {
             self.ledger.all_queues().iter().for_each(QueueLedger::forgive);
         }
         let status = running.exit_status();
         // Who is killed has not died of what it has found.
         let of_itself = status.is_some_and(|status| status.signal() != Some(Signal::KILL.as_raw()));
-        for (name, restore) in self.recipe.names.iter().zip(self.ledger.all_restores()) {
-            if restore.worker_died(of_itself) {
+        for (number, guest) in &self.recipe.settings.guests {
+            if self.ledger.restore(*number).worker_died(of_itself) {
                 error!(
-                    "{name}: quarantined, because two workers have died when they took over what the guest had: its \
-                     queues are not served, and its pages are lost, until its VMM connects anew"
+                    "{}: quarantined, because two workers have died when they took over what the guest had: its \
+                     queues are not served, and its pages are lost, until its VMM connects anew",
+                    guest.name
                 );
             }
         }

@@ -16,15 +16,15 @@ pub const RULES: &[Rule] = &[
     rule!(KEEPER, SYS_epoll_pwait, "waits for sockets, timer, signals and the worker"),
     rule!(KEEPER, SYS_epoll_ctl, "what it waits for changes"),
     rule!(KEEPER, SYS_timerfd_settime, "when it is to wake up"),
-    rule!(KEEPER, SYS_read, "the timer; whether a sentinel has ended"),
+    rule!(KEEPER, SYS_read, "the timer; whether a sentinel has ended; a configuration that was read"),
     rule!(KEEPER, SYS_accept4, "a VMM connects"),
-    rule!(KEEPER, SYS_recvmsg, "messages of VMMs, of the worker and the spawner"),
+    rule!(KEEPER, SYS_recvmsg, "messages of VMMs, of the worker, the spawner and a reader"),
     rule!(KEEPER, SYS_recvfrom, "messages of VMMs, but for their beginning"),
     rule!(KEEPER, SYS_sendto, "answers to VMMs; a signal's handler says that there was one"),
-    rule!(KEEPER, SYS_sendmsg, "messages to the worker, the spawner and the service manager"),
-    rule!(KEEPER, SYS_socketpair, "a link for the next worker").only("Unix", &[Condition::is(0, 1)]),
+    rule!(KEEPER, SYS_sendmsg, "messages to the worker, the spawner, a reader and the service manager"),
+    rule!(KEEPER, SYS_socketpair, "a link for the next worker, or a reader").only("Unix", &[Condition::is(0, 1)]),
     rule!(KEEPER, SYS_pipe2, "what the next worker's sentinels hold"),
-    rule!(KEEPER, SYS_memfd_create, "a report on a worker that has died"),
+    rule!(KEEPER, SYS_memfd_create, "a report on a worker that has died; a worker's settings"),
     rule!(KEEPER, SYS_pwrite64, "its text"),
     rule!(KEEPER, SYS_ppoll, "whether a VMM is still there; for the spawner's answer"),
     rule!(KEEPER, SYS_fcntl, "whether a file of memory can be written to")
@@ -37,7 +37,7 @@ pub const RULES: &[Rule] = &[
     rule!(KEEPER, SYS_pidfd_send_signal, "ends a worker. It can get at no other process"),
     rule!(KEEPER, SYS_waitid, "how a worker has ended"),
     #[cfg(target_arch = "x86_64")]
-    rule!(KEEPER, SYS_unlink, "removes its sockets when it ends; Landlock says where"),
+    rule!(KEEPER, SYS_unlink, "removes sockets when it ends, or a guest goes; Landlock says where"),
     #[cfg(not(target_arch = "x86_64"))]
-    rule!(KEEPER, SYS_unlinkat, "removes its sockets when it ends; Landlock says where"),
+    rule!(KEEPER, SYS_unlinkat, "removes sockets when it ends, or a guest goes; Landlock says where"),
 ];

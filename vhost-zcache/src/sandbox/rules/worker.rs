@@ -36,7 +36,6 @@ pub const RULES: &[Rule] = &[
     rule!(SERVING, SYS_lseek, "whether that was given back; which parts of the store's memory are in use"),
     rule!(STATE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
     rule!(STATE, SYS_lseek, "the same").with("a store that is full of what was flushed"),
-    rule!(CONTROL, SYS_sysinfo, "how much memory the host has, of which the store takes a part"),
     // Rings.
     rule!(CONTROL, SYS_eventfd2, "wakes a thread that serves rings"),
     rule!(CONTROL, SYS_epoll_create1, "by which that thread waits"),
@@ -57,7 +56,7 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_seccomp, "a thread narrows its rules down").only("a filter", &[Condition::is(0, 1)]),
     rule!(SENTINEL, SYS_close_range, "keeps one file only, in a table of its own"),
     // A guest's state.
-    rule!(CONTROL, SYS_read, "whether a pipe is the end that is read"),
+    rule!(CONTROL, SYS_read, "settings; whether a pipe is the end that is read"),
     rule!(STATE, SYS_ppoll, "waits for the VMM"),
     rule!(STATE, SYS_read, "a state, out of a pipe"),
     rule!(STATE, SYS_recvfrom, "a state, out of a socket"),

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The configuration file: TOML, whose keys are those of the command line.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use log::LevelFilter;
+use toml::de::DeTable;
+
+use super::draft::{Draft, DraftGuest};
+use super::fault::{Fault, Faults, Given};
+use super::section::{Page, Section};
+use super::{AdminSocket, Place};
+use crate::access::{Owner, Peers, SocketAccess};
+use crate::args::{MAX_GUESTS, MAX_QUEUES};
+use crate::sandbox::SeccompMode;
+
+/// Bytes of a file. 4096 guests with all keys are less.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Most characters of a guest's name.
+const LONGEST_NAME: usize = 64;
+
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+
+const ACTIONS: [(&str, SeccompMode); 3] =
+    [("kill", SeccompMode::Kill), ("log", SeccompMode::Log), ("none", SeccompMode::None)];
+
+/// An absolute path: one that is relative would depend on where the daemon was started.
+struct Absolute(PathBuf);
+
+impl FromStr for Absolute {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let path = Path::new(text);
+        if text.contains('\0') {
+            Err("a path has no zeros")
+        } else if path.is_absolute() {
+            Ok(Self(path.into()))
+        } else {
+            Err("a path in a file begins with /")
+        }
+    }
+}
+
+/// The text of a file.
+///
+/// # Errors
+///
+/// When it cannot be read, is too long or is no text.
+pub fn read(path: &Path) -> Result<String, Faults> {
+    let read = || {
+        let mut text = String::new();
+        if File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)? as u64 > MOST_BYTES {
+            return Err(io::Error::other(format!("it is longer than {MOST_BYTES} bytes")));
+        }
+        Ok(text)
+    };
+    read().map_err(|error| Faults::Unreadable(path.into(), error))
+}
+
+/// What a file's text says, as far as it makes sense; and where it does not.
+#[must_use]
+pub fn parse(text: &str) -> (Draft, Vec<Fault>) {
+    let mut page = Page::new(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        page.fault(&error.span().unwrap_or(0..0), error.message());
+    }
+    if !errors.is_empty() {
+        // What was made of a text that is no TOML would have faults that nobody has written.
+        return (Draft { may_be_without_guests: true, ..Draft::default() }, page.faults);
+    }
+    let mut top = Section::new(&mut page, table.into_inner(), 0..0);
+    let mut draft = Draft {
+        memory_limit: top.text_or_number("memory-limit"),
+        guest_memory_limit: top.text_or_number("guest-memory-limit"),
+        max_guests: top.number("max-guests", 1, MAX_GUESTS.into()),
+        queues: top.number("queues", 1, MAX_QUEUES.into()),
+        workers: top.number::<u8>("workers", 1, u8::MAX.into()).and_then(|given| {
+            let Given { value, at } = given;
+            NonZero::new(value).map(|value| Given { value, at })
+        }),
+        log_level: top.choice("log-level", &LEVELS),
+        seccomp: top.choice("seccomp", &ACTIONS),
+        crash_directory: path(&mut top, "crash-directory"),
+        upgrade_binary: path(&mut top, "upgrade-binary"),
+        may_be_without_guests: true,
+        ..Draft::default()
+    };
+    let defaults = top.table("socket");
+    let stats = top.table("stats-socket");
+    let control = top.table("control-socket");
+    let guests = top.named_tables("guest");
+    top.finish();
+    if let Some((table, at)) = defaults {
+        let mut section = Section::new(&mut page, table, at);
+        draft.socket = access(&mut section);
+        section.finish();
+    }
+    draft.stats_socket = stats.and_then(|(table, at)| admin(&mut page, table, at, "stats-socket"));
+    draft.control_socket = control.and_then(|(table, at)| admin(&mut page, table, at, "control-socket"));
+    for (name, table, at) in guests {
+        draft.guests.extend(guest(&mut page, name, table, at));
+    }
+    (draft, page.faults)
+}
+
+fn path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Given<PathBuf>> {
+    section.text::<Absolute>(key).map(|Given { value, at }| Given { value: value.0, at })
+}
+
+fn access(section: &mut Section<'_, '_>) -> SocketAccess {
+    SocketAccess {
+        mode: section.text("mode").map(|given| given.value),
+        owner: section.text_or_number("owner").map(|given| given.value),
+        group: section.text_or_number("group").map(|given| given.value),
+    }
+}
+
+fn peers(section: &mut Section<'_, '_>) -> Peers {
+    let mut peers = Peers::default();
+    section.list::<Owner>("peers").into_iter().for_each(|user| peers.add(user.value));
+    peers
+}
+
+fn admin<'a>(
+    page: &mut Page<'a>,
+    table: DeTable<'a>,
+    at: Range<usize>,
+    key: &'static str,
+) -> Option<Given<AdminSocket>> {
+    let mut section = Section::new(page, table, at);
+    let path = section.required("path", key, path);
+    let (access, peers) = (access(&mut section), peers(&mut section));
+    section.finish();
+    path.map(|Given { value: path, at }| Given { value: AdminSocket { path, access, peers }, at })
+}
+
+fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<usize>) -> Option<DraftGuest> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain);
+    if !is_name || name.len() > LONGEST_NAME {
+        let text = format!(
+            "{name:?} is no name of a guest, which is of at most {LONGEST_NAME} letters, digits, '-', '_' and '.', and \
+             begins with a letter or a digit"
+        );
+        page.fault(&at, text);
+    }
+    let mut section = Section::new(page, table, at);
+    let socket = section.required("socket", &format!("guest.{name}"), path);
+    let access = access(&mut section);
+    let peers = peers(&mut section);
+    let memory_limit = section.text_or_number("memory-limit");
+    let reservation = section.text_or_number("reservation");
+    let allow_shared = section.list("allow-shared").into_iter().map(|given| given.value).collect();
+    let name = Given { value: name, at: section.origin() };
+    section.finish();
+    let place = socket.map(|Given { value: path, at }| Given { value: Place::Path { path, access }, at });
+    place.map(|place| DraftGuest { name, place, peers, memory_limit, reservation, allow_shared })
+}
