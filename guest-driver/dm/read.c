@@ -105,8 +105,9 @@ static unsigned int dmz_record_gets(struct dmz_target *t, struct bio *bio,
 	struct bio_vec bv;
 
 	bio_for_each_segment(bv, bio, iter) {
-		if (i == nr || !dmz_record_page(t, &bv, iter.bi_sector, reading,
-						   false))
+		if (i == nr)
+			break;
+		if (!dmz_record_page(t, &bv, iter.bi_sector, reading, false))
 			break;
 		gets[i].page = bv.bv_page;
 		gets[i].flags = take ? ZCACHE_GET_EXCLUSIVE : 0;

@@ -207,9 +207,15 @@ static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
 
 	if (!origin)
 		return U32_MAX;
-	/* Of two reads ahead one is over when somebody comes to need it. */
+	/*
+	 * Of two reads ahead one is over when somebody comes to need it. And
+	 * what is measured of short gets, if only samples are got, is that the
+	 * device has to wake up; if all are, it is awake.
+	 */
 	if (reading == DMZ_LONG)
 		origin /= 2;
+	else
+		origin *= 2;
 	return (s64)origin - get;
 }
 

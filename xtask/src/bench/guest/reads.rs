@@ -35,7 +35,7 @@ impl Disk {
     fn random_reads(self) -> u32 {
         match self {
             Self::Fast => 60_000,
-            Self::Slow => 20_000,
+            Self::Slow => 5_000,
         }
     }
 
