@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The configuration file: what is wrong with one is said, with line and column; what is right means
-//! the same as the command line.
+//! The configuration file: what is wrong with one is said, with line and column; what is right
+//! means the same as the command line.
 
 mod client;
 
