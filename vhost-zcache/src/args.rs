@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line.
 
+use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -53,8 +54,9 @@ pub struct Args {
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub socket_path: Vec<PathGuest>,
 
-    /// Serve a guest on an inherited socket, listening or connected (repeatable)
-    #[arg(long, alias = "socket-fd", value_name = "N[,OPTION]...")]
+    /// Serve a guest on an inherited socket, listening or connected, by its number, or by the name
+    /// that a service manager gives with it (repeatable)
+    #[arg(long, alias = "socket-fd", value_name = "N|NAME[,OPTION]...")]
     pub fd: Vec<FdGuest>,
 
     /// Print what this back-end is and can do as JSON, and exit
@@ -195,8 +197,8 @@ pub enum ArgError {
     /// No path or number before the options.
     #[error("the socket is missing")]
     NoSocket,
-    /// No descriptor number.
-    #[error("a file descriptor is a number from 3 on")]
+    /// No descriptor's number or name.
+    #[error("a file descriptor is a number from 3 on, or a name of one that begins with a letter")]
     Descriptor,
     /// An unknown option of a guest.
     #[error(
@@ -371,11 +373,42 @@ impl FromStr for AdminPath {
     }
 }
 
+/// A socket that the process has inherited.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Handed {
+    /// By its number, 3 or more.
+    Number(i32),
+    /// By the name that a service manager has given with it.
+    Name(String),
+}
+
+impl FromStr for Handed {
+    type Err = ArgError;
+
+    fn from_str(text: &str) -> Result<Self, ArgError> {
+        if let Ok(number) = text.parse() {
+            return if number > 2 { Ok(Self::Number(number)) } else { Err(ArgError::Descriptor) };
+        }
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain);
+        if is_name { Ok(Self::Name(text.into())) } else { Err(ArgError::Descriptor) }
+    }
+}
+
+impl fmt::Display for Handed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 /// A guest on an inherited socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FdGuest {
-    /// Number of the descriptor, 3 or more.
-    pub number: i32,
+    /// The socket.
+    pub socket: Handed,
     /// Options of the guest.
     pub options: GuestOptions,
 }
@@ -385,9 +418,8 @@ impl FromStr for FdGuest {
 
     fn from_str(text: &str) -> Result<Self, ArgError> {
         let mut options = GuestOptions::default();
-        let number = split(text, |name, value| options.take(name, value))?;
-        let number = number.parse().ok().filter(|n| *n > 2).ok_or(ArgError::Descriptor)?;
-        Ok(Self { number, options })
+        let socket = split(text, |name, value| options.take(name, value))?.parse()?;
+        Ok(Self { socket, options })
     }
 }
 
@@ -435,7 +467,8 @@ mod tests {
             [[0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff], [0xff; 16]]
                 .map(PoolUuid)
         );
-        assert_eq!("7".parse::<FdGuest>().unwrap().number, 7);
+        assert_eq!("7".parse::<FdGuest>().unwrap().socket, Handed::Number(7));
+        assert_eq!("web1,memory-limit=1".parse::<FdGuest>().unwrap().socket, Handed::Name("web1".into()));
         let guest: PathGuest = "a,mode=0660,owner=root,memory-limit=1,group=0".parse().unwrap();
         assert_eq!(guest.access.mode, Some("660".parse().unwrap()));
         assert_eq!(
@@ -469,7 +502,7 @@ mod tests {
             let error = text.parse::<PathGuest>().unwrap_err();
             assert!(matches!(error, ArgError::Value { .. }), "{text:?}: {error}");
         }
-        for text in ["x", "2", "-1", "4294967296"] {
+        for text in ["x y", "2", "-1", "4294967296", "-x"] {
             assert_eq!(text.parse::<FdGuest>(), Err(ArgError::Descriptor), "{text:?}");
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The configuration file: what is wrong with one is said, with line and column; what is right means
-//! the same as the command line.
+//! The configuration file: what is wrong with one is said, with line and column; what is right
+//! means the same as the command line.
 
 mod client;
 
@@ -10,9 +10,11 @@ use std::process::Output;
 
 use clap::{CommandFactory, Parser};
 use client::daemon::run;
+use proptest::prelude::*;
 use tempfile::TempDir;
 use vhost_zcache::args::Args;
-use vhost_zcache::config::{self, Config};
+use vhost_zcache::config::fault::Origin;
+use vhost_zcache::config::{self, Config, file};
 
 /// A file, and the folder that it is in.
 struct File {
@@ -284,6 +286,24 @@ fn the_daemon_does_not_start_with_a_faulty_file() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("vhost-zcache: Cannot read /nonexistent/zcache.toml: "), "{said}");
+}
+
+proptest! {
+    /// Whatever is cut out of a file, or put into it, it is taken or refused, and places are in it.
+    #[test]
+    fn any_text_is_taken_or_refused(cut in 0..900usize, length in 0..40usize, put in "[\\[\\]='\"\\n0-9a-z.é\\\\#{}]{0,6}") {
+        let text = format!("{}{GUEST}", ALL.replace("[guest.'/run/a']", ""));
+        let at = |byte: usize| (byte..=text.len()).find(|byte| text.is_char_boundary(*byte)).unwrap_or(text.len());
+        let text = format!("{}{put}{}", &text[..at(cut)], &text[at(cut + length)..]);
+        let (draft, faults) = file::parse(&text);
+        let more = draft.settle().err().unwrap_or_default();
+        for fault in faults.into_iter().chain(more) {
+            if let Origin::File(line, column) = fault.at {
+                let there = text.split('\n').nth(line - 1);
+                prop_assert!(there.is_some_and(|there| column <= there.chars().count() + 1), "{:?}: {}", fault, text);
+            }
+        }
+    }
 }
 
 /// Keys of the file: all that a file without a right one is told there are.

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use client::daemon::{Daemon, binary, run, wait};
@@ -175,6 +175,38 @@ fn an_inherited_listener_is_served() {
     child.kill().expect("the daemon");
     wait(&mut child);
     assert!(path.exists(), "a socket that somebody else made is not removed");
+}
+
+/// As systemd gives the sockets of a socket unit, with the name of its `FileDescriptorName=`.
+#[test]
+fn a_socket_that_a_service_manager_gives_is_known_by_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let start = |arguments: &[&str]| {
+        // The shell becomes the daemon, and knows its number.
+        let script = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web1; exec \"$0\" \"$@\" 3<&{}",
+            inherit(&listener)
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_vhost-zcache")]).args(arguments).stdin(Stdio::null());
+        shell.args(["--log-level", "error"]).stderr(Stdio::piped()).spawn().expect("the daemon")
+    };
+    let mut child = start(&["--fd", "web1"]);
+    for _ in 0..2 {
+        Client::attach(&path).create(0, 0);
+    }
+    child.kill().expect("the daemon");
+    wait(&mut child);
+    for (arguments, expected) in [
+        (&["--fd", "web2"][..], "No socket named \"web2\" was given for --fd"),
+        (&["--fd", "web1", "--fd", "3"][..], "File descriptor 3 is given twice"),
+    ] {
+        let output = start(arguments).wait_with_output().expect("its output");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(expected) && said.lines().count() == 1, "{arguments:?}: {said}");
+    }
 }
 
 #[test]

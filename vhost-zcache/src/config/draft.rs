@@ -91,8 +91,8 @@ impl From<&Args> for Draft {
             (path.display().to_string(), Place::Path { path, access }, options)
         });
         let inherited = args.fd.iter().map(|guest| {
-            let FdGuest { number, options } = guest.clone();
-            (format!("fd:{number}"), Place::Inherited(number), options)
+            let FdGuest { socket, options } = guest.clone();
+            (format!("fd:{socket}"), Place::Inherited(socket), options)
         });
         let guests = paths.chain(inherited).map(|(name, place, options)| {
             let GuestOptions { memory_limit, reservation, allow_shared, peers } = options;
@@ -236,7 +236,7 @@ impl Draft {
         for guest in &self.guests {
             if !seen.insert(&guest.name.value) {
                 let name = match &guest.place.value {
-                    Place::Inherited(number) => format!("File descriptor {number}"),
+                    Place::Inherited(socket) => format!("File descriptor {socket}"),
                     Place::Path { .. } => guest.name.value.clone(),
                 };
                 faults.push(Fault::new(guest.name.at, format!("{name} is given twice")));

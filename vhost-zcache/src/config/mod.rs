@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use self::draft::Draft;
 use self::fault::Faults;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, PoolUuid};
+use crate::args::{Args, Handed, PoolUuid};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -99,8 +99,8 @@ pub enum Place {
         /// Who may connect.
         access: SocketAccess,
     },
-    /// At a socket that was inherited by this number.
-    Inherited(i32),
+    /// At a socket that was inherited.
+    Inherited(Handed),
 }
 
 impl GuestConfig {

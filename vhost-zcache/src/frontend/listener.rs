@@ -56,6 +56,12 @@ pub enum SocketError {
     /// A descriptor that the process did not inherit.
     #[error("File descriptor {0} is not open")]
     NotOpen(i32),
+    /// A name of which the service manager has given no socket.
+    #[error("No socket named {0:?} was given for --fd (LISTEN_FDNAMES)")]
+    NotGiven(String),
+    /// A descriptor that is given by its number and by its name.
+    #[error("File descriptor {0} is given twice")]
+    GivenTwice(i32),
     /// An inherited descriptor is of the wrong kind.
     #[error("File descriptor {0} is not a Unix stream socket")]
     WrongKind(i32),

@@ -46,19 +46,20 @@ use self::dispatch::Facts;
 use self::events::{Beginning, Keeper, Operator, Signals};
 use self::guest::Guest;
 use self::handover::found::Found;
-use self::handover::manager::Manager;
+use self::handover::manager::{Manager, handed};
 use self::handover::note::DaemonNote;
 use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
 use self::takeover::Sockets;
+use crate::args::Handed;
 use crate::config::common::{Common, folder};
 use crate::config::fault::Faults;
 use crate::config::settings::Settings;
 use crate::config::{AdminSocket, Config, GuestConfig, Place};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
-use crate::frontend::listener::{BoundSocket, Endpoint};
+use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
 use crate::sandbox::{self, files::Reach};
 use crate::spawner::Spawner;
 
@@ -162,15 +163,23 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     keeper.run(&reach)
 }
 
-/// Sockets that were given by number.
-fn inherited(config: &Config) -> Result<BTreeMap<i32, Endpoint>, Error> {
-    let numbers = config.guests.iter().filter_map(|guest| match guest.place {
-        Place::Inherited(number) => Some(number),
-        Place::Path { .. } => None,
-    });
-    // SAFETY: no two guests have the same number, and what was opened before was closed again, or
-    // has another number, as these were taken.
-    numbers.map(|number| Ok((number, unsafe { Endpoint::inherit(number) }?))).collect()
+/// Sockets that were given by number or name.
+fn inherited(config: &Config) -> Result<BTreeMap<Handed, Endpoint>, Error> {
+    let (mut seen, mut sockets) = (BTreeSet::new(), BTreeMap::new());
+    for guest in &config.guests {
+        let Place::Inherited(socket) = &guest.place else { continue };
+        let number = match socket {
+            Handed::Number(number) => *number,
+            Handed::Name(name) => handed(name).ok_or_else(|| SocketError::NotGiven(name.clone()))?,
+        };
+        if !seen.insert(number) {
+            return Err(SocketError::GivenTwice(number).into());
+        }
+        // SAFETY: no two guests have the same number, and what was opened before was closed again,
+        // or has another number, as these were taken.
+        sockets.insert(socket.clone(), unsafe { Endpoint::inherit(number) }?);
+    }
+    Ok(sockets)
 }
 
 /// Signals that are for the keeper. The one to read the configuration again ends a daemon that has

@@ -16,6 +16,7 @@ use super::handover::manifest::Manifest;
 use super::handover::note::DaemonNote;
 use super::handover::shelf::Shelf;
 use super::numbers::Numbers;
+use crate::args::Handed;
 use crate::config::{Config, Place};
 use crate::error::Error;
 use crate::frontend::listener::{BoundSocket, Endpoint, is_socket};
@@ -79,8 +80,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Makes them, or goes on with those that were found. `inherited` are those that were given by
-    /// number, if nothing was found.
+    /// Makes them, or goes on with those that were found. `inherited` are those that were given, if
+    /// nothing was found.
     ///
     /// # Errors
     ///
@@ -88,7 +89,7 @@ impl Sockets {
     pub fn new(
         config: &Config,
         numbers: &Numbers,
-        mut inherited: BTreeMap<i32, Endpoint>,
+        mut inherited: BTreeMap<Handed, Endpoint>,
         mut found: Option<&mut Found>,
     ) -> Result<Self, Error> {
         let mut sockets = Self { doors: BTreeMap::new(), connected: Vec::new() };
@@ -109,7 +110,7 @@ impl Sockets {
                     };
                     sockets.doors.insert(number, (Door::new(socket.into()), is_kept));
                 }
-                Place::Inherited(descriptor) => match (door, inherited.remove(descriptor)) {
+                Place::Inherited(socket) => match (door, inherited.remove(socket)) {
                     (Some(listener), _) => drop(sockets.doors.insert(number, (Door::new(listener.into()), true))),
                     (None, Some(Endpoint::Listening(listener))) => {
                         sockets.doors.insert(number, (Door::new(listener.into()), false));

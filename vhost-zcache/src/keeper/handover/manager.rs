@@ -173,20 +173,30 @@ fn send(socket: &OwnedFd, text: &str, file: Option<BorrowedFd<'_>>) -> Result<()
 /// are not passed on. To be called first of all.
 #[must_use]
 pub fn inherited() -> BTreeMap<String, OwnedFd> {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("LISTEN_PID") != Some(process::id()) {
-        return BTreeMap::new();
-    }
-    let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0);
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut kept = BTreeMap::new();
-    for (number, name) in (FIRST..).zip(names.split(':')).take(usize::try_from(count).unwrap_or(0)) {
-        if name.starts_with(PREFIX) {
-            match inherit(number) {
-                Ok(file) => drop(kept.insert(name.to_owned(), file)),
-                Err(error) => debug!("File {number} ({name}) was not given: {error}"),
-            }
+    for (number, name) in given().into_iter().filter(|(_, name)| name.starts_with(PREFIX)) {
+        match inherit(number) {
+            Ok(file) => drop(kept.insert(name, file)),
+            Err(error) => debug!("File {number} ({name}) was not given: {error}"),
         }
     }
     kept
+}
+
+/// The number of a file that the manager has given under a name, besides those that were kept.
+#[must_use]
+pub fn handed(name: &str) -> Option<i32> {
+    let given = given().into_iter().filter(|(_, name)| !name.starts_with(PREFIX));
+    given.into_iter().find(|(_, known)| known == name).map(|(number, _)| number)
+}
+
+/// Files that the manager has given, with their names.
+fn given() -> Vec<(i32, String)> {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(process::id()) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    (FIRST..).zip(names.split(':').map(str::to_owned)).take(count).collect()
 }
