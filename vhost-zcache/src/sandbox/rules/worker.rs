@@ -14,6 +14,8 @@ const STATE: &[Kind] = &[Kind::State];
 const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
 /// Who may find the store full and make room in it: whatever one of them does for that, all do.
 const SERVING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
+/// Who looks at guests that may leave at that moment, and is then the last to let go of them.
+const LOOKING: &[Kind] = &[Kind::State, Kind::Statistics];
 #[cfg(debug_assertions)]
 const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store, Kind::State];
 
@@ -34,8 +36,9 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
     rule!(SERVING, SYS_fallocate, "gives memory of the store back to the host"),
     rule!(SERVING, SYS_lseek, "whether that was given back; which parts of the store's memory are in use"),
-    rule!(STATE, SYS_fallocate, "the same, when the store is full").with("a store that is full of what was flushed"),
-    rule!(STATE, SYS_lseek, "the same").with("a store that is full of what was flushed"),
+    rule!(LOOKING, SYS_fallocate, "the same, of a guest that has left meanwhile, or when the store is full")
+        .with("guests that leave"),
+    rule!(LOOKING, SYS_lseek, "the same").with("guests that leave"),
     // Rings.
     rule!(CONTROL, SYS_eventfd2, "wakes a thread that serves rings"),
     rule!(CONTROL, SYS_epoll_create1, "by which that thread waits"),
