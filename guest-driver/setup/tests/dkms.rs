@@ -47,6 +47,7 @@ fn a_kernel_gets_what_it_can_use() {
 /// A script that is not there, or cannot be run, is a warning to DKMS and nothing else.
 #[test]
 fn the_script_that_renews_the_initramfs_is_installed() {
+    const READ: &str = r#"kernelver=6.1.0-50-amd64; . "$1"; echo "vhost-zcache-$PACKAGE_VERSION/$POST_INSTALL""#;
     let setup = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = TempDir::new().expect("a folder");
     let mut make = Command::new("make");
@@ -54,7 +55,6 @@ fn the_script_that_renews_the_initramfs_is_installed() {
     let output = make.env_remove("MAKEFLAGS").output().expect("make");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    const READ: &str = r#"kernelver=6.1.0-50-amd64; . "$1"; echo "vhost-zcache-$PACKAGE_VERSION/$POST_INSTALL""#;
     let read = Command::new("bash").args(["-ec", READ, "bash"]).arg(setup.join("dkms.conf")).output().expect("bash");
     let script = String::from_utf8_lossy(&read.stdout);
     let (script, kernel) = script.trim_end().split_once(' ').expect("a script with the kernel's version");
