@@ -160,7 +160,11 @@ impl VmOptions {
 
     /// How much slower than an ordinary guest this one is, at worst.
     pub fn patience(&self) -> u32 {
-        if self.installed.is_some() || self.kernel.is_debug() { 5 } else { 1 }
+        match (&self.installed, self.kernel.is_debug()) {
+            (Some(_), _) => 15,
+            (None, true) => 5,
+            (None, false) => 1,
+        }
     }
 }
 

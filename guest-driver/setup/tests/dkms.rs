@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What DKMS is told to build, for which kernels. It reads dkms.conf as this does, by bash.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 /// What DKMS makes of dkms.conf for a kernel: modules and configuration, or that it is passed over.
 fn read(kernel: &str) -> String {
@@ -39,4 +42,24 @@ fn a_kernel_gets_what_it_can_use() {
     ] {
         assert_eq!(read(kernel), built, "{kernel}");
     }
+}
+
+/// A script that is not there, or cannot be run, is a warning to DKMS and nothing else.
+#[test]
+fn the_script_that_renews_the_initramfs_is_installed() {
+    const READ: &str = r#"kernelver=6.1.0-50-amd64; . "$1"; echo "vhost-zcache-$PACKAGE_VERSION/$POST_INSTALL""#;
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = TempDir::new().expect("a folder");
+    let mut make = Command::new("make");
+    make.arg("-C").arg(setup).arg("dkms-install").arg(format!("DESTDIR={}", root.path().display()));
+    let output = make.env_remove("MAKEFLAGS").output().expect("make");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let read = Command::new("bash").args(["-ec", READ, "bash"]).arg(setup.join("dkms.conf")).output().expect("bash");
+    let script = String::from_utf8_lossy(&read.stdout);
+    let (script, kernel) = script.trim_end().split_once(' ').expect("a script with the kernel's version");
+    assert_eq!(kernel, "6.1.0-50-amd64");
+    let script = root.path().join("usr/src").join(script);
+    let mode = script.metadata().unwrap_or_else(|error| panic!("{}: {error}", script.display())).permissions().mode();
+    assert_eq!(mode & 0o111, 0o111, "{} cannot be run", script.display());
 }

@@ -50,6 +50,7 @@ const OWN_FILES: &[(&str, &str)] = &[
     (BOOT_LOADER, include_str!("../../debian/boot-loader")),
     ("agent.service", include_str!("../../debian/agent.service")),
     ("grub.cfg", include_str!("../../debian/grub.cfg")),
+    ("slow.conf", include_str!("../../debian/slow.conf")),
     ("step", include_str!("../../debian/step")),
 ];
 

@@ -47,6 +47,8 @@ on_each_debian! {
     fn the_package_installs;
     /// The life of a server, from its first move to the package's removal.
     fn everything_moves_and_moves_back;
+    /// A kernel whose headers come later has an initramfs already, without the modules.
+    fn modules_that_come_late_reach_the_initramfs;
     /// It goes on with the kernel of backports.
     fn a_newer_kernel_finds_everything;
     /// The same with an initramfs of dracut, in which systemd mounts the root filesystem.
@@ -98,6 +100,21 @@ fn a_newer_kernel_finds_everything(debian: Debian) {
         ensure!(system.sh("uname -r")? != before, "The newer kernel was not booted");
         root_is_cached(system).context("With the newer kernel")?;
         data_is_cached(system).context("With the newer kernel")
+    });
+}
+
+fn modules_that_come_late_reach_the_initramfs(debian: Debian) {
+    with_debian("late_modules", debian, &[], |system| {
+        // Nothing is compiled again: DKMS keeps what it has built.
+        system.build(&format!(
+            "module=$(dkms status -k $(uname -r) | sed -n '/^vhost-zcache/s/,.*//p')
+             dkms uninstall $module -k $(uname -r)
+             {ROOT_LINE}
+             dkms install $module -k $(uname -r) 2>&1"
+        ))?;
+        system.step("the modules came after the line");
+        system.reboot()?;
+        root_is_cached(system)
     });
 }
 

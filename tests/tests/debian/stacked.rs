@@ -63,6 +63,8 @@ fn lvm_over_a_device(debian: Debian) {
              mkfs.ext4 -q /dev/vg/top
              echo 'low /dev/vdb' >>/etc/zcachetab
              echo '/dev/vg/top /srv ext4 defaults 0 2' >>/etc/fstab")?;
+        // LVM of the initramfs would take the volume, too.
+        system.build("update-initramfs -u -k all")?;
         comes_back(system, "vg-top", None)?;
         let volumes = system.sh("pvs --noheadings -o pv_name 2>&1")?;
         ensure!(volumes.trim() == "/dev/mapper/low", "LVM takes something else for its volume: {volumes}");
