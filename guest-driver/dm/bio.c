@@ -75,7 +75,7 @@ static void dmz_changed(struct dmz_target *t, const struct bvec_iter *iter)
 }
 
 /* Nothing is known of the frames that a bio carries. */
-static void dmz_forget(struct bio *bio)
+static void dmz_forget_bio(struct bio *bio)
 {
 	struct bvec_iter iter;
 	struct bio_vec bv;
@@ -90,20 +90,18 @@ static void dmz_forget(struct bio *bio)
  */
 static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 {
-	enum dmz_reading reading = dmz_reading(dmz_pages(bio));
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
 	if (!t->on_evict && !READ_ONCE(t->pool->active))
 		return;
-	if (!dmz_put_pays(t, dmz_first(t, &bio->bi_iter), reading)) {
-		dmz_forget(bio);
+	if (!dmz_put_pays(t, dmz_first(t, &bio->bi_iter))) {
+		dmz_forget_bio(bio);
 		dmz_count(t, DMZ_PUT_NOT_WORTH, dmz_pages(bio));
 		return;
 	}
 	bio_for_each_segment(bv, bio, iter) {
-		if (dmz_record_page(t, &bv, iter.bi_sector, reading, write) &&
-		    write)
+		if (dmz_record_page(t, &bv, iter.bi_sector, write) && write)
 			dmz_frame_know(t, page_to_pfn(bv.bv_page),
 				       dmz_block(t, iter.bi_sector), DMZ_HOLDS,
 				       dmz_content_hash(bv.bv_page));
@@ -121,7 +119,10 @@ static int dmz_would_wait(struct bio *bio)
 static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 			struct dmz_io *io)
 {
-	switch (dmz_read_from_pool(t, bio)) {
+	bool pays = dmz_get_pays(t, dmz_first(t, &bio->bi_iter),
+				 dmz_reading(dmz_pages(bio)));
+
+	switch (dmz_read_from_pool(t, bio, pays)) {
 	case DMZ_SERVED:
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
@@ -134,9 +135,8 @@ static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 	dmz_record(t, bio, false);
 	io->kind = DMZ_READ;
 	io->iter = bio->bi_iter;
-	/* What is left of a read that the pool served in part is none of its kind. */
-	if (!dmz_get_pays(t, dmz_first(t, &io->iter),
-			  dmz_reading(dmz_pages(bio))))
+	/* What the pool leaves of a read is none of its kind. */
+	if (!pays)
 		io->start = ktime_get_ns();
 	return dmz_to_origin(t, bio);
 }

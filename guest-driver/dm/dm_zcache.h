@@ -65,19 +65,19 @@ enum dmz_reading {
 /**
  * struct dmz_worth - what is known of what pays: see worth.c
  * @origin_ns:	a page read from the origin takes so long; 0: not known
- * @get_ns:	one got from the pool
+ * @get_ns:	one got from the pool; 0: not known
  * @missing:	part of the pages that were asked of the pool without success
  * @take:	gets take pages out of the pool
  * @sample_puts: pages of the samples that were put
- * @sample_hits: and got
+ * @sample_saved: ns that were saved by what was got of them
  */
 struct dmz_worth {
 	u32 origin_ns[DMZ_NR_READINGS];
 	u32 get_ns[DMZ_NR_READINGS];
 	int missing;
 	bool take;
-	atomic_long_t sample_puts;
-	atomic_long_t sample_hits;
+	atomic64_t sample_puts;
+	atomic64_t sample_saved;
 };
 
 /**
@@ -171,7 +171,8 @@ enum dmz_served {
 };
 
 /* read.c */
-enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio);
+enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
+				   bool pays);
 
 /* change.c */
 void dmz_change(struct dmz_target *t, u64 block, u64 count, unsigned long keep);
@@ -199,8 +200,7 @@ enum dmz_known {
 };
 
 /* frames.c */
-bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block,
-		      enum dmz_reading reading);
+bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block);
 void dmz_frame_know(struct dmz_target *t, unsigned long pfn, u64 block,
 		    enum dmz_known known, u64 hash);
 void dmz_frame_put(struct dmz_target *t, unsigned long pfn, u64 block,
@@ -234,10 +234,9 @@ bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 
 /* record.c */
 bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
-		     sector_t sector, enum dmz_reading reading, bool write);
+		     sector_t sector, bool write);
 
 /* worth.c */
-void dmz_worth_init(struct dmz_target *t);
 enum dmz_reading dmz_reading(unsigned int pages);
 void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns);
 void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
@@ -246,9 +245,8 @@ void dmz_puts_took(unsigned int pages, u64 ns);
 void dmz_put_counts(struct dmz_target *t, u64 block);
 bool dmz_gets_take(struct dmz_target *t);
 bool dmz_get_pays(struct dmz_target *t, u64 block, enum dmz_reading reading);
-bool dmz_put_pays(struct dmz_target *t, u64 block, enum dmz_reading reading);
+bool dmz_put_pays(struct dmz_target *t, u64 block);
 unsigned int dmz_worth_put_ns(void);
-unsigned int dmz_worth_reuse(struct dmz_target *t);
 
 /* content.c */
 int dmz_content_init(void);

@@ -85,7 +85,6 @@ void dmz_frame_forget(unsigned long pfn)
  * @t:		the target
  * @pfn:	the frame
  * @block:	the block
- * @reading:	how it is read or written
  *
  * Recorded before the transfer, so that a change of the block meanwhile finds
  * the entry and removes it; but not while the end of such a change is followed
@@ -94,8 +93,7 @@ void dmz_frame_forget(unsigned long pfn)
  * Context: Any. The page can't be evicted before the transfer ends.
  * Return: false: nothing is known of the frame now.
  */
-bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block,
-		      enum dmz_reading reading)
+bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block)
 {
 	struct dmz_lock *lock;
 	struct dmz_frame *f;
@@ -114,7 +112,6 @@ bool dmz_frame_record(struct dmz_target *t, unsigned long pfn, u64 block,
 	WRITE_ONCE(f->block_low, block);
 	WRITE_ONCE(f->block_high, block >> 32);
 	WRITE_ONCE(f->known, DMZ_TRANSFER);
-	f->reading = reading;
 	f->next = dmz_heads[bucket];
 	dmz_heads[bucket] = pfn;
 	spin_unlock_irqrestore(&lock->lock, flags);
@@ -256,7 +253,7 @@ bool dmz_frame_evict(unsigned long pfn, struct page *page, u64 until)
 			dmz_count(t, DMZ_PUT_DROPPED, 1);
 		else if (f->known == DMZ_KEPT)
 			dmz_count(t, DMZ_PUT_KEPT, 1);
-		else if (!dmz_put_pays(t, dmz_frame_block(f), f->reading))
+		else if (!dmz_put_pays(t, dmz_frame_block(f)))
 			dmz_count(t, DMZ_PUT_NOT_WORTH, 1);
 		else if (!page)
 			dmz_count(t, DMZ_PUT_BEYOND, 1);
@@ -332,7 +329,6 @@ void dmz_frame_move(unsigned long to, unsigned long from)
 		new->block_low = old->block_low;
 		new->block_high = old->block_high;
 		new->known = old->known;
-		new->reading = old->reading;
 		new->hash_low = old->hash_low;
 		new->hash_high = old->hash_high;
 		new->next = old->next;

@@ -30,7 +30,6 @@
  * @block_high: its upper bits
  * @target:	id of its target, or 0: nothing is known, the rest is void
  * @known:	enum dmz_known, but not DMZ_UNKNOWN
- * @reading:	enum dmz_reading
  * @hash_low:	of the content, unless @known is DMZ_TRANSFER, with
  * @hash_high:	its upper half
  */
@@ -39,8 +38,7 @@ struct dmz_frame {
 	u32 block_low;
 	u8 block_high;
 	u8 target;
-	u8 known;
-	u8 reading;
+	u16 known;
 	u32 hash_low;
 	u32 hash_high;
 };

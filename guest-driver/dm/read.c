@@ -68,11 +68,9 @@ static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
 }
 
 /* Where the first page of a bio is, and how many after it are there too. */
-static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
+static unsigned int dmz_run(struct dmz_target *t, struct bio *bio, bool pays,
 			    enum dmz_where *where)
 {
-	bool pays = dmz_get_pays(t, dmz_block(t, bio->bi_iter.bi_sector),
-				 dmz_reading(dmz_pages(bio)));
 	unsigned int run = 0;
 	struct bvec_iter iter;
 	struct bio_vec bv;
@@ -98,7 +96,7 @@ static unsigned int dmz_run(struct dmz_target *t, struct bio *bio,
  */
 static unsigned int dmz_record_gets(struct dmz_target *t, struct bio *bio,
 				    struct zcache_get *gets, unsigned int nr,
-				    enum dmz_reading reading, bool take)
+				    bool take)
 {
 	struct bvec_iter iter;
 	unsigned int i = 0;
@@ -107,7 +105,7 @@ static unsigned int dmz_record_gets(struct dmz_target *t, struct bio *bio,
 	bio_for_each_segment(bv, bio, iter) {
 		if (i == nr)
 			break;
-		if (!dmz_record_page(t, &bv, iter.bi_sector, reading, false))
+		if (!dmz_record_page(t, &bv, iter.bi_sector, false))
 			break;
 		gets[i].page = bv.bv_page;
 		gets[i].flags = take ? ZCACHE_GET_EXCLUSIVE : 0;
@@ -177,7 +175,7 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 	u64 start;
 
 	start = ktime_get_ns();
-	nr = dmz_record_gets(t, bio, gets, nr, reading, take);
+	nr = dmz_record_gets(t, bio, gets, nr, take);
 	if (!nr) {
 		*missed = 1;
 		return 0;
@@ -241,18 +239,20 @@ static void dmz_accept(struct bio *bio, unsigned int pages)
  * dmz_read_from_pool - serves a read, or the first part of it
  * @t:		the target
  * @bio:	the read, which may be cut short
+ * @pays:	whether the pool is asked for what it may have
  *
  * Context: Process context; sleeps, unless the bio must not. It is being mapped.
  * Return: What has become of it.
  */
-enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio)
+enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
+				   bool pays)
 {
 	unsigned int run, filled;
 	enum dmz_where where;
 
 	if (bio->bi_opf & REQ_PREFLUSH || !dmz_whole_pages(bio))
 		return DMZ_NOT_SERVED;
-	run = dmz_run(t, bio, &where);
+	run = dmz_run(t, bio, pays, &where);
 	switch (where) {
 	case DMZ_POOL:
 		if (bio->bi_opf & REQ_NOWAIT)

@@ -9,7 +9,6 @@
  * @t:		the target
  * @bv:		the page, a segment of a bio
  * @sector:	where it goes to, on the mapped device
- * @reading:	how it is read or written
  * @write:	the direction
  *
  * If not, what was known of its frame is forgotten: after the transfer it would
@@ -19,7 +18,7 @@
  * Return: whether it was recorded.
  */
 bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
-		     sector_t sector, enum dmz_reading reading, bool write)
+		     sector_t sector, bool write)
 {
 	unsigned long pfn = page_to_pfn(bv->bv_page);
 
@@ -28,7 +27,7 @@ bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
 	 * removes it: dmz_frame_record() has the barrier between the two.
 	 */
 	if (dmz_page_is_cache(t, bv, sector, write) &&
-	    dmz_frame_record(t, pfn, dmz_block(t, sector), reading) &&
+	    dmz_frame_record(t, pfn, dmz_block(t, sector)) &&
 	    dmz_page_is_cache(t, bv, sector, write))
 		return true;
 	dmz_frame_forget(pfn);

@@ -104,7 +104,6 @@ static int dmz_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	}
 	t->ti = ti;
 	mutex_init(&t->flush_lock);
-	dmz_worth_init(t);
 	err = dmz_parse(t, argc, argv);
 	if (err)
 		goto fail;
@@ -213,8 +212,10 @@ static void dmz_status(struct dm_target *ti, status_type_t type,
 			       READ_ONCE(t->worth.origin_ns[i]),
 			       dmz_reading_names[i],
 			       READ_ONCE(t->worth.get_ns[i]));
-		DMEMIT(" put_ns=%u reuse_percent=%u gets_take=%d",
-		       dmz_worth_put_ns(), dmz_worth_reuse(t),
+		DMEMIT(" put_ns=%u sample_puts=%lld sample_saved_ns=%lld gets_take=%d",
+		       dmz_worth_put_ns(),
+		       (long long)atomic64_read(&t->worth.sample_puts),
+		       (long long)atomic64_read(&t->worth.sample_saved),
 		       dmz_gets_take(t));
 		DMEMIT(" memory=%zu", dmz_frames_bytes() +
 		       dmz_present_bytes(t));

@@ -8,11 +8,12 @@
  * each of which somebody waits for, and for long ones apart, which the kernel
  * has begun before somebody needs them.
  *
- * A page is read from the pool if that is not slower. It is put if what a read
- * from the pool saves, times how often pages that are put are read from there,
- * is more than a put takes. Of the objects, one in so many is always put and
- * got, and another one never, so that both ways are known whatever is done with
- * the others.
+ * Of the objects, one in so many is always put and got, and another one never,
+ * so that both ways are known whatever is done with the others. A page of these
+ * is read from the pool if that is not slower. It is put while puts of the first
+ * kind save more than they take, after some time in which they need not: what
+ * comes in by long reads may be wanted by short ones, so it does not matter how
+ * a page was read.
  *
  * Who reads from a pool that has room leaves its page there, and need not put it
  * when it is evicted. Where pages are missing that were put, there is no room
@@ -26,19 +27,16 @@
 #include <linux/moduleparam.h>
 #include "dm_zcache.h"
 
-/* Of so many objects one is put and got always, and one never. */
+/* Of 2^so many objects one is put and got always, and one never. */
 #define SAMPLE_BITS	6
 /* Reads of so many pages or more are long. */
 #define LONG_READ	8
 /* How far the median of what was measured moves each time: one part in so many. */
 #define STEP		32
-/*
- * All pages that are put are expected to be read, until so many times the
- * memory was put without that.
- */
-#define PATIENCE	4
-/* What was seen before counts for half when there is so much of it. */
-#define HISTORY		16
+/* So many times the memory is put before it matters that nothing was saved yet. */
+#define PATIENCE	6
+/* What was seen before counts for half when so many times the memory was put. */
+#define HISTORY		24
 /* A copy stays in the pool while fewer of so many pages are missing there. */
 #define MISSING_OF	1024
 #define MISSING_FEW	20
@@ -46,9 +44,15 @@
 /* The last so many times that pages were asked for count. */
 #define MISSING_WEIGHT	64
 
-/* Before it was measured a page is got in so many ns. */
-#define SHORT_GET_NS	30000
-#define LONG_GET_NS	8000
+/* What is believed of a page until it was measured, in ns: disks are slow. */
+static const u32 dmz_origin_usual[DMZ_NR_READINGS] = {
+	[DMZ_SHORT] = 100000,
+	[DMZ_LONG] = 20000,
+};
+static const u32 dmz_get_usual[DMZ_NR_READINGS] = {
+	[DMZ_SHORT] = 15000,
+	[DMZ_LONG] = 8000,
+};
 
 static bool always;
 module_param(always, bool, 0644);
@@ -75,21 +79,19 @@ static enum dmz_sample dmz_sample(u64 block)
 	}
 }
 
-/* Pages of the samples that would be PATIENCE times the memory in all. */
-static long dmz_patience(void)
+/* Pages of the samples in so many times the memory. */
+static s64 dmz_sample_pages(unsigned int times)
 {
-	return (totalram_pages() >> SAMPLE_BITS) * PATIENCE + 1;
+	return (s64)(totalram_pages() >> SAMPLE_BITS) * times;
 }
 
-/* With what is taken for granted at the beginning, which is never 0. */
-static long dmz_sample_puts(struct dmz_target *t)
+/* Whether figures decide about a block. If not, @pays is what is done. */
+static bool dmz_figures_decide(u64 block, bool *pays)
 {
-	return atomic_long_read(&t->worth.sample_puts) + dmz_patience();
-}
+	enum dmz_sample sample = dmz_sample(block);
 
-static long dmz_sample_hits(struct dmz_target *t)
-{
-	return atomic_long_read(&t->worth.sample_hits) + dmz_patience();
+	*pays = READ_ONCE(always) || sample == DMZ_WITH;
+	return !*pays && sample == DMZ_NO_SAMPLE;
 }
 
 /* What takes long now and then is no reason: the median counts. */
@@ -105,6 +107,23 @@ static void dmz_learn(u32 *median, u64 ns, unsigned int pages)
 	else if (now < old)
 		old -= old / STEP;
 	WRITE_ONCE(*median, old);
+}
+
+/* What a read from the pool saves, in ns a page. */
+static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
+{
+	s64 origin = READ_ONCE(t->worth.origin_ns[reading]) ?:
+		     dmz_origin_usual[reading];
+	s64 get = READ_ONCE(t->worth.get_ns[reading]) ?: dmz_get_usual[reading];
+
+	/*
+	 * Of two reads ahead one is over when somebody comes to need it. And
+	 * what is measured of short gets, if only samples are got, is that the
+	 * device has to wake up; if all are, it is awake.
+	 */
+	if (reading == DMZ_LONG)
+		return origin / 2 - get;
+	return origin * 2 - get;
 }
 
 /**
@@ -148,7 +167,8 @@ void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
 
 	dmz_learn(&w->get_ns[reading], ns, pages);
 	if (dmz_sample(block) == DMZ_WITH)
-		atomic_long_add(hits, &w->sample_hits);
+		atomic64_add(max_t(s64, dmz_gain(t, reading), 0) * hits,
+			     &w->sample_saved);
 	missing += (int)((pages - hits) * MISSING_OF / pages) -
 		   missing / MISSING_WEIGHT;
 	WRITE_ONCE(w->missing, missing);
@@ -180,12 +200,13 @@ void dmz_puts_took(unsigned int pages, u64 ns)
 void dmz_put_counts(struct dmz_target *t, u64 block)
 {
 	struct dmz_worth *w = &t->worth;
+	s64 many = dmz_sample_pages(HISTORY);
 
 	if (dmz_sample(block) != DMZ_WITH ||
-	    atomic_long_inc_return(&w->sample_puts) < dmz_patience() * HISTORY)
+	    atomic64_inc_return(&w->sample_puts) < many)
 		return;
-	atomic_long_set(&w->sample_puts, atomic_long_read(&w->sample_puts) / 2);
-	atomic_long_set(&w->sample_hits, atomic_long_read(&w->sample_hits) / 2);
+	atomic64_set(&w->sample_puts, many / 2);
+	atomic64_set(&w->sample_saved, atomic64_read(&w->sample_saved) / 2);
 }
 
 /**
@@ -197,26 +218,6 @@ void dmz_put_counts(struct dmz_target *t, u64 block)
 bool dmz_gets_take(struct dmz_target *t)
 {
 	return t->on_evict && READ_ONCE(t->worth.take);
-}
-
-/* What a read from the pool saves, in ns a page; nothing known is much. */
-static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
-{
-	u32 origin = READ_ONCE(t->worth.origin_ns[reading]);
-	u32 get = READ_ONCE(t->worth.get_ns[reading]);
-
-	if (!origin)
-		return U32_MAX;
-	/*
-	 * Of two reads ahead one is over when somebody comes to need it. And
-	 * what is measured of short gets, if only samples are got, is that the
-	 * device has to wake up; if all are, it is awake.
-	 */
-	if (reading == DMZ_LONG)
-		origin /= 2;
-	else
-		origin *= 2;
-	return (s64)origin - get;
 }
 
 /**
@@ -231,76 +232,38 @@ static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
  */
 bool dmz_get_pays(struct dmz_target *t, u64 block, enum dmz_reading reading)
 {
-	s64 cost = dmz_gets_take(t) ? READ_ONCE(dmz_put_ns) : 0;
+	bool pays;
 
-	if (READ_ONCE(always))
-		return true;
-	switch (dmz_sample(block)) {
-	case DMZ_WITH:
-		return true;
-	case DMZ_WITHOUT:
-		return false;
-	case DMZ_NO_SAMPLE:
-		break;
-	}
-	return dmz_gain(t, reading) >= cost;
+	if (!dmz_figures_decide(block, &pays))
+		return pays;
+	return dmz_gain(t, reading) >=
+	       (dmz_gets_take(t) ? READ_ONCE(dmz_put_ns) : 0);
 }
 
 /**
  * dmz_put_pays - is a page put when it is evicted?
  * @t:		the target
  * @block:	its block
- * @reading:	how it was read, or written
  *
  * Context: Any.
  */
-bool dmz_put_pays(struct dmz_target *t, u64 block, enum dmz_reading reading)
+bool dmz_put_pays(struct dmz_target *t, u64 block)
 {
-	s64 gain = dmz_gain(t, reading);
+	s64 puts = atomic64_read(&t->worth.sample_puts);
+	bool pays;
 
-	if (READ_ONCE(always))
-		return true;
-	switch (dmz_sample(block)) {
-	case DMZ_WITH:
-		return true;
-	case DMZ_WITHOUT:
+	if (!dmz_figures_decide(block, &pays))
+		return pays;
+	if (dmz_gain(t, DMZ_SHORT) <= 0 && dmz_gain(t, DMZ_LONG) <= 0)
 		return false;
-	case DMZ_NO_SAMPLE:
-		break;
-	}
-	return gain > 0 && gain * dmz_sample_hits(t) >=
-			   (s64)READ_ONCE(dmz_put_ns) * dmz_sample_puts(t);
+	return atomic64_read(&t->worth.sample_saved) >=
+	       (puts - dmz_sample_pages(PATIENCE)) * READ_ONCE(dmz_put_ns);
 }
 
 /**
- * dmz_worth_init - what is believed of a new target
- * @t:	the target
- *
- * That its origin is slow and the device as usual, until they were measured.
- *
- * Context: Any.
- */
-void dmz_worth_init(struct dmz_target *t)
-{
-	t->worth.get_ns[DMZ_SHORT] = SHORT_GET_NS;
-	t->worth.get_ns[DMZ_LONG] = LONG_GET_NS;
-}
-
-/**
- * dmz_worth_put_ns - what a put takes, in ns
+ * dmz_worth_put_ns - what a put takes, in ns; 0: not known
  */
 unsigned int dmz_worth_put_ns(void)
 {
 	return READ_ONCE(dmz_put_ns);
-}
-
-/**
- * dmz_worth_reuse - of 100 pages that are put, so many are got
- * @t:	the target
- *
- * A page that is got again and again counts as often.
- */
-unsigned int dmz_worth_reuse(struct dmz_target *t)
-{
-	return dmz_sample_hits(t) * 100 / dmz_sample_puts(t);
 }

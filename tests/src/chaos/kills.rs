@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::clock::Clock;
 use super::schedule::{Timed, Way, WorkerEnd};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, WITHOUT_RULE};
 
 /// How long a worker may take to come to its place, once its passes count.
 const PLACE_LIMIT: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ const UNPLANNED: [&str; 6] = [
     "does not answer, and is replaced",
     "does not come to the end of a chain",
     "does not make sense, and is killed",
-    "for which there is no rule",
+    WITHOUT_RULE,
     "workers have died when they took over",
     "No upgrade",
 ];

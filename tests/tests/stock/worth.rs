@@ -54,27 +54,31 @@ fn read(guest: &Guest) -> Result<(u64, Figures, Figures)> {
     Ok(((after.hits - before.hits) * 100 / (FILE_MIB * 256), before, after))
 }
 
-/// Makes a file on a target over this device. `always` is not set.
-fn prepare(guest: &Guest, origin: &str) -> Result<()> {
-    guest.sh(&format!(
-        "echo 0 >/sys/module/dm_zcache/parameters/always
-         zcachesetup open {origin} target; mkfs.ext4 -q -F /dev/mapper/target; mount -o noatime /dev/mapper/target /mnt
-         dd if=/dev/urandom of=/mnt/file bs=1M count={FILE_MIB} conv=fsync status=none
-         sha256sum </mnt/file >/tmp/sum; {DROP_CACHES}"
-    ))?;
-    Ok(())
+/// Looks at a guest with a file on a target over this device, which `prepare` makes. `always` is
+/// not set.
+fn with_file(name: &str, prepare: &str, origin: &str, look: impl FnOnce(&Guest) -> Result<()>) {
+    scenario(name, Duration::from_secs(240), |s| {
+        let daemon = s.daemon(DaemonOptions::usual()?)?;
+        let mut options = crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(FILE_MIB * 2);
+        options.always = false;
+        let vm = s.vm(options)?;
+        vm.attach()?;
+        vm.guest().sh(&format!(
+            "{prepare}
+             zcachesetup open {origin} target
+             mkfs.ext4 -q -F /dev/mapper/target; mount -o noatime /dev/mapper/target /mnt
+             dd if=/dev/urandom of=/mnt/file bs=1M count={FILE_MIB} conv=fsync status=none
+             sha256sum </mnt/file >/tmp/sum; {DROP_CACHES}"
+        ))?;
+        look(vm.guest())
+    });
 }
 
 #[test]
 fn a_slow_disk_is_spared_on_uml() {
-    scenario("stock_worth_slow", Duration::from_secs(240), |s| {
-        let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(FILE_MIB * 2))?;
-        vm.attach()?;
-        let guest = vm.guest();
-        guest.sh("DM_DISABLE_UDEV=1 dmsetup create slow --noudevsync \
-             --table \"0 $(blockdev --getsz /dev/vdb) delay /dev/vdb 0 5\"")?;
-        prepare(guest, "/dev/mapper/slow")?;
+    let slow = "DM_DISABLE_UDEV=1 dmsetup create slow --noudevsync \
+                --table \"0 $(blockdev --getsz /dev/vdb) delay /dev/vdb 0 5\"";
+    with_file("stock_worth_slow", slow, "/dev/mapper/slow", |guest| {
         read(guest)?;
         let (share, _, figures) = read(guest)?;
         ensure!(share >= MOST, "{share} % came from the pool: {figures:?}");
@@ -85,12 +89,7 @@ fn a_slow_disk_is_spared_on_uml() {
 /// Nobody knows how fast disk and device are here, but the target does what it has measured.
 #[test]
 fn figures_decide_on_uml() {
-    scenario("stock_worth_figures", Duration::from_secs(240), |s| {
-        let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(FILE_MIB * 2))?;
-        vm.attach()?;
-        let guest = vm.guest();
-        prepare(guest, "/dev/vdb")?;
+    with_file("stock_worth_figures", "", "/dev/vdb", |guest| {
         // What is got has to be put first.
         read(guest)?;
         for _ in 0..10 {
