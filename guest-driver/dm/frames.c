@@ -59,6 +59,29 @@ static u32 dmz_bucket_of(unsigned long pfn)
 	return dmz_bucket(READ_ONCE(f->target), dmz_frame_block(f));
 }
 
+/* Removes a frame's entry, and if it is not believed what the pool has of it. */
+static void dmz_frame_remove(unsigned long pfn, bool believed)
+{
+	struct dmz_target *t;
+	struct dmz_frame *f;
+	unsigned long flags;
+	u32 bucket, *link;
+
+	if (!dmz_frame_recorded(pfn))
+		return;
+	bucket = dmz_bucket_of(pfn);
+	f = dmz_frame(pfn);
+	spin_lock_irqsave(&dmz_lock(bucket)->lock, flags);
+	link = dmz_find(bucket, pfn);
+	if (link) {
+		t = dmz_targets[f->target];
+		if (!believed && (f->known == DMZ_KEPT || !t->on_evict))
+			dmz_flush(t, dmz_frame_block(f), 1);
+		dmz_unlink(link);
+	}
+	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
+}
+
 /**
  * dmz_frame_forget - removes what is known of a frame
  * @pfn:	the frame
@@ -67,17 +90,20 @@ static u32 dmz_bucket_of(unsigned long pfn)
  */
 void dmz_frame_forget(unsigned long pfn)
 {
-	unsigned long flags;
-	u32 bucket, *link;
+	dmz_frame_remove(pfn, true);
+}
 
-	if (!dmz_frame_recorded(pfn))
-		return;
-	bucket = dmz_bucket_of(pfn);
-	spin_lock_irqsave(&dmz_lock(bucket)->lock, flags);
-	link = dmz_find(bucket, pfn);
-	if (link)
-		dmz_unlink(link);
-	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
+/**
+ * dmz_frame_distrust - what is in a frame was not believed
+ * @pfn:	the frame
+ *
+ * Nothing is known of it any more, and a copy that the pool has kept goes, too.
+ *
+ * Context: Any.
+ */
+void dmz_frame_distrust(unsigned long pfn)
+{
+	dmz_frame_remove(pfn, false);
 }
 
 /**
@@ -267,36 +293,6 @@ bool dmz_frame_evict(unsigned long pfn, struct page *page, u64 until)
 	}
 	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
 	return looked;
-}
-
-/**
- * dmz_frame_distrust - what is in a frame was not believed
- * @pfn:	the frame
- *
- * Nothing is known of it any more, and a copy that the pool has kept goes, too.
- *
- * Context: Any.
- */
-void dmz_frame_distrust(unsigned long pfn)
-{
-	struct dmz_target *t;
-	struct dmz_frame *f;
-	unsigned long flags;
-	u32 bucket, *link;
-
-	if (!dmz_frame_recorded(pfn))
-		return;
-	bucket = dmz_bucket_of(pfn);
-	f = dmz_frame(pfn);
-	spin_lock_irqsave(&dmz_lock(bucket)->lock, flags);
-	link = dmz_find(bucket, pfn);
-	if (link) {
-		t = dmz_targets[f->target];
-		if (f->known == DMZ_KEPT || !t->on_evict)
-			dmz_flush(t, dmz_frame_block(f), 1);
-		dmz_unlink(link);
-	}
-	spin_unlock_irqrestore(&dmz_lock(bucket)->lock, flags);
 }
 
 /**

@@ -49,6 +49,7 @@ static const u32 dmz_origin_usual[DMZ_NR_READINGS] = {
 	[DMZ_SHORT] = 100000,
 	[DMZ_LONG] = 20000,
 };
+
 static const u32 dmz_get_usual[DMZ_NR_READINGS] = {
 	[DMZ_SHORT] = 15000,
 	[DMZ_LONG] = 8000,

@@ -59,7 +59,7 @@ impl DaemonOptions {
 }
 
 /// What the log says of a worker that has made a system call which nobody has foreseen.
-pub const WITHOUT_RULE: &str = "for which there is no rule";
+pub(crate) const WITHOUT_RULE: &str = "for which there is no rule";
 /// What it says of others that were not killed by somebody else.
 const FAULTS: [&str; 3] = ["panicked at", "does not make sense, and is killed", "was killed by signal 11"];
 
