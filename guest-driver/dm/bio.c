@@ -84,11 +84,36 @@ static void dmz_forget_bio(struct bio *bio)
 		dmz_frame_forget(page_to_pfn(bv.bv_page));
 }
 
+/* Records what a write makes of a page, or forgets its frame. */
+static void dmz_record_written(struct dmz_target *t, const struct bio_vec *bv,
+			       sector_t sector)
+{
+	if (dmz_record_page(t, bv, sector, true))
+		dmz_frame_know(t, page_to_pfn(bv->bv_page),
+			       dmz_block(t, sector), DMZ_HOLDS,
+			       dmz_content_hash(bv->bv_page));
+}
+
 /*
- * Records the pages of a bio, or forgets them; in a write their content too. Without a
- * device as well: what is in memory when one is attached can be put then.
+ * Records a page that is read from the origin, or forgets its frame; that too if
+ * the pool may have it and is not @asked: what it has stays.
  */
-static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
+static void dmz_record_read(struct dmz_target *t, const struct bio_vec *bv,
+			    sector_t sector, bool asked)
+{
+	if (asked || !dmz_present_test(t, dmz_block(t, sector))) {
+		dmz_record_page(t, bv, sector, false);
+		return;
+	}
+	dmz_frame_forget(page_to_pfn(bv->bv_page));
+	dmz_count(t, DMZ_BYPASSED, 1);
+}
+
+/*
+ * Records the pages of a bio, or forgets them. Without a device as well: what is
+ * in memory when one is attached can be put then.
+ */
+static void dmz_record(struct dmz_target *t, struct bio *bio, bool asked)
 {
 	struct bvec_iter iter;
 	struct bio_vec bv;
@@ -101,10 +126,10 @@ static void dmz_record(struct dmz_target *t, struct bio *bio, bool write)
 		return;
 	}
 	bio_for_each_segment(bv, bio, iter) {
-		if (dmz_record_page(t, &bv, iter.bi_sector, write) && write)
-			dmz_frame_know(t, page_to_pfn(bv.bv_page),
-				       dmz_block(t, iter.bi_sector), DMZ_HOLDS,
-				       dmz_content_hash(bv.bv_page));
+		if (bio_op(bio) == REQ_OP_WRITE)
+			dmz_record_written(t, &bv, iter.bi_sector);
+		else
+			dmz_record_read(t, &bv, iter.bi_sector, asked);
 		cond_resched();
 	}
 }
@@ -132,7 +157,7 @@ static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 		break;
 	}
 	dmz_count(t, DMZ_MISSES, dmz_pages(bio));
-	dmz_record(t, bio, false);
+	dmz_record(t, bio, pays);
 	io->kind = DMZ_READ;
 	io->iter = bio->bi_iter;
 	/* What the pool leaves of a read is none of its kind. */
@@ -152,6 +177,8 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 	io->start = 0;
 	if (!bio_sectors(bio))
 		return dmz_to_origin(t, bio);
+	if (bio_op(bio) == REQ_OP_READ || bio_op(bio) == REQ_OP_WRITE)
+		dmz_transfers(t, dmz_pages(bio));
 	if (bio_op(bio) == REQ_OP_READ)
 		return dmz_map_read(t, bio, io);
 
@@ -165,7 +192,7 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 	if (bio_op(bio) == REQ_OP_WRITE) {
 		io->kind = DMZ_WRITE;
 		if (t->on_evict)
-			dmz_record(t, bio, true);
+			dmz_record(t, bio, false);
 	}
 	return dmz_to_origin(t, bio);
 }

@@ -66,6 +66,7 @@ enum dmz_reading {
  * struct dmz_worth - what is known of what pays: see worth.c
  * @origin_ns:	a page read from the origin takes so long; 0: not known
  * @get_ns:	one got from the pool; 0: not known
+ * @lately:	pages that were read or written of late
  * @missing:	part of the pages that were asked of the pool without success
  * @take:	gets take pages out of the pool
  * @sample_puts: pages of the samples that were put
@@ -74,6 +75,7 @@ enum dmz_reading {
 struct dmz_worth {
 	u32 origin_ns[DMZ_NR_READINGS];
 	u32 get_ns[DMZ_NR_READINGS];
+	u32 lately[DMZ_NR_READINGS];
 	int missing;
 	bool take;
 	atomic64_t sample_puts;
@@ -238,6 +240,7 @@ bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
 
 /* worth.c */
 enum dmz_reading dmz_reading(unsigned int pages);
+void dmz_transfers(struct dmz_target *t, unsigned int pages);
 void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns);
 void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
 		   unsigned int pages, unsigned int hits, u64 ns);

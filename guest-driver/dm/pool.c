@@ -44,12 +44,13 @@ void dmz_put(struct dmz_target *t, u64 block, struct page *page, u64 until)
 	transport = zcache_transport_of(t->pool, ZC_PUT_UNATTACHED,
 					ZC_PUT_INACTIVE);
 	done = transport && transport->ops->put(transport, t->pool, &key, page,
+						dmz_present_test(t, block),
 						until);
 	if (done) {
 		dmz_present_set(t, block);
 		dmz_put_counts(t, block);
 	} else {
-		/* An older page, if there was one, is invalidated. */
+		/* An older page is invalidated, if its bit was set. */
 		dmz_present_clear(t, block);
 	}
 	dmz_count(t, done ? DMZ_PUTS : DMZ_PUT_DROPPED, 1);

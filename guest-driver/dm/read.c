@@ -42,13 +42,9 @@ static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
 				sector_t sector, bool pays)
 {
 	u64 block = dmz_block(t, sector), hash;
-	bool present = dmz_present_test(t, block);
+	bool ask = pays && dmz_present_test(t, block);
 
-	if (present && !pays) {
-		dmz_count(t, DMZ_BYPASSED, 1);
-		present = false;
-	}
-	if (!present && !dmz_frame_recorded(page_to_pfn(bv->bv_page)))
+	if (!ask && !dmz_frame_recorded(page_to_pfn(bv->bv_page)))
 		return DMZ_ORIGIN;
 	if (!dmz_page_is_cache(t, bv, sector, false))
 		return DMZ_ORIGIN;
@@ -64,7 +60,7 @@ static enum dmz_where dmz_where(struct dmz_target *t, const struct bio_vec *bv,
 	case DMZ_UNKNOWN:
 		break;
 	}
-	return present ? DMZ_POOL : DMZ_ORIGIN;
+	return ask ? DMZ_POOL : DMZ_ORIGIN;
 }
 
 /* Where the first page of a bio is, and how many after it are there too. */

@@ -10,10 +10,13 @@
  *
  * Of the objects, one in so many is always put and got, and another one never,
  * so that both ways are known whatever is done with the others. A page of these
- * is read from the pool if that is not slower. It is put while puts of the first
- * kind save more than they take, after some time in which they need not: what
- * comes in by long reads may be wanted by short ones, so it does not matter how
- * a page was read.
+ * is read from the pool if that is not slower. It is put if that pays once it is
+ * read as pages are read and written now, so much by short transfers and so much
+ * by long ones; and if puts of the first kind save more than they take, which
+ * does not matter at first, when nothing can have come back.
+ *
+ * A page that is read from the origin though the pool may have it is not
+ * recorded: what the pool has stays right without that.
  *
  * Who reads from a pool that has room leaves its page there, and need not put it
  * when it is evicted. Where pages are missing that were put, there is no room
@@ -31,12 +34,16 @@
 #define SAMPLE_BITS	6
 /* Reads of so many pages or more are long. */
 #define LONG_READ	8
-/* How far the median of what was measured moves each time: one part in so many. */
-#define STEP		32
-/* So many times the memory is put before it matters that nothing was saved yet. */
+/* How far what is believed moves each time: one part in so many, */
+#define STEP_DOWN	32
+/* and so much less if it took longer: what is believed is the lower quartile. */
+#define STEP_UP		(3 * STEP_DOWN)
+/* So many times the memory is put before it matters what that has saved. */
 #define PATIENCE	6
 /* What was seen before counts for half when so many times the memory was put. */
 #define HISTORY		24
+/* How pages came and went counts for half when this part of the memory has. */
+#define LATELY		16
 /* A copy stays in the pool while fewer of so many pages are missing there. */
 #define MISSING_OF	1024
 #define MISSING_FEW	20
@@ -44,10 +51,13 @@
 /* The last so many times that pages were asked for count. */
 #define MISSING_WEIGHT	64
 
-/* What is believed of a page until it was measured, in ns: disks are slow. */
+/*
+ * What is believed of a page until it was measured, in ns: disks are slow where
+ * they have to seek.
+ */
 static const u32 dmz_origin_usual[DMZ_NR_READINGS] = {
 	[DMZ_SHORT] = 100000,
-	[DMZ_LONG] = 20000,
+	[DMZ_LONG] = 10000,
 };
 
 static const u32 dmz_get_usual[DMZ_NR_READINGS] = {
@@ -95,19 +105,43 @@ static bool dmz_figures_decide(u64 block, bool *pays)
 	return !*pays && sample == DMZ_NO_SAMPLE;
 }
 
-/* What takes long now and then is no reason: the median counts. */
-static void dmz_learn(u32 *median, u64 ns, unsigned int pages)
+/*
+ * A transfer takes longer if the guest has no processor for its end: of all
+ * things while it puts pages, which must not look like a reason to do so.
+ */
+static void dmz_learn(u32 *believed, u64 ns, unsigned int pages)
 {
 	u32 now = min_t(u64, div_u64(ns, pages), U32_MAX / 2);
-	u32 old = READ_ONCE(*median);
+	u32 old = READ_ONCE(*believed);
 
 	if (!old)
 		old = now;
 	else if (now > old)
-		old += old / STEP + 1;
+		old += old / STEP_UP + 1;
 	else if (now < old)
-		old -= old / STEP;
-	WRITE_ONCE(*median, old);
+		old -= old / STEP_DOWN;
+	WRITE_ONCE(*believed, old);
+}
+
+/**
+ * dmz_transfers - somebody reads or writes
+ * @t:		the target
+ * @pages:	how many pages at once
+ *
+ * Context: Any.
+ */
+void dmz_transfers(struct dmz_target *t, unsigned int pages)
+{
+	struct dmz_worth *w = &t->worth;
+	enum dmz_reading reading = dmz_reading(pages);
+	u32 lately = READ_ONCE(w->lately[reading]) + pages;
+	unsigned int i;
+
+	WRITE_ONCE(w->lately[reading], lately);
+	if (lately < totalram_pages() / LATELY)
+		return;
+	for (i = 0; i < DMZ_NR_READINGS; i++)
+		WRITE_ONCE(w->lately[i], READ_ONCE(w->lately[i]) / 2);
 }
 
 /* What a read from the pool saves, in ns a page. */
@@ -125,6 +159,21 @@ static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
 	if (reading == DMZ_LONG)
 		return origin / 2 - get;
 	return origin * 2 - get;
+}
+
+/* What a page in the pool saves, if it is read as pages came and went of late. */
+static s64 dmz_hope(struct dmz_target *t)
+{
+	s64 saves = 0, pages = 0;
+	enum dmz_reading i;
+
+	for (i = 0; i < DMZ_NR_READINGS; i++) {
+		u32 lately = READ_ONCE(t->worth.lately[i]);
+
+		saves += max_t(s64, dmz_gain(t, i), 0) * lately;
+		pages += lately;
+	}
+	return pages ? div64_s64(saves, pages) : 0;
 }
 
 /**
@@ -251,14 +300,15 @@ bool dmz_get_pays(struct dmz_target *t, u64 block, enum dmz_reading reading)
 bool dmz_put_pays(struct dmz_target *t, u64 block)
 {
 	s64 puts = atomic64_read(&t->worth.sample_puts);
+	u32 put_ns = READ_ONCE(dmz_put_ns);
 	bool pays;
 
 	if (!dmz_figures_decide(block, &pays))
 		return pays;
-	if (dmz_gain(t, DMZ_SHORT) <= 0 && dmz_gain(t, DMZ_LONG) <= 0)
+	if (dmz_hope(t) <= put_ns)
 		return false;
-	return atomic64_read(&t->worth.sample_saved) >=
-	       (puts - dmz_sample_pages(PATIENCE)) * READ_ONCE(dmz_put_ns);
+	return puts < dmz_sample_pages(PATIENCE) ||
+	       atomic64_read(&t->worth.sample_saved) >= puts * put_ns;
 }
 
 /**

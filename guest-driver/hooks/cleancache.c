@@ -151,7 +151,8 @@ static void zcache_put_page(int pool_id, struct cleancache_filekey file,
 	}
 	if (!READ_ONCE(pool->filled))
 		WRITE_ONCE(pool->filled, true);
-	t->ops->put(t, pool, &key, page, ktime_get_ns() + ZCACHE_PUT_WAIT);
+	t->ops->put(t, pool, &key, page, true,
+		    ktime_get_ns() + ZCACHE_PUT_WAIT);
 out:
 	srcu_read_unlock(&zcache_srcu, srcu);
 }

@@ -175,7 +175,8 @@ struct zcache_io {
  * transport calls again when it has answered all of it.
  *
  * @put: Ephemeral pool: hands over a copy of the page. May drop it; the device
- *	then serves nothing under the key. Waits for room in the queue if there
+ *	then serves nothing under the key, if @older says that it could have
+ *	before and somebody could ask for it. Waits for room in the queue if there
  *	is hope, but not longer than until ktime_get_ns() is @until.
  *	Context: any, interrupts may be off. Does not sleep.
  *	Return: false if it has dropped it.
@@ -203,7 +204,8 @@ struct zcache_io {
  */
 struct zcache_transport_ops {
 	bool (*put)(struct zcache_transport *t, struct zcache_pool *pool,
-		    const struct zcache_key *key, struct page *page, u64 until);
+		    const struct zcache_key *key, struct page *page, bool older,
+		    u64 until);
 	bool (*flush)(struct zcache_transport *t, struct zcache_pool *pool,
 		      u16 opcode, const struct zcache_key *key, u64 count);
 	int (*get)(struct zcache_transport *t, struct zcache_pool *pool,

@@ -64,7 +64,8 @@ static bool zcv_try_put(struct zcv_queue *q, struct zcache_pool *pool,
 }
 
 static bool zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
-		    const struct zcache_key *key, struct page *page, u64 until)
+		    const struct zcache_key *key, struct page *page, bool older,
+		    u64 until)
 {
 	struct zcv_queue *q = zcv_queue_of(to_zcv(t), pool->id, key);
 	unsigned long flags;
@@ -83,9 +84,9 @@ static bool zcv_put(struct zcache_transport *t, struct zcache_pool *pool,
 	} else if (zcv_is_lost(q->dev)) {
 		zcache_count(pool, ZC_PUT_UNATTACHED);
 	} else {
-		/* The device may have an older copy. */
 		zcache_count(pool, ZC_PUT_DROPPED_RING_FULL);
-		zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
+		if (older)
+			zcv_invalidate(q, pool, ZCACHE_OP_FLUSH_PAGE, key, 0);
 	}
 unlock:
 	zcv_unlock(q, flags);
