@@ -38,6 +38,7 @@ enum dmz_kind {
  * @kind:	what its completion has to do
  * @iter:	what it was when it was sent to the origin
  * @start:	when that was, if it is to be known; or 0
+ * @reading:	how it reads or writes
  * @work:	completes it, if that takes long
  */
 struct dmz_io {
@@ -45,6 +46,7 @@ struct dmz_io {
 	enum dmz_kind kind;
 	struct bvec_iter iter;
 	u64 start;
+	enum dmz_reading reading;
 	struct work_struct work;
 };
 
@@ -144,10 +146,9 @@ static int dmz_would_wait(struct bio *bio)
 static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 			struct dmz_io *io)
 {
-	bool pays = dmz_get_pays(t, dmz_first(t, &bio->bi_iter),
-				 dmz_reading(dmz_pages(bio)));
+	bool pays = dmz_get_pays(t, dmz_first(t, &bio->bi_iter), io->reading);
 
-	switch (dmz_read_from_pool(t, bio, pays)) {
+	switch (dmz_read_from_pool(t, bio, io->reading, pays)) {
 	case DMZ_SERVED:
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
@@ -178,7 +179,8 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 	if (!bio_sectors(bio))
 		return dmz_to_origin(t, bio);
 	if (bio_op(bio) == REQ_OP_READ || bio_op(bio) == REQ_OP_WRITE)
-		dmz_transfers(t, dmz_pages(bio));
+		io->reading = dmz_reading(t, dmz_first(t, &io->iter),
+					  dmz_pages(bio));
 	if (bio_op(bio) == REQ_OP_READ)
 		return dmz_map_read(t, bio, io);
 
@@ -293,7 +295,7 @@ int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
 
 	if (io->start)
-		dmz_origin_took(io->target,
+		dmz_origin_took(io->target, io->reading,
 				DIV_ROUND_UP(io->iter.bi_size, ZCACHE_PAGE_SIZE),
 				ktime_get_ns() - io->start);
 	if (dmz_takes_long(io)) {

@@ -54,7 +54,7 @@ enum dmz_held {
 /**
  * enum dmz_reading - how pages are read, or written
  * @DMZ_SHORT:	few at once, and somebody waits for each
- * @DMZ_LONG:	many at once
+ * @DMZ_LONG:	many at once, or one after another
  */
 enum dmz_reading {
 	DMZ_SHORT,
@@ -62,11 +62,25 @@ enum dmz_reading {
 	DMZ_NR_READINGS
 };
 
+#define DMZ_STREAMS	8
+
+/**
+ * struct dmz_stream - transfers one after the other
+ * @end:	the block behind the last one
+ * @pages:	how many they were, if not many
+ */
+struct dmz_stream {
+	u64 end;
+	u32 pages;
+};
+
 /**
  * struct dmz_worth - what is known of what pays: see worth.c
  * @origin_ns:	a page read from the origin takes so long; 0: not known
  * @get_ns:	one got from the pool; 0: not known
  * @lately:	pages that were read or written of late
+ * @streams:	these, and
+ * @next_stream: which of them is replaced next
  * @missing:	part of the pages that were asked of the pool without success
  * @take:	gets take pages out of the pool
  * @sample_puts: pages of the samples that were put
@@ -76,6 +90,8 @@ struct dmz_worth {
 	u32 origin_ns[DMZ_NR_READINGS];
 	u32 get_ns[DMZ_NR_READINGS];
 	u32 lately[DMZ_NR_READINGS];
+	struct dmz_stream streams[DMZ_STREAMS];
+	u32 next_stream;
 	int missing;
 	bool take;
 	atomic64_t sample_puts;
@@ -174,7 +190,7 @@ enum dmz_served {
 
 /* read.c */
 enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
-				   bool pays);
+				   enum dmz_reading reading, bool pays);
 
 /* change.c */
 void dmz_change(struct dmz_target *t, u64 block, u64 count, unsigned long keep);
@@ -239,9 +255,10 @@ bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
 		     sector_t sector, bool write);
 
 /* worth.c */
-enum dmz_reading dmz_reading(unsigned int pages);
-void dmz_transfers(struct dmz_target *t, unsigned int pages);
-void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns);
+enum dmz_reading dmz_reading(struct dmz_target *t, u64 block,
+			     unsigned int pages);
+void dmz_origin_took(struct dmz_target *t, enum dmz_reading reading,
+		     unsigned int pages, u64 ns);
 void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
 		   unsigned int pages, unsigned int hits, u64 ns);
 void dmz_puts_took(unsigned int pages, u64 ns);

@@ -159,12 +159,12 @@ static void dmz_know_gets(struct dmz_target *t, u64 block,
  *	   not in the pool.
  */
 static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
-			     unsigned int run, unsigned int *missed)
+			     enum dmz_reading reading, unsigned int run,
+			     unsigned int *missed)
 {
 	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
 	unsigned int nr = min_t(u64, min_t(unsigned int, run, MAX_GETS),
 				dmz_object_end(block) - block);
-	enum dmz_reading reading = dmz_reading(dmz_pages(bio));
 	unsigned int asked, i, hits = 0, filled = 0;
 	struct zcache_get gets[MAX_GETS];
 	bool take = dmz_gets_take(t);
@@ -235,13 +235,14 @@ static void dmz_accept(struct bio *bio, unsigned int pages)
  * dmz_read_from_pool - serves a read, or the first part of it
  * @t:		the target
  * @bio:	the read, which may be cut short
+ * @reading:	how it reads
  * @pays:	whether the pool is asked for what it may have
  *
  * Context: Process context; sleeps, unless the bio must not. It is being mapped.
  * Return: What has become of it.
  */
 enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
-				   bool pays)
+				   enum dmz_reading reading, bool pays)
 {
 	unsigned int run, filled;
 	enum dmz_where where;
@@ -253,7 +254,7 @@ enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
 	case DMZ_POOL:
 		if (bio->bi_opf & REQ_NOWAIT)
 			return DMZ_WOULD_WAIT;
-		filled = dmz_fill(t, bio, run, &run);
+		filled = dmz_fill(t, bio, reading, run, &run);
 		if (filled)
 			run = filled;
 		else

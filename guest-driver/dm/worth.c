@@ -5,8 +5,8 @@
  * The origin has every page, and it may be faster than the pool: a disk in the
  * host's page cache hands over a long read in less time than it takes to
  * decompress it. So what each way takes is measured as it goes: for short reads,
- * each of which somebody waits for, and for long ones apart, which the kernel
- * has begun before somebody needs them.
+ * each of which somebody waits for; and apart for long ones, and those that
+ * follow one another, which the kernel has begun before somebody needs them.
  *
  * Of the objects, one in so many is always put and got, and another one never,
  * so that both ways are known whatever is done with the others. A page of these
@@ -32,10 +32,12 @@
 
 /* Of 2^so many objects one is put and got always, and one never. */
 #define SAMPLE_BITS	6
-/* Reads of so many pages or more are long. */
+/* Reads of so many pages or more are long, in one or one after another: */
 #define LONG_READ	8
+/* if they begin no more than so many pages behind an earlier one. */
+#define STREAM_GAP	64
 /* How far what is believed moves each time: one part in so many, */
-#define STEP_DOWN	32
+#define STEP_DOWN	16
 /* and so much less if it took longer: what is believed is the lower quartile. */
 #define STEP_UP		(3 * STEP_DOWN)
 /* So many times the memory is put before it matters what that has saved. */
@@ -43,7 +45,7 @@
 /* What was seen before counts for half when so many times the memory was put. */
 #define HISTORY		24
 /* How pages came and went counts for half when this part of the memory has. */
-#define LATELY		16
+#define LATELY		64
 /* A copy stays in the pool while fewer of so many pages are missing there. */
 #define MISSING_OF	1024
 #define MISSING_FEW	20
@@ -51,12 +53,9 @@
 /* The last so many times that pages were asked for count. */
 #define MISSING_WEIGHT	64
 
-/*
- * What is believed of a page until it was measured, in ns: disks are slow where
- * they have to seek.
- */
+/* What is believed of a page until it was measured, in ns: a disk that is fast. */
 static const u32 dmz_origin_usual[DMZ_NR_READINGS] = {
-	[DMZ_SHORT] = 100000,
+	[DMZ_SHORT] = 20000,
 	[DMZ_LONG] = 10000,
 };
 
@@ -123,25 +122,53 @@ static void dmz_learn(u32 *believed, u64 ns, unsigned int pages)
 	WRITE_ONCE(*believed, old);
 }
 
+/* How many pages are transferred one after the other, nearly, up to these. */
+static u32 dmz_stream(struct dmz_worth *w, u64 block, unsigned int pages)
+{
+	struct dmz_stream *stream;
+	u32 so_far = 0;
+	unsigned int i;
+
+	for (i = 0; i < DMZ_STREAMS; i++) {
+		stream = &w->streams[i];
+		if (block - READ_ONCE(stream->end) > STREAM_GAP)
+			continue;
+		so_far = READ_ONCE(stream->pages);
+		goto found;
+	}
+	i = READ_ONCE(w->next_stream);
+	WRITE_ONCE(w->next_stream, (i + 1) % DMZ_STREAMS);
+	stream = &w->streams[i];
+found:
+	so_far = min_t(u32, so_far + pages, LONG_READ);
+	WRITE_ONCE(stream->end, block + pages);
+	WRITE_ONCE(stream->pages, so_far);
+	return so_far;
+}
+
 /**
- * dmz_transfers - somebody reads or writes
+ * dmz_reading - somebody reads or writes
  * @t:		the target
- * @pages:	how many pages at once
+ * @block:	the first block
+ * @pages:	how many
  *
  * Context: Any.
+ * Return: How.
  */
-void dmz_transfers(struct dmz_target *t, unsigned int pages)
+enum dmz_reading dmz_reading(struct dmz_target *t, u64 block,
+			     unsigned int pages)
 {
 	struct dmz_worth *w = &t->worth;
-	enum dmz_reading reading = dmz_reading(pages);
+	enum dmz_reading reading = dmz_stream(w, block, pages) < LONG_READ ?
+				   DMZ_SHORT : DMZ_LONG;
 	u32 lately = READ_ONCE(w->lately[reading]) + pages;
 	unsigned int i;
 
 	WRITE_ONCE(w->lately[reading], lately);
-	if (lately < totalram_pages() / LATELY)
-		return;
-	for (i = 0; i < DMZ_NR_READINGS; i++)
-		WRITE_ONCE(w->lately[i], READ_ONCE(w->lately[i]) / 2);
+	if (lately >= totalram_pages() / LATELY)
+		for (i = 0; i < DMZ_NR_READINGS; i++)
+			WRITE_ONCE(w->lately[i], READ_ONCE(w->lately[i]) / 2);
+	return reading;
 }
 
 /* What a read from the pool saves, in ns a page. */
@@ -177,25 +204,18 @@ static s64 dmz_hope(struct dmz_target *t)
 }
 
 /**
- * dmz_reading - how pages are read, or written
- * @pages:	so many at once
- */
-enum dmz_reading dmz_reading(unsigned int pages)
-{
-	return pages < LONG_READ ? DMZ_SHORT : DMZ_LONG;
-}
-
-/**
  * dmz_origin_took - a read from the origin is done
  * @t:		the target
+ * @reading:	how
  * @pages:	how many
  * @ns:		how long it took
  *
  * Context: Any.
  */
-void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns)
+void dmz_origin_took(struct dmz_target *t, enum dmz_reading reading,
+		     unsigned int pages, u64 ns)
 {
-	dmz_learn(&t->worth.origin_ns[dmz_reading(pages)], ns, pages);
+	dmz_learn(&t->worth.origin_ns[reading], ns, pages);
 }
 
 /**
