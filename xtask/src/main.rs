@@ -3,10 +3,12 @@
 
 mod bench;
 mod build;
+mod cargo_tool;
 mod chaos;
 mod coverage;
 mod demo;
 mod dependencies;
+mod dist;
 mod driver;
 mod faults;
 mod fio;
@@ -46,6 +48,7 @@ enum Command {
     Fuzz(fuzz::Arguments),
     Coverage(coverage::Arguments),
     Manual(manual::Arguments),
+    Dist(dist::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
         Command::Coverage(arguments) => coverage::measure(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
+        Command::Dist(arguments) => dist::build(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn write(directory: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(directory).with_context(|| format!("Cannot make {}", directory.display()))?;
     let mut command = visible();
     command.build();
