@@ -4,3 +4,5 @@
 pub mod ask;
 pub mod stats;
 pub mod stats_socket;
+pub mod wish;
+pub mod words;
