@@ -17,6 +17,28 @@ pub enum Wish {
     },
     /// To go by a configuration that is another in some of its keys.
     Alter(Alteration),
+    /// To give memory back to the host.
+    GiveBack {
+        /// How much.
+        bytes: u64,
+    },
+    /// To drop a guest's file pages.
+    Flush {
+        /// Its name.
+        guest: String,
+        /// Its pool of this number, and no others.
+        pool: Option<u32>,
+    },
+    /// To store nothing more for a guest.
+    Freeze {
+        /// Its name.
+        guest: String,
+    },
+    /// To store for it again.
+    Thaw {
+        /// Its name.
+        guest: String,
+    },
 }
 
 /// What is another in a configuration. The text is that of a file with nothing but these keys.
@@ -59,6 +81,11 @@ impl Wish {
             ("put", [text]) => Some(Self::Alter(Alteration::Put((*text).into()))),
             ("remove", [guest]) => Some(Self::remove(guest, false)),
             ("remove", [guest, DISCONNECT]) => Some(Self::remove(guest, true)),
+            ("give-back", [bytes]) => Some(Self::GiveBack { bytes: bytes.parse().ok()? }),
+            ("flush", [guest]) => Some(Self::Flush { guest: (*guest).into(), pool: None }),
+            ("flush", [guest, pool]) => Some(Self::Flush { guest: (*guest).into(), pool: Some(pool.parse().ok()?) }),
+            ("freeze", [guest]) => Some(Self::Freeze { guest: (*guest).into() }),
+            ("thaw", [guest]) => Some(Self::Thaw { guest: (*guest).into() }),
             _ => None,
         }
     }
@@ -80,6 +107,11 @@ impl Wish {
             Self::Alter(Alteration::Remove { guest, disconnect }) => {
                 format!("remove {}{}", words::quoted(guest), option(*disconnect))
             }
+            Self::GiveBack { bytes } => format!("give-back {bytes}"),
+            Self::Flush { guest, pool: None } => format!("flush {}", words::quoted(guest)),
+            Self::Flush { guest, pool: Some(pool) } => format!("flush {} {pool}", words::quoted(guest)),
+            Self::Freeze { guest } => format!("freeze {}", words::quoted(guest)),
+            Self::Thaw { guest } => format!("thaw {}", words::quoted(guest)),
         };
         line + "\n"
     }
@@ -102,6 +134,11 @@ mod tests {
             Wish::remove("a", false),
             Wish::remove("/run/a guest's", true),
             Wish::remove("--disconnect", true),
+            Wish::GiveBack { bytes: u64::MAX },
+            Wish::Flush { guest: "/run/a guest's".into(), pool: None },
+            Wish::Flush { guest: "a".into(), pool: Some(3) },
+            Wish::Freeze { guest: "a".into() },
+            Wish::Thaw { guest: String::new() },
         ] {
             let line = wish.line();
             assert_eq!(line.matches('\n').count(), 1, "{line:?} is not a line");
@@ -111,8 +148,18 @@ mod tests {
 
     #[test]
     fn what_is_no_wish_is_none() {
-        for line in ["reload", "\n", "relaod\n", "reload --now\n", "upgrade a\n", "set\n", "remove a b\n", "set \"a\n"]
-        {
+        for line in [
+            "reload",
+            "\n",
+            "relaod\n",
+            "reload --now\n",
+            "upgrade a\n",
+            "set\n",
+            "remove a b\n",
+            "set \"a\n",
+            "flush a b\n",
+            "give-back 1G\n",
+        ] {
             assert_eq!(Wish::of(line.as_bytes()), None, "{line:?}");
         }
         assert_eq!(Wish::of(b"remove \xff\n"), None, "no text");

@@ -128,6 +128,14 @@ impl Control {
         self.answer(|wish| matches!(wish, Wish::Reload { .. } | Wish::Alter(_)), outcome);
     }
 
+    /// Tells who waits for it what has come of something that a worker does, or why nothing has.
+    pub fn answer_work(&mut self, outcome: &Result<String, String>) {
+        let is_work = |wish: &Wish| {
+            matches!(wish, Wish::GiveBack { .. } | Wish::Flush { .. } | Wish::Freeze { .. } | Wish::Thaw { .. })
+        };
+        self.answer(is_work, outcome);
+    }
+
     fn answer(&mut self, is_it: impl Fn(&Wish) -> bool, outcome: &Result<String, String>) {
         let Some((_, stream)) = self.waits.take_if(|(wish, _)| is_it(wish)) else { return };
         match outcome {

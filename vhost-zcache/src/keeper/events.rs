@@ -408,6 +408,11 @@ impl Keeper {
                 }
                 Wish::Reload { disconnect } => self.reload(disconnect),
                 Wish::Alter(alteration) => self.alter(alteration),
+                Wish::GiveBack { .. } | Wish::Flush { .. } | Wish::Freeze { .. } | Wish::Thaw { .. } => {
+                    if let Some(control) = &mut self.control {
+                        control.answer_work(&Err("this release cannot do it".into()));
+                    }
+                }
             }
         }
     }
