@@ -2,5 +2,6 @@
 //! What operators see and ask for: statistics, upgrades, other settings.
 
 pub mod ask;
+mod figures;
 pub mod stats;
 pub mod stats_socket;
