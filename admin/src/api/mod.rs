@@ -8,6 +8,7 @@ pub mod values;
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use zcache_report::{GuestReport, PoolReport};
 
 use self::values::{AbsolutePath, Mode, PoolUuid, Size, User, or_default};
 
@@ -153,4 +154,18 @@ pub struct Health {
     pub uptime_seconds: u64,
     /// Workers that were started in place of one that died, or made room in an upgrade.
     pub worker_restarts: u64,
+}
+
+/// The guests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Guests {
+    /// One entry for each, connected or not.
+    pub guests: Vec<GuestReport>,
+}
+
+/// A guest's pools.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Pools {
+    /// One entry for each.
+    pub pools: Vec<PoolReport>,
 }

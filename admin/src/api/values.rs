@@ -107,6 +107,14 @@ text!(
         is_number && digits.len() <= MOST_DIGITS && !digits.starts_with('0')
     }
 );
+impl Size {
+    /// How many, if these can be counted.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.0.parse().ok().map(|vhost_zcache::args::Size(bytes)| bytes)
+    }
+}
+
 read!(Size, "a size: a number of bytes greater than zero, or text such as \"512M\" with K, M, G or T", either);
 
 text!(
@@ -153,10 +161,8 @@ fn text_schema(description: &str, pattern: &str) -> ObjectBuilder {
 
 /// A schema of a number or text.
 fn either_schema(description: &str, least: u64, most: u64, pattern: &str) -> RefOr<Schema> {
-    let number = ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Integer))
-        .minimum(Some(least))
-        .maximum(Some(most));
+    let number =
+        ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)).minimum(Some(least)).maximum(Some(most));
     let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).pattern(Some(pattern));
     let either = OneOfBuilder::new().item(number).item(text).description(Some(description));
     RefOr::T(Schema::OneOf(either.build()))
@@ -213,7 +219,9 @@ mod tests {
         for (json, text) in [("1", "1"), ("\"512M\"", "512M"), ("9999999999999999", "9999999999999999")] {
             assert_eq!(read::<Size>(json).unwrap().as_str(), text);
         }
-        for json in ["0", "-1", "1.5", "\"\"", "\"M\"", "\"0\"", "\"1X\"", "\"1 G\"", "true", "null", "[]", "\"default\""] {
+        for json in
+            ["0", "-1", "1.5", "\"\"", "\"M\"", "\"0\"", "\"1X\"", "\"1 G\"", "true", "null", "[]", "\"default\""]
+        {
             let error = read::<Size>(json).unwrap_err();
             assert!(error.contains("is not a size"), "{json}: {error}");
         }

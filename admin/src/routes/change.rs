@@ -23,10 +23,7 @@ use crate::openapi;
 #[utoipa::path(patch, path = "/v1/settings", tag = "daemon", request_body = SettingsPatch, responses(
     (status = 200, description = "The daemon goes by them, and its limits hold", body = Done),
     openapi::Refused, openapi::WrongBody, openapi::Unreachable))]
-pub async fn settings(
-    State(daemon): State<Shared>,
-    Body(settings): Body<SettingsPatch>,
-) -> Result<Response, Problem> {
+pub async fn settings(State(daemon): State<Shared>, Body(settings): Body<SettingsPatch>) -> Result<Response, Problem> {
     have_done(&daemon, &Wish::Alter(Alteration::Set(settings.fragment())), StatusCode::OK).await
 }
 
@@ -36,7 +33,7 @@ pub async fn settings(
 ///
 /// Why not.
 #[utoipa::path(post, path = "/v1/give-back", tag = "daemon", request_body = GiveBack, responses(
-    (status = 200, description = "What was given back, and what it cost whom", body = Value),
+    (status = 200, description = "What was given back, and what it cost whom", body = openapi::AnyObject),
     openapi::Refused, openapi::WrongBody, openapi::Unreachable))]
 pub async fn give_back(State(daemon): State<Shared>, Body(wanted): Body<GiveBack>) -> Result<Response, Problem> {
     let unknown = || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "this is more than any host has");

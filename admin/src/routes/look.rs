@@ -6,10 +6,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
+use zcache_report::{GuestReport, Report, StoreReport};
 
 use super::{Shared, json as answer};
-use crate::api::Health;
 use crate::api::problem::Problem;
+use crate::api::{Guests, Health, Pools};
 use crate::extract::GuestName;
 use crate::openapi;
 
@@ -38,7 +39,7 @@ pub async fn health(State(daemon): State<Shared>) -> Result<Response, Problem> {
 ///
 /// That the daemon does not answer.
 #[utoipa::path(get, path = "/v1/stats", tag = "look", responses(
-    (status = 200, description = "Statistics of everything", body = Value), openapi::Unreachable))]
+    (status = 200, description = "Statistics of everything", body = Report), openapi::Unreachable))]
 pub async fn stats(State(daemon): State<Shared>) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, &daemon.stats().await?))
 }
@@ -49,7 +50,7 @@ pub async fn stats(State(daemon): State<Shared>) -> Result<Response, Problem> {
 ///
 /// That the daemon does not answer.
 #[utoipa::path(get, path = "/v1/store", tag = "look", responses(
-    (status = 200, description = "Totals of the store", body = Value), openapi::Unreachable))]
+    (status = 200, description = "Totals of the store", body = StoreReport), openapi::Unreachable))]
 pub async fn store(State(daemon): State<Shared>) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, &daemon.stats().await?["store"]))
 }
@@ -60,7 +61,7 @@ pub async fn store(State(daemon): State<Shared>) -> Result<Response, Problem> {
 ///
 /// That the daemon does not answer.
 #[utoipa::path(get, path = "/v1/guests", tag = "look", responses(
-    (status = 200, description = "The guests", body = Value), openapi::Unreachable))]
+    (status = 200, description = "The guests", body = Guests), openapi::Unreachable))]
 pub async fn guests(State(daemon): State<Shared>) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, &json!({ "guests": daemon.stats().await?["guests"].take() })))
 }
@@ -71,7 +72,7 @@ pub async fn guests(State(daemon): State<Shared>) -> Result<Response, Problem> {
 ///
 /// That the daemon does not answer, or that there is no such guest.
 #[utoipa::path(get, path = "/v1/guests/{name}", tag = "look", params(openapi::Name), responses(
-    (status = 200, description = "The guest", body = Value), openapi::NoGuest, openapi::Unreachable))]
+    (status = 200, description = "The guest", body = GuestReport), openapi::NoGuest, openapi::Unreachable))]
 pub async fn guest(State(daemon): State<Shared>, GuestName(name): GuestName) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, &find(daemon.stats().await?, &name)?))
 }
@@ -82,7 +83,7 @@ pub async fn guest(State(daemon): State<Shared>, GuestName(name): GuestName) -> 
 ///
 /// That the daemon does not answer, or that there is no such guest.
 #[utoipa::path(get, path = "/v1/guests/{name}/pools", tag = "look", params(openapi::Name), responses(
-    (status = 200, description = "The guest's pools", body = Value), openapi::NoGuest, openapi::Unreachable))]
+    (status = 200, description = "The guest's pools", body = Pools), openapi::NoGuest, openapi::Unreachable))]
 pub async fn pools(State(daemon): State<Shared>, GuestName(name): GuestName) -> Result<Response, Problem> {
     let mut guest = find(daemon.stats().await?, &name)?;
     Ok(answer(StatusCode::OK, &json!({ "pools": guest["pools"].take() })))
@@ -90,7 +91,7 @@ pub async fn pools(State(daemon): State<Shared>, GuestName(name): GuestName) -> 
 
 /// What can be asked for here.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "look", responses(
-    (status = 200, description = "The OpenAPI document", body = Value)))]
+    (status = 200, description = "The OpenAPI document", body = openapi::AnyObject)))]
 pub async fn openapi() -> Response {
     answer(StatusCode::OK, &openapi::document())
 }
