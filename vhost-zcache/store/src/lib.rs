@@ -57,5 +57,5 @@ pub use key::{Key, ObjectId, PAGE_SIZE, Page, PoolId};
 pub use op::{GetError, GetMode, PutError, Refusal};
 pub use pool::{Creation, MAX_POOLS_PER_GUEST, NoPool, PoolError, PoolKind};
 pub use shard::evict::Policy as EvictionPolicy;
-pub use stats::{Contents, Counters, GuestStats, PoolStats, Refusals, StoreStats};
+pub use stats::{BackgroundStats, Contents, Counters, EndedPools, GuestStats, PoolStats, Refusals, StoreStats};
 pub use store::{Background, Rebuilt, Store, StoreConfig, StoreError};

@@ -2,8 +2,6 @@
 //! Snapshots of the counters. Bytes are bytes, pages are 4 KiB guest pages; counters only grow
 //! while their pool, guest or store lives, gauges say what is there now.
 
-use serde::Serialize;
-
 use crate::engine::victim::Weight;
 use crate::key::PoolId;
 use crate::op::Refusal;
@@ -11,7 +9,7 @@ use crate::pool::PoolKind;
 use crate::shard::evict::Policy as EvictionPolicy;
 
 /// Refused puts by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
     /// The guest's limit was reached.
     pub guest_limit: u64,
@@ -45,7 +43,7 @@ impl Refusals {
 }
 
 /// What happened in a pool, or in all pools of a guest or of the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Puts that found their pool, refused ones included.
     pub puts: u64,
@@ -64,7 +62,7 @@ pub struct Counters {
 }
 
 /// What is there now. Pages that were removed many at a time count until their memory follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Pages held.
     pub pages: u64,
@@ -105,22 +103,29 @@ impl Counters {
 }
 
 /// One pool, as one guest sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct PoolStats {
     /// The guest's number of the pool.
     pub id: PoolId,
     /// The pool's kind.
     pub kind: PoolKind,
     /// Contents; of a shared pool, all members' pages.
-    #[serde(flatten)]
     pub contents: Contents,
     /// Events; of a shared pool, all members'.
-    #[serde(flatten)]
     pub counters: Counters,
 }
 
+/// What happened in a guest's private pools that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndedPools {
+    /// In ephemeral ones.
+    pub ephemeral: Counters,
+    /// In persistent ones.
+    pub persistent: Counters,
+}
+
 /// One guest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct GuestStats {
     /// The name it was registered with.
     pub name: String,
@@ -137,14 +142,26 @@ pub struct GuestStats {
     /// How pages of its own ephemeral pools make room for others at the moment.
     pub eviction: EvictionPolicy,
     /// Pages that are charged to this guest, in its own and in shared pools.
-    #[serde(flatten)]
     pub contents: Contents,
     /// Its pools.
     pub pools: Vec<PoolStats>,
+    /// Private pools it had.
+    pub ended_pools: EndedPools,
+}
+
+/// What the background has done besides requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackgroundStats {
+    /// Segments it has emptied into holes of others, and given back.
+    pub compacted_segments: u64,
+    /// Pages that had become cold, and were tried with the denser codec.
+    pub cold_tried: u64,
+    /// Of these, pages that it made smaller.
+    pub cold_smaller: u64,
 }
 
 /// The whole store.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct StoreStats {
     /// Physical bytes charged to all guests together.
     pub physical_bytes: u64,
@@ -158,10 +175,11 @@ pub struct StoreStats {
     pub garbage_bytes: u64,
     /// Times the background failed by a defect of the store, and was started again.
     pub background_failures: u64,
+    /// What else it has done.
+    pub background: BackgroundStats,
     /// Registered guests.
     pub guests: u64,
     /// Everything held.
-    #[serde(flatten)]
     pub contents: Contents,
     /// Bytes of guest pages held per physical byte; 0 when empty.
     pub ratio: f64,

@@ -9,6 +9,7 @@
 
 pub(crate) mod cold;
 mod tidy;
+pub(crate) mod work_done;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering::Relaxed;
@@ -75,7 +76,7 @@ impl Upkeep {
         let tidied = self.tidy.run(engine, allowance.tidying);
         let settling = domains.iter().filter(|domain| domain.settle()).count() > 0;
         let rest = self.cold.as_mut().and_then(|cold| {
-            cold.run(&domains, allowance.recompression);
+            cold.run(&domains, allowance.recompression, &engine.work_done);
             cold.rest(now)
         });
         if !tidied || garbage {

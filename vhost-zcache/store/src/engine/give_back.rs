@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
-use serde::Serialize;
 
 use super::domain::Domain;
 use super::guest_state::GuestState;
@@ -45,7 +44,7 @@ pub(crate) enum Cause {
 }
 
 /// What was given back to the host, where it came from, and how long that took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GivenBack {
     /// Bytes that were asked for.
     pub asked: u64,

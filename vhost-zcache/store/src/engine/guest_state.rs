@@ -15,6 +15,7 @@ use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
 use crate::shard::space::record::Life;
 use crate::shard::{PageKey, PoolSlot, Shard};
+use crate::stats::EndedPools;
 
 /// A guest's pool, as the guest knows it.
 #[derive(Clone)]
@@ -40,13 +41,15 @@ pub(crate) struct Pools {
     pub(crate) roster: Option<Roster>,
     /// The life that began last.
     life: Life,
+    /// What happened in private pools that have ended.
+    pub(crate) ended: EndedPools,
     /// What bookkeeping costs.
     pub(crate) base: Charge,
 }
 
 impl Pools {
     pub(crate) fn new(base: Charge) -> Self {
-        Self { entries: BTreeMap::new(), roster: None, life: Life::default(), base }
+        Self { entries: BTreeMap::new(), roster: None, life: Life::default(), ended: EndedPools::default(), base }
     }
 
     /// A life that no pool of the guest has had.

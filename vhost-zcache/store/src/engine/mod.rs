@@ -39,6 +39,7 @@ use self::victim::Survey;
 use crate::accounting::Budget;
 use crate::arena::host::HOST_PAGE;
 use crate::background::cold::ColdConfig;
+use crate::background::work_done::WorkDone;
 
 /// Charged for each shard of each domain a guest uses: lock, tables and list heads.
 const SHARD_OVERHEAD: u64 = HOST_PAGE as u64;
@@ -60,6 +61,7 @@ pub(crate) struct Engine {
     pub(crate) cold: Option<ColdConfig>,
     /// Times the background failed and was started again.
     pub(crate) background_failures: AtomicU64,
+    pub(crate) work_done: WorkDone,
 }
 
 impl Engine {
@@ -74,6 +76,7 @@ impl Engine {
             epoch: AtomicU8::new(0),
             cold,
             background_failures: AtomicU64::new(0),
+            work_done: WorkDone::default(),
         }
     }
 }

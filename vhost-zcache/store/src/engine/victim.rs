@@ -17,15 +17,13 @@ use std::sync::atomic::{
     Ordering::Relaxed,
 };
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Engine;
 use super::guest_state::GuestState;
 
 /// How much ephemeral memory a guest is to have beside others: twice the weight, twice as much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u16", into = "u16")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight(u16);
 
 /// What is no weight.
