@@ -66,8 +66,8 @@ fn put_rights(keys: &mut Table, peers: Option<&[User]>, pools: Option<&[PoolUuid
 }
 
 fn of_guest(guest: &str, keys: Table) -> String {
-    let guests = Table::from_iter([(guest.to_owned(), keys)]);
-    Table::from_iter([("guest".to_owned(), guests)]).to_string()
+    let guests = Table::from_iter([(guest.to_owned(), keys.into())]);
+    Table::from_iter([("guest".to_owned(), guests.into())]).to_string()
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 //! Values. What is looked at here is whether one can be meant; what it means is the daemon's.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -72,26 +74,41 @@ macro_rules! text {
     };
 }
 
+/// Why a text is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0} is not {1}")]
+pub struct ValueError(String, &'static str);
+
 macro_rules! read {
+    ($name:ident, $but:literal) => {
+        impl FromStr for $name {
+            type Err = ValueError;
+
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                Self::new(text).ok_or_else(|| ValueError(format!("{text:?}"), $but))
+            }
+        }
+    };
     ($name:ident, $but:literal, text) => {
+        read!($name, $but);
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                Self::new(text.clone()).ok_or_else(|| de::Error::custom(format!("{text:?} is not {}", $but)))
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
     };
     ($name:ident, $but:literal, either) => {
+        read!($name, $but);
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let wrong = |what: &str| de::Error::custom(format!("{what} is not {}", $but));
-                match Either::deserialize(deserializer) {
-                    Ok(Either::Number(number)) => {
-                        Self::new(number.to_string()).ok_or_else(|| wrong(&number.to_string()))
-                    }
-                    Ok(Either::Text(text)) => Self::new(text.clone()).ok_or_else(|| wrong(&format!("{text:?}"))),
-                    Err(_) => Err(wrong("this")),
-                }
+                let read = match Either::deserialize(deserializer) {
+                    Ok(Either::Number(number)) => number.to_string().parse(),
+                    Ok(Either::Text(text)) => text.parse(),
+                    Err(_) => Err(ValueError("what is given".into(), $but)),
+                };
+                read.map_err(de::Error::custom)
             }
         }
     };
