@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Statistics of everything as one document. `docs/stats.md` describes it for its readers.
+//! Collects statistics of everything as one document, which `docs/stats.md` describes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-use uuid::Uuid;
 use zcache_protocol::{Opcode, Status};
-use zcache_store::{Contents, Counters, EvictionPolicy, PoolKind, PoolStats, Store, StoreStats};
+use zcache_report::{BUCKETS, GuestReport, Histogram, Latencies, QueueReport, Refusals, Report, Requests};
+use zcache_store::Store;
 
+use super::figures;
 use crate::device::counters::QueueCounters;
+use crate::device::latency::LatencyCounters;
 use crate::ledger::Ledger;
 use crate::ledger::service::QueueLedger;
 use crate::worker::guest::GuestPlace;
@@ -24,54 +24,6 @@ pub struct Reporter {
     guests: Places,
 }
 
-/// The document.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    version: &'static str,
-    uptime_seconds: u64,
-    worker_restarts: u64,
-    store: StoreStats,
-    guests: Vec<GuestReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct GuestReport {
-    name: String,
-    connected: bool,
-    session: bool,
-    lost_regions: usize,
-    quarantined: bool,
-    physical_bytes: u64,
-    memory_limit: Option<u64>,
-    reserved_bytes: u64,
-    eviction: EvictionPolicy,
-    #[serde(flatten)]
-    contents: Contents,
-    queues: Vec<QueueReport>,
-    requests: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
-    pools: Vec<PoolReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct QueueReport {
-    chains: u64,
-    requests: u64,
-    malformed_chains: u64,
-    ring_errors: u64,
-    stopped: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct PoolReport {
-    id: u32,
-    kind: &'static str,
-    uuid: Option<Uuid>,
-    #[serde(flatten)]
-    contents: Contents,
-    #[serde(flatten)]
-    counters: Counters,
-}
-
 impl Reporter {
     /// A reporter on a store and its guests, in the worker of that number.
     #[must_use]
@@ -83,10 +35,10 @@ impl Reporter {
     #[must_use]
     pub fn report(&self) -> Report {
         Report {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             uptime_seconds: Duration::from_nanos(self.ledger.uptime_ns()).as_secs(),
             worker_restarts: self.worker.saturating_sub(1),
-            store: self.store.stats(),
+            store: figures::store(&self.store.stats()),
             guests: self.guests.all().iter().map(|guest| guest_report(guest)).collect(),
         }
     }
@@ -95,20 +47,25 @@ impl Reporter {
 fn guest_report(guest: &GuestPlace) -> GuestReport {
     let session = guest.session();
     let stats = session.as_ref().map(|session| session.guest().stats());
+    let queues = guest.queues();
     GuestReport {
         name: guest.name().into(),
         connected: session.is_some(),
         session: session.is_some_and(|session| session.is_open()),
-        lost_regions: guest.lost_regions(),
+        lost_regions: guest.lost_regions() as u64,
         quarantined: guest.is_quarantined(),
-        physical_bytes: stats.as_ref().map_or(0, |stats| stats.physical_bytes),
         memory_limit: guest.memory_limit(),
         reserved_bytes: guest.reserved_bytes(),
-        eviction: stats.as_ref().map_or_else(EvictionPolicy::default, |stats| stats.eviction),
-        contents: stats.as_ref().map_or_else(Contents::default, |stats| stats.contents),
-        queues: guest.queues().iter().map(|queue| queue_report(&queue.counters)).collect(),
-        requests: requests(guest.queues()),
-        pools: stats.map_or_else(Vec::new, |stats| stats.pools.into_iter().map(pool_report).collect()),
+        weight: guest.weight().into(),
+        frozen: guest.is_frozen(),
+        queues: queues.iter().map(|queue| queue_report(&queue.counters)).collect(),
+        requests: requests(queues),
+        refused: queues.iter().fold(Refusals::default(), |sum, queue| sum.plus(&queue.counters.refusals())),
+        latency: Latencies {
+            put: histogram(queues.iter().map(|queue| queue.counters.puts())),
+            get: histogram(queues.iter().map(|queue| queue.counters.gets())),
+        },
+        ..stats.as_ref().map(figures::guest).unwrap_or_default()
     }
 }
 
@@ -129,21 +86,28 @@ fn queue_report(queue: &QueueCounters) -> QueueReport {
 }
 
 /// Answers by operation and status, of all queues, without those that never happened.
-fn requests(queues: &[QueueLedger]) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
-    let mut table = BTreeMap::new();
+fn requests(queues: &[QueueLedger]) -> Requests {
+    let mut table = Requests::new();
     for opcode in opcodes() {
-        let mut row = BTreeMap::new();
         for status in Status::ALL {
             let answers: u64 = queues.iter().map(|queue| queue.counters.requests(opcode, status)).sum();
             if answers > 0 {
-                row.insert(status_name(status), answers);
+                table.entry(opcode_name(opcode).into()).or_default().insert(status_name(status).into(), answers);
             }
-        }
-        if !row.is_empty() {
-            table.insert(opcode_name(opcode), row);
         }
     }
     table
+}
+
+/// Times of all queues.
+fn histogram<'a>(queues: impl Iterator<Item = &'a LatencyCounters>) -> Histogram {
+    let mut counts = [0_u64; BUCKETS];
+    let mut sum_ns = 0_u64;
+    for queue in queues {
+        sum_ns = sum_ns.wrapping_add(queue.sum_ns());
+        counts.iter_mut().zip(queue.buckets()).for_each(|(sum, count)| *sum = sum.wrapping_add(count));
+    }
+    Histogram::new(&counts, sum_ns)
 }
 
 /// Every opcode, and `None` for the unknown ones.
@@ -181,13 +145,4 @@ fn status_name(status: Status) -> &'static str {
         Status::Malformed => "malformed",
         Status::Corrupt => "corrupt",
     }
-}
-
-fn pool_report(pool: PoolStats) -> PoolReport {
-    let (kind, uuid) = match pool.kind {
-        PoolKind::Ephemeral => ("ephemeral", None),
-        PoolKind::Persistent => ("persistent", None),
-        PoolKind::SharedEphemeral(uuid) => ("shared", Some(Uuid::from_bytes(uuid))),
-    };
-    PoolReport { id: pool.id.0, kind, uuid, contents: pool.contents, counters: pool.counters }
 }

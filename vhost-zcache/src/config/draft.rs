@@ -6,11 +6,13 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use log::LevelFilter;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, Given, Origin};
+use super::source::Source;
 use super::{AdminSocket, Config, GuestConfig, Place, common};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{AdminPath, Args, FdGuest, GuestOptions, PathGuest, PoolUuid, Size};
+use crate::args::{AdminPath, Args, FdGuest, GuestOptions, GuestWeight, HostPressure, PathGuest, PoolUuid, Size};
 use crate::sandbox::SeccompMode;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each that has
@@ -27,41 +29,57 @@ const DEFAULT_QUEUES: u16 = 8;
 /// Most bytes of a socket's path: what the kernel takes, less the zero behind it.
 const LONGEST_PATH: usize = 107;
 
-/// What was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What was given. What was not takes no room where it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Draft {
     /// Physical bytes of the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<Given<Size>>,
     /// Physical bytes of each guest without a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_memory_limit: Option<Given<Size>>,
     /// Guests there can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_guests: Option<Given<u16>>,
     /// Queues of each guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<Given<u16>>,
     /// Threads that serve queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<Given<NonZero<u8>>>,
     /// How much is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<Given<LevelFilter>>,
     /// What becomes of a system call without a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Given<SeccompMode>>,
+    /// What is done when the host is short of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_pressure: Option<Given<HostPressure>>,
     /// Where reports go.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub crash_directory: Option<Given<PathBuf>>,
     /// Where newer programs are.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_binary: Option<Given<PathBuf>>,
     /// Who may connect to the sockets of guests for which nothing else is said.
     pub socket: SocketAccess,
     /// Where statistics are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stats_socket: Option<Given<AdminSocket>>,
     /// Where the operator's commands are heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub control_socket: Option<Given<AdminSocket>>,
     /// The guests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guests: Vec<DraftGuest>,
     /// There need be none: they can be added later.
     pub may_be_without_guests: bool,
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DraftGuest {
     /// By what it is known.
     pub name: Given<String>,
@@ -70,10 +88,19 @@ pub struct DraftGuest {
     /// Whose processes may be at the other end.
     pub peers: Peers,
     /// Physical bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<Given<Size>>,
     /// What it can count on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Given<Size>>,
+    /// Its part of the memory for ephemeral pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Given<GuestWeight>>,
+    /// Whether nothing new is stored for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Given<bool>>,
     /// Shared pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_shared: Vec<PoolUuid>,
 }
 
@@ -95,13 +122,15 @@ impl From<&Args> for Draft {
             (format!("fd:{socket}"), Place::Inherited(socket), options)
         });
         let guests = paths.chain(inherited).map(|(name, place, options)| {
-            let GuestOptions { memory_limit, reservation, allow_shared, peers } = options;
+            let GuestOptions { memory_limit, reservation, weight, frozen, allow_shared, peers } = options;
             DraftGuest {
                 name: Given::on_command_line(name),
                 place: Given::on_command_line(place),
                 peers,
                 memory_limit: given(&memory_limit),
                 reservation: given(&reservation),
+                weight: given(&weight),
+                frozen: given(&frozen),
                 allow_shared,
             }
         });
@@ -113,6 +142,7 @@ impl From<&Args> for Draft {
             workers: given(&args.workers),
             log_level: given(&args.log_level),
             seccomp: given(&args.seccomp),
+            host_pressure: given(&args.host_pressure),
             crash_directory: given(&args.crash_directory),
             upgrade_binary: given(&args.upgrade_binary),
             socket: SocketAccess { mode: args.socket_mode, owner: args.socket_owner, group: args.socket_group },
@@ -158,6 +188,7 @@ impl Draft {
         let draft = first!(
             memory_limit "memory-limit", guest_memory_limit "guest-memory-limit", max_guests "max-guests",
             queues "queues", workers "workers", log_level "log-level", seccomp "seccomp",
+            host_pressure "host-pressure",
             crash_directory "crash-directory", upgrade_binary "upgrade-binary",
             stats_socket "stats-socket", control_socket "control-socket"
         );
@@ -186,12 +217,13 @@ impl Draft {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let source = Source::unaltered(self.clone());
         let memory_limit = self.store_limit();
         let share = self.share();
         let defaults = self.socket;
         let default_limit = self.guest_memory_limit.as_ref().map(|limit| limit.value.0);
         let guests = self.guests.into_iter().map(|guest| {
-            let DraftGuest { name, place, peers, memory_limit, reservation, allow_shared } = guest;
+            let DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared } = guest;
             let place = match place.value {
                 Place::Path { path, access } => Place::Path { path, access: access.or(defaults) },
                 inherited @ Place::Inherited(_) => inherited,
@@ -199,7 +231,16 @@ impl Draft {
             let memory_limit = memory_limit.map(|limit| limit.value.0).or(default_limit);
             let share = memory_limit.unwrap_or(u64::MAX).min(share);
             let reservation = reservation.map_or(share, |reservation| reservation.value.0);
-            GuestConfig { name: name.value, place, peers, memory_limit, reservation, allow_shared }
+            GuestConfig {
+                name: name.value,
+                place,
+                peers,
+                memory_limit,
+                reservation,
+                weight: weight.map(|weight| weight.value).unwrap_or_default(),
+                frozen: frozen.is_some_and(|frozen| frozen.value),
+                allow_shared,
+            }
         });
         Ok(Config {
             memory_limit,
@@ -209,10 +250,12 @@ impl Draft {
             max_guests: self.max_guests.map(|given| given.value),
             log_level: self.log_level.map_or(LevelFilter::Info, |given| given.value),
             seccomp: self.seccomp.map(|given| given.value).unwrap_or_default(),
+            host_pressure: self.host_pressure.map(|given| given.value).unwrap_or_default(),
             crash_directory: self.crash_directory.map(|given| given.value).or_else(common::directory_of_systemd),
             upgrade_binary: self.upgrade_binary.map(|given| given.value),
             stats_socket: self.stats_socket.map(|given| given.value),
             control_socket: self.control_socket.map(|given| given.value),
+            source,
         })
     }
 

@@ -4,10 +4,12 @@
 //! Both make a [`draft`] of it, in which each value knows where it was given; [`file`] reads
 //! tables key by key ([`section`]), so that all faults are found at once. What is given on the
 //! command line goes before the file. The draft becomes a [`Config`] when it has no [`fault`].
-//! [`change`] says what becomes of a daemon that runs when there is another one. [`settings`] is
-//! the worker's part, [`common`] what each process has to know before it hears anything. A file is
+//! [`change`] says what becomes of a daemon that runs when there is another one. While it runs the
+//! operator can have keys of it be others ([`alteration`]), which are kept apart from what was
+//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know before it hears anything. A file is
 //! read again by a process of its own, the [`reader`]. `docs/configuration.md` has the keys.
 
+pub mod alteration;
 pub mod change;
 pub mod common;
 pub mod draft;
@@ -16,6 +18,7 @@ pub mod file;
 pub mod reader;
 pub mod section;
 pub mod settings;
+pub mod source;
 
 use std::env;
 use std::io;
@@ -27,8 +30,9 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::Draft;
 use self::fault::Faults;
+use self::source::Source;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, Handed, PoolUuid};
+use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -49,6 +53,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// What becomes of a system call without a rule.
     pub seccomp: SeccompMode,
+    /// What is done when the host is short of memory.
+    #[serde(default)]
+    pub host_pressure: HostPressure,
     /// Where reports on workers that have died go, if anywhere but to the log.
     pub crash_directory: Option<PathBuf>,
     /// Where a newer program is looked for, if not at the daemon's own path.
@@ -59,6 +66,8 @@ pub struct Config {
     pub control_socket: Option<AdminSocket>,
     /// The guests. No two have the same name or socket.
     pub guests: Vec<GuestConfig>,
+    /// Of what all this was made.
+    pub source: Source,
 }
 
 /// A socket for operators.
@@ -85,6 +94,12 @@ pub struct GuestConfig {
     pub memory_limit: Option<u64>,
     /// Bytes it can count on for its persistent pages.
     pub reservation: u64,
+    /// Its part of the memory for ephemeral pages, beside others'.
+    #[serde(default)]
+    pub weight: GuestWeight,
+    /// Nothing new is stored for it.
+    #[serde(default)]
+    pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
 }

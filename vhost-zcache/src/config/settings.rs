@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, GuestConfig};
 use crate::access::Peers;
-use crate::args::PoolUuid;
+use crate::args::{GuestWeight, PoolUuid};
 
 /// Most threads that serve queues, if the operator does not say.
 const MOST_WORKERS: usize = 16;
@@ -21,6 +21,8 @@ const MOST_WORKERS: usize = 16;
 pub struct Settings {
     /// Physical bytes of the store.
     pub memory_limit: u64,
+    /// The most that may be, whatever the configuration says.
+    most: u64,
     /// Threads that serve queues. It stays.
     pub workers: NonZero<u8>,
     /// How much is logged.
@@ -40,6 +42,12 @@ pub struct GuestSettings {
     pub memory_limit: Option<u64>,
     /// Bytes it can count on for its persistent pages.
     pub reservation: u64,
+    /// Its part of the memory for ephemeral pages, beside others'.
+    #[serde(default)]
+    pub weight: GuestWeight,
+    /// Nothing new is stored for it.
+    #[serde(default)]
+    pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
 }
@@ -50,6 +58,8 @@ impl From<&GuestConfig> for GuestSettings {
             name: guest.name.clone(),
             memory_limit: guest.memory_limit,
             reservation: guest.reservation,
+            weight: guest.weight,
+            frozen: guest.frozen,
             allow_shared: guest.allow_shared.clone(),
         }
     }
@@ -61,6 +71,7 @@ impl Settings {
     pub fn new(config: &Config, number_of: impl Fn(&str) -> Option<usize>) -> Self {
         let mut settings = Self {
             memory_limit: config.memory_limit,
+            most: u64::MAX,
             workers: config.workers.unwrap_or_else(default_workers),
             log_level: config.log_level,
             stats_peers: config.stats_socket.as_ref().map(|socket| socket.peers.clone()).unwrap_or_default(),
@@ -70,11 +81,17 @@ impl Settings {
         settings
     }
 
+    /// The same, with a store that never takes more than so many bytes.
+    #[must_use]
+    pub fn within(self, most: u64) -> Self {
+        Self { memory_limit: self.memory_limit.min(most), most, ..self }
+    }
+
     /// Takes what can change from another configuration.
     pub fn become_of(&mut self, config: &Config, number_of: impl Fn(&str) -> Option<usize>) {
         let numbered = |guest: &GuestConfig| Some((number_of(&guest.name)?, guest.into()));
         self.guests = config.guests.iter().filter_map(numbered).collect();
-        self.memory_limit = config.memory_limit;
+        self.memory_limit = config.memory_limit.min(self.most);
         self.log_level = config.log_level;
     }
 }

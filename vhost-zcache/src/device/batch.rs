@@ -30,6 +30,18 @@ pub struct Served {
     pub written: u32,
     /// Whether the chain was a batch: ZC-DEV-8.
     pub well_formed: bool,
+    /// Puts in it.
+    pub puts: u64,
+    /// Gets in it.
+    pub gets: u64,
+}
+
+/// What is in a batch.
+#[derive(Clone, Copy)]
+struct Load {
+    requests: usize,
+    puts: usize,
+    gets: usize,
 }
 
 /// What it takes to serve a chain, allocated once per reactor.
@@ -67,18 +79,18 @@ impl Batch {
     ) -> Result<Served, MemoryError> {
         let mut input = Reader::new(memory, chain.readable());
         match self.read_requests(&mut input, chain)? {
-            Some(count) => {
-                let written = self.execute(first..count, input, memory, chain, executor)?;
+            Some(Load { requests, puts, gets }) => {
+                let written = self.execute(first..requests, input, memory, chain, executor)?;
                 let well_formed = true;
-                Ok(Served { written, well_formed })
+                Ok(Served { written, well_formed, puts: puts as u64, gets: gets as u64 })
             }
             None => refuse(memory, chain),
         }
     }
 
-    /// Reads the batch header and the requests; their number, or `None` when the lengths of the
+    /// Reads the batch header and the requests; what there is, or `None` when the lengths of the
     /// streams are not those of a batch.
-    fn read_requests(&mut self, input: &mut Reader<'_>, chain: &Chain) -> Result<Option<usize>, MemoryError> {
+    fn read_requests(&mut self, input: &mut Reader<'_>, chain: &Chain) -> Result<Option<Load>, MemoryError> {
         let readable = stream_length(chain.readable());
         if readable < HEADER_SIZE as u64 {
             return Ok(None);
@@ -97,10 +109,11 @@ impl Batch {
         input.read(requests.as_mut_bytes())?;
 
         let of_opcode = |opcode: Opcode| requests.iter().filter(|r| r.header.opcode == opcode as u16).count();
-        let readable_size = requests_end + of_opcode(Opcode::Put) * PAGE_SIZE;
-        let writable_size = count * RESULT_SIZE + of_opcode(Opcode::Get) * PAGE_SIZE;
+        let (puts, gets) = (of_opcode(Opcode::Put), of_opcode(Opcode::Get));
+        let readable_size = requests_end + puts * PAGE_SIZE;
+        let writable_size = count * RESULT_SIZE + gets * PAGE_SIZE;
         let fits = readable == readable_size as u64 && stream_length(chain.writable()) >= writable_size as u64;
-        Ok(fits.then_some(count))
+        Ok(fits.then_some(Load { requests: count, puts, gets }))
     }
 
     fn execute(
@@ -167,5 +180,5 @@ fn refuse(memory: &Memory, chain: &Chain) -> Result<Served, MemoryError> {
         written = u32::try_from(RESULT_SIZE).unwrap_or(u32::MAX);
     }
     let well_formed = false;
-    Ok(Served { written, well_formed })
+    Ok(Served { written, well_formed, puts: 0, gets: 0 })
 }

@@ -2,8 +2,13 @@
 //! What happened on one queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use zcache_protocol::{Opcode, Status};
+use zcache_report::Refusals;
+use zcache_store::Refusal;
+
+use super::latency::LatencyCounters;
 
 /// Rows of the table of statuses: one for each opcode, and one for unknown opcodes.
 const ROWS: usize = Opcode::ALL.len() + 1;
@@ -18,6 +23,13 @@ pub struct QueueCounters {
     ring_errors: AtomicU64,
     stopped: AtomicU64,
     statuses: [[AtomicU64; Status::ALL.len()]; ROWS],
+    guest_limit: AtomicU64,
+    share: AtomicU64,
+    store_full: AtomicU64,
+    no_memory: AtomicU64,
+    frozen: AtomicU64,
+    puts: LatencyCounters,
+    gets: LatencyCounters,
 }
 
 impl QueueCounters {
@@ -36,6 +48,24 @@ impl QueueCounters {
             .unwrap_or(Opcode::ALL.len());
         // Statuses are numbered from 0 without a gap, in the order of `ALL`.
         self.statuses[row][status as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A put was refused.
+    pub fn count_refusal(&self, reason: Refusal) {
+        let counter = match reason {
+            Refusal::GuestLimit => &self.guest_limit,
+            Refusal::Share => &self.share,
+            Refusal::StoreFull => &self.store_full,
+            Refusal::NoMemory => &self.no_memory,
+            Refusal::Frozen => &self.frozen,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A chain with so many puts and gets was served, which took so long.
+    pub fn count_latency(&self, took: Duration, puts: u64, gets: u64) {
+        self.puts.count(took, puts);
+        self.gets.count(took, gets);
     }
 
     /// The ring makes no sense and is served no longer.
@@ -71,6 +101,30 @@ impl QueueCounters {
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed) != 0
+    }
+
+    /// Puts that were refused.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        Refusals {
+            guest_limit: self.guest_limit.load(Ordering::Relaxed),
+            share: self.share.load(Ordering::Relaxed),
+            store_full: self.store_full.load(Ordering::Relaxed),
+            no_memory: self.no_memory.load(Ordering::Relaxed),
+            frozen: self.frozen.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long puts took.
+    #[must_use]
+    pub fn puts(&self) -> &LatencyCounters {
+        &self.puts
+    }
+
+    /// How long gets took.
+    #[must_use]
+    pub fn gets(&self) -> &LatencyCounters {
+        &self.gets
     }
 
     /// Requests of an opcode (`None`: of all unknown ones) that were answered with a status.

@@ -7,6 +7,7 @@ use zcache_protocol as wire;
 use zcache_protocol::{HELLO_RESUMED, RequestResult, Status};
 use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch};
 
+use super::counters::QueueCounters;
 use super::request::{self, Operation, Request};
 use super::session::{Access, NoSession, Session};
 use super::ticket::Ticket;
@@ -69,7 +70,7 @@ impl Executor {
             }
             Request::Operation(operation) => {
                 let access = self.session.access().map_err(|NoSession| Status::NoSession)?;
-                operate(&access, scratch, operation, page, ticket)
+                operate(&access, scratch, operation, page, ticket, &self.queue.counters)
             }
         }
     }
@@ -81,6 +82,7 @@ fn operate(
     operation: Operation,
     page: &mut Page,
     ticket: Ticket<'_>,
+    counters: &QueueCounters,
 ) -> Result<Done, Status> {
     let guest = access.guest();
     match operation {
@@ -89,7 +91,10 @@ fn operate(
         Operation::Put(key) => match guest.put(scratch, &key, page) {
             Ok(()) => Ok(Done::default()),
             Err(PutError::NoPool(NoPool)) => Err(Status::NoPool),
-            Err(PutError::Refused(_)) => Err(Status::Refused),
+            Err(PutError::Refused(reason)) => {
+                counters.count_refusal(reason);
+                Err(Status::Refused)
+            }
         },
         Operation::Get(key, mode) => match guest.get(scratch, &key, mode, page) {
             Ok(()) => Ok(Done::default()),

@@ -31,6 +31,7 @@ pub mod dirty_log;
 pub mod execute;
 pub mod guest_memory;
 pub mod guest_region;
+pub mod latency;
 pub mod memory_fault;
 pub mod request;
 pub mod ring;

@@ -9,18 +9,20 @@
 //! old one does nothing any more; a [`report`] says why it did. What another keeper needs to go on
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
 //! another program. The operator asks for that by a signal, or at the [`control`] socket.
-//! [`state`] is about a guest that moves. [`events`] is what the thread waits for.
+//! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that moves. [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod control_group;
 pub mod dispatch;
 pub mod door;
+pub mod errands;
 pub mod events;
 pub mod guest;
 pub mod handover;
 pub mod log;
 pub mod mirror;
 pub mod numbers;
+pub mod pressure;
 pub mod process;
 pub mod reload;
 pub mod report;
@@ -52,7 +54,7 @@ use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
 use self::takeover::Sockets;
-use crate::args::Handed;
+use crate::args::{Handed, HostPressure};
 use crate::config::common::{Common, folder};
 use crate::config::fault::Faults;
 use crate::config::settings::Settings;
@@ -75,7 +77,8 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     let names_of_kept = kept.keys().cloned().collect();
     let mut found = Found::look(kept)?;
     let config = match (read, &found) {
-        (Ok(config), _) => config,
+        (Ok(config), Some(found)) => with_changes(config, &found.daemon.config),
+        (Ok(config), None) => config,
         // A file may be wrong for a moment, and guests are not to lose what they have by it.
         (Err(faults), Some(found)) if has_file => {
             faults.lines().iter().for_each(|line| error!("{line}"));
@@ -93,7 +96,7 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     raise_descriptor_limit();
     let manager = Manager::from_environment(names_of_kept).map_err(Error::Manager)?;
     sandbox::close_off()?;
-    let common = Common::of(&config, has_file).map_err(Error::Spawner)?;
+    let common = Common::of(&config, has_file || config.control_socket.is_some()).map_err(Error::Spawner)?;
     let spawner = Spawner::launch(arguments, &common).map_err(Error::Spawner)?;
 
     let numbers = takeover::numbers(found.as_ref(), &config);
@@ -128,10 +131,13 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", config.memory_limit);
-    control_group::compare(config.memory_limit);
-
-    let settings = Settings::new(&config, |name| numbers.of(name));
-    let recipe = Recipe { spawner, path: common.upgrade_path, settings, ledger, stats };
+    let most = control_group::room_for(config.memory_limit);
+    let settings = Settings::new(&config, |name| numbers.of(name)).within(most);
+    let pressure = match config.host_pressure {
+        HostPressure::GiveBack => pressure::open().map(Rc::new),
+        HostPressure::Ignore => None,
+    };
+    let recipe = Recipe { spawner, path: common.upgrade_path, settings, ledger, stats, pressure };
     let worker_there_was = worker;
     let worker = Worker::new(recipe, books.ledger, Reports::new(config.crash_directory.is_some()));
     let worker = worker.after(worker_there_was, found.as_mut().and_then(|found| found.arena.take()));
@@ -161,6 +167,25 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     let keeper = Keeper::new(beginning, worker, descriptors, facts, Operator { signals, control }, handover);
     residence::settle();
     keeper.run(&reach)
+}
+
+/// What was read, with what the operator has had the keeper before go by since that had read it.
+fn with_changes(read: Config, before: &Config) -> Config {
+    if before.source.is_unaltered() {
+        return read;
+    }
+    match before.source.clone().read_by(&read.source).settle() {
+        Ok(config) => {
+            info!("What was changed while the daemon ran is kept");
+            config
+        }
+        // Guests are not to lose what they have.
+        Err(faults) => {
+            Faults::new(None, faults).lines().iter().for_each(|line| error!("{line}"));
+            error!("Going on by the configuration that there was");
+            before.clone()
+        }
+    }
 }
 
 /// Sockets that were given by number or name.

@@ -31,7 +31,7 @@ use self::service::QueueLedger;
 use self::session::SessionState;
 
 /// Says what the file is: "zcacheL" and the version of its layout.
-pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheL\x02");
+pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheL\x03");
 
 /// Entries of the layout are aligned to a cache line, so that queues do not share one.
 const LINE: usize = 64;

@@ -25,7 +25,7 @@ use super::guest::GuestPlace;
 use super::places::Places;
 use super::queue::reactors::Reactors;
 use super::start::{self, Started};
-use super::{last_words, sentinel};
+use super::{errand, last_words, pressure, sentinel};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsServer;
 use crate::config::common::Common;
@@ -35,7 +35,7 @@ use crate::device::memory_fault;
 use crate::device_state::transfer::Outcome;
 use crate::error::Error;
 use crate::ledger::Ledger;
-use crate::link::message::{Build, Change, FromWorker, ToWorker};
+use crate::link::message::{Build, Change, Errand, FromWorker, ToWorker};
 use crate::link::parcel;
 use crate::link::socket::{Socket, inherit};
 use crate::sandbox;
@@ -76,7 +76,7 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     let Some((first, files)) = link.receive::<ToWorker>(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };
-    let ToWorker::Start { worker, lives, stats, arena } = first else {
+    let ToWorker::Start { worker, lives, stats, arena, pressure } = first else {
         return Err(Error::Link(io::ErrorKind::InvalidData.into()));
     };
     crash::arm(worker);
@@ -92,6 +92,7 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     log::set_max_level(settings.log_level);
     let stats = if stats { Some(UnixListener::from(OwnedFd::from(files.next().ok_or_else(missing)?))) } else { None };
     let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
+    let pressure = if pressure { Some(files.next().ok_or_else(missing)?) } else { None };
     let is_first = arena.is_none();
 
     let Started { store, guests, reactors } = start::start(&settings, ledger, &lives, arena)?;
@@ -105,6 +106,9 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
         let file = store.memory_file().map_err(Error::Descriptors)?;
         control.say(&FromWorker::Arena, &[file.as_fd()])?;
         crash::point(Place::ArenaGiven);
+    }
+    if let Some(file) = pressure {
+        pressure::start(file, store.clone()).map_err(Error::Thread)?;
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {
@@ -146,6 +150,7 @@ impl Control {
                     self.reactors.relieve();
                     self.say(&FromWorker::Pong, &[])?;
                 }
+                ToWorker::Errand { ticket, errand } => self.run_errand(ticket, errand)?,
                 ToWorker::Settings => self.settle(&parcel::unpack(files).map_err(Error::Link)?)?,
                 ToWorker::Leave => match self.leave()? {},
                 ToWorker::Change { guest, change: Change::CheckState, ticket } => self.check_state(guest, ticket)?,
@@ -206,6 +211,20 @@ impl Control {
         };
         let thread = thread::Builder::new().name("limits".into()).spawn(shrink).map_err(Error::Thread)?;
         self.settling = Some(thread);
+        Ok(())
+    }
+
+    /// Does something besides all else, and says what has come of it.
+    fn run_errand(&self, ticket: u64, errand: Errand) -> Result<(), Error> {
+        let (store, guests) = (self.store.clone(), self.guests.clone());
+        let link = self.link.try_clone().map_err(Error::Link)?;
+        let run = move || {
+            sandbox::confine_thread(Kind::Store);
+            let outcome = errand::run(&errand, &store, &guests);
+            // Without a keeper this process ends.
+            let _ = link.send(&FromWorker::Run { ticket, outcome }, &[], SendFlags::empty());
+        };
+        thread::Builder::new().name("errand".into()).spawn(run).map_err(Error::Thread)?;
         Ok(())
     }
 

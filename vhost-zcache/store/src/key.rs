@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a page is called: pool, object and index, all three chosen by the guest.
 
-use serde::Serialize;
-
 /// Size of a page in bytes. The guest kernel's page size on every supported architecture.
 pub const PAGE_SIZE: usize = 4096;
 
@@ -10,8 +8,7 @@ pub const PAGE_SIZE: usize = 4096;
 pub type Page = [u8; PAGE_SIZE];
 
 /// A pool's number, chosen by the guest and unique within that guest only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u32);
 
 /// An object (file, swap device) within a pool: 192 bits the store gives no meaning to.

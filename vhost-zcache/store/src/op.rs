@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Modes and errors of put and get.
 
-use serde::Serialize;
 use thiserror::Error;
 
 use crate::pool::NoPool;
@@ -16,8 +15,7 @@ pub enum GetMode {
 }
 
 /// Why a page was not taken, counted one by one in the statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Error)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Refusal {
     /// The guest's own limit of physical bytes is reached.
     #[error("the guest's memory limit is reached")]
@@ -32,6 +30,9 @@ pub enum Refusal {
     /// cannot address more.
     #[error("the host has no memory for the page")]
     NoMemory,
+    /// The guest is frozen: nothing new is stored for it.
+    #[error("the guest is frozen")]
+    Frozen,
 }
 
 /// A put that did not store the page. Whatever the reason, an older page of that key is gone.

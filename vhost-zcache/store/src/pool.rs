@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Kinds of pools and what can go wrong when one is created.
 
-use serde::Serialize;
 use thiserror::Error;
 
 /// Most pools one guest may have at a time. The kernel's cleancache knows 32 file systems and
@@ -9,8 +8,7 @@ use thiserror::Error;
 pub const MAX_POOLS_PER_GUEST: usize = 256;
 
 /// What a pool promises, and to whom it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolKind {
     /// Pages may be dropped at any time.
     Ephemeral,

@@ -162,7 +162,9 @@ impl Service {
         let memory: &Memory = memory;
         let wanted = &self.whereabouts.wanted;
         ring.disable_kicks(memory)?;
-        let end = Instant::now() + TURN;
+        // The chain that is taken next is in service from then on.
+        let mut since = Instant::now();
+        let end = since + TURN;
         loop {
             if wanted.load(Ordering::Relaxed) {
                 return Ok(Turn::Wanted);
@@ -178,10 +180,13 @@ impl Service {
             let served = tools.batch.serve(memory, &tools.chain, executor, first)?;
             ring.complete(memory, taken, served.written)?;
             *used = true;
+            let answered = Instant::now();
             crash::point(Place::UsedPublished);
             queue.complete();
             queue.counters.count_chain(served.well_formed);
-            if Instant::now() >= end {
+            queue.counters.count_latency(answered - since, served.puts, served.gets);
+            since = answered;
+            if answered >= end {
                 return Ok(Turn::More);
             }
         }

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::work_done::WorkDone;
 use crate::codec::{ColdEncoder, Scratch};
 use crate::engine::domain::Domain;
 use crate::key::{PAGE_SIZE, Page};
@@ -114,7 +115,7 @@ impl ColdTier {
     }
 
     /// Recompresses for about `budget`, one step at least unless it is zero.
-    pub(crate) fn run(&mut self, domains: &[Arc<Domain>], budget: Duration) {
+    pub(crate) fn run(&mut self, domains: &[Arc<Domain>], budget: Duration, done: &WorkDone) {
         self.queue_due(domains);
         let started = Instant::now();
         let mut begun = false;
@@ -123,7 +124,7 @@ impl ColdTier {
             // Taken out while it is worked on: one that fails does not come again at once.
             let Some(mut turn) = self.turns.pop_front() else { return };
             let slice = SLICE.min(budget.saturating_sub(started.elapsed()));
-            if self.worker.run(&mut turn, self.epoch, slice) {
+            if self.worker.run(&mut turn, self.epoch, slice, done) {
                 if let Some(next) = turn.next {
                     let due = self.due.entry(turn.domain.number).or_insert(next);
                     *due = next.min(*due);
@@ -164,7 +165,7 @@ impl Worker {
     }
 
     /// Goes on with a domain for one slice; returns whether its end was reached.
-    fn run(&mut self, turn: &mut Turn, epoch: u64, slice: Duration) -> bool {
+    fn run(&mut self, turn: &mut Turn, epoch: u64, slice: Duration, done: &WorkDone) -> bool {
         let started = Instant::now();
         while turn.shard < turn.domain.len() {
             let mut stripe = turn.domain.lock(turn.shard);
@@ -180,7 +181,7 @@ impl Worker {
             let found = stripe.shard.next_cold(low_byte(epoch), &mut self.scratch.stored, young);
             drop(stripe);
             match found {
-                Search::Found(page) => self.recompress(&turn.domain, turn.shard, &page),
+                Search::Found(page) => done.count_cold(self.recompress(&turn.domain, turn.shard, &page)),
                 Search::Paused => {}
                 Search::Done => {
                     turn.shard += 1;
@@ -194,7 +195,8 @@ impl Worker {
         true
     }
 
-    fn recompress(&mut self, domain: &Domain, shard: usize, page: &ColdPage) {
+    /// Tries to make a page smaller; whether its record is to be replaced.
+    fn recompress(&mut self, domain: &Domain, shard: usize, page: &ColdPage) -> bool {
         let ColdPage { head, name, .. } = *page;
         let stored = self.scratch.stored.get(..head.length()).unwrap_or_default();
         let intact = PayloadSum::new(stored).finish(head, name) == head.checksum()
@@ -202,5 +204,6 @@ impl Worker {
         let most = head.length() * WORTH.0 / WORTH.1;
         let smaller = if intact { self.encoder.encode(&self.page, most) } else { None };
         domain.lock(shard).shard.settle(page, smaller);
+        smaller.is_some()
     }
 }

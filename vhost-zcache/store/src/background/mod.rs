@@ -9,6 +9,7 @@
 
 pub(crate) mod cold;
 mod tidy;
+pub(crate) mod work_done;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,7 +60,7 @@ impl Upkeep {
     pub(crate) fn round(&mut self, engine: &Engine, now: Duration, allowance: &Allowance) -> Option<Duration> {
         engine.common.faults.check_background();
         engine.make_ready();
-        let garbage = (0..TIMES).take_while(|_| engine.release_garbage(None, GARBAGE)).count() > 0;
+        let garbage = (0..TIMES).take_while(|_| engine.release_garbage(None, GARBAGE).is_some()).count() > 0;
         let domains = engine.registry.domains();
         if let Some(cold) = &mut self.cold {
             engine.epoch.store(cold.set_time(now), Relaxed);
@@ -75,7 +76,7 @@ impl Upkeep {
         let tidied = self.tidy.run(engine, allowance.tidying);
         let settling = domains.iter().filter(|domain| domain.settle()).count() > 0;
         let rest = self.cold.as_mut().and_then(|cold| {
-            cold.run(&domains, allowance.recompression);
+            cold.run(&domains, allowance.recompression, &engine.work_done);
             cold.rest(now)
         });
         if !tidied || garbage {

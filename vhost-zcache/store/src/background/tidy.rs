@@ -104,6 +104,7 @@ impl Turn {
             Step::Freed(slot) => {
                 // Given back without the lock.
                 drop(slot);
+                engine.work_done.count_segment();
                 true
             }
         }

@@ -2,17 +2,20 @@
 //! What the store keeps for one guest, and the way from the guest's keys to shards.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::domain::{Domain, Stripe};
 use super::names::PoolRef;
 use super::roster::Roster;
 use super::shared::{self, Shared};
+use super::victim::GuestWeight;
 use crate::accounting::{Account, Charge};
 use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
 use crate::shard::space::record::Life;
 use crate::shard::{PageKey, PoolSlot, Shard};
+use crate::stats::EndedPools;
 
 /// A guest's pool, as the guest knows it.
 #[derive(Clone)]
@@ -38,13 +41,15 @@ pub(crate) struct Pools {
     pub(crate) roster: Option<Roster>,
     /// The life that began last.
     life: Life,
+    /// What happened in private pools that have ended.
+    pub(crate) ended: EndedPools,
     /// What bookkeeping costs.
     pub(crate) base: Charge,
 }
 
 impl Pools {
     pub(crate) fn new(base: Charge) -> Self {
-        Self { entries: BTreeMap::new(), roster: None, life: Life::default(), base }
+        Self { entries: BTreeMap::new(), roster: None, life: Life::default(), ended: EndedPools::default(), base }
     }
 
     /// A life that no pool of the guest has had.
@@ -95,6 +100,9 @@ pub(crate) struct GuestState {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) account: Arc<Account>,
+    pub(crate) weight: GuestWeight,
+    /// Puts are refused.
+    pub(crate) frozen: AtomicBool,
     pub(crate) pools: Mutex<Pools>,
     /// Made with the first pool.
     pub(crate) domain: OnceLock<Arc<Domain>>,

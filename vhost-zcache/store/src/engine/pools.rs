@@ -86,13 +86,17 @@ impl Engine {
         let entry = pools.entries.remove(&id).ok_or(NoPool)?;
         let domain = guest.domain()?;
         match entry {
-            Entry::Own { .. } => {
+            Entry::Own { kind, .. } => {
                 if let Some(roster) = &mut pools.roster {
                     roster.clear(id);
                 }
+                let ended = if kind.is_ephemeral() { &mut pools.ended.ephemeral } else { &mut pools.ended.persistent };
                 let (mut pages, mut detached) = (0, Vec::new());
                 for mut stripe in domain.each() {
                     if let Some(PoolRef::Own { pool, .. }) = stripe.names.remove(id) {
+                        if let Some(pool) = stripe.shard.pool(pool) {
+                            ended.merge(&pool.counters);
+                        }
                         pages += stripe.shard.retire_pool(pool);
                         detached.extend(stripe.shard.detach_idle());
                     }

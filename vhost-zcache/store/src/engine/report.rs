@@ -10,7 +10,7 @@ use super::shared;
 use super::{EPHEMERAL, Engine, PERSISTENT};
 use crate::key::{PAGE_SIZE, PoolId};
 use crate::shard::evict::Policy;
-use crate::stats::{Contents, Counters, GuestStats, PoolStats, StoreStats};
+use crate::stats::{Contents, Counters, EndedPools, GuestStats, PoolStats, StoreStats};
 
 impl Engine {
     pub(crate) fn guest_stats(&self, guest: &GuestState) -> GuestStats {
@@ -19,8 +19,10 @@ impl Engine {
             contents.merge(&domain.heap_contents(PERSISTENT));
             contents.merge(&domain.heap_contents(EPHEMERAL));
         }
-        let entries: Vec<(PoolId, Entry)> =
-            guest.pools().entries.iter().map(|(id, entry)| (*id, entry.clone())).collect();
+        let (entries, ended_pools): (Vec<(PoolId, Entry)>, EndedPools) = {
+            let pools = guest.pools();
+            (pools.entries.iter().map(|(id, entry)| (*id, entry.clone())).collect(), pools.ended)
+        };
         for (_, entry) in &entries {
             if let Entry::Shared(shared) = entry {
                 contents.merge(&shared.contents_of(guest.number));
@@ -42,9 +44,12 @@ impl Engine {
             physical_bytes: account.own().used(),
             memory_limit: Some(account.own().limit()).filter(|limit| *limit != u64::MAX),
             reserved_bytes: account.reserved(),
+            weight: guest.weight.get(),
+            frozen: guest.frozen.load(Relaxed),
             eviction: guest.domain.get().map_or_else(Policy::default, |domain| domain.policy(EPHEMERAL)),
             contents,
             pools,
+            ended_pools,
         }
     }
 
@@ -68,6 +73,7 @@ impl Engine {
             reserved_bytes: self.budget.reserved(),
             garbage_bytes: self.garbage.bytes(),
             background_failures: self.background_failures.load(Relaxed),
+            background: self.work_done.stats(),
             guests: guests.len() as u64,
             contents,
             ratio,

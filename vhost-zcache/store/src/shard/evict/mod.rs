@@ -18,8 +18,6 @@ mod s3_fifo;
 mod shadow;
 mod victim;
 
-use serde::Serialize;
-
 pub(crate) use rules::Departure;
 pub(crate) use victim::Patience;
 
@@ -29,12 +27,10 @@ use rules::Rules;
 use s3_fifo::S3Fifo;
 
 /// How a guest's ephemeral pages are chosen that make room for others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// New pages have to prove themselves in a small queue before they displace others.
     #[default]
-    #[serde(rename = "s3-fifo")]
     S3Fifo,
     /// All pages are in one queue; what is still in the small one goes first.
     Clock,
