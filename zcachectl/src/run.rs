@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 peers: given(&rights.peer),
                 allow_shared: given(&rights.allow_shared),
             };
-            session.send(Method::PUT, &guest(name, ""), &settings)
+            session.client.make(&guest(name, ""), &settings).map(Some)
         }
         Command::Remove { guest: name, disconnect } => {
             session.have(Method::DELETE, &guest(name, disconnects(*disconnect)))
