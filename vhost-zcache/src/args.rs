@@ -217,7 +217,8 @@ pub enum ArgError {
 }
 
 /// Number of bytes, greater than zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Size(pub u64);
 
 impl FromStr for Size {

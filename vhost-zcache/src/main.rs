@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use log::{LevelFilter, info};
 use serde_json::json;
-use vhost_zcache::admin::ask::{AskError, Wish, ask};
+use vhost_zcache::admin::ask::{AskError, ask};
+use vhost_zcache::admin::wish::Wish;
 use vhost_zcache::args::{Args, Command};
 use vhost_zcache::config::common::Common;
 use vhost_zcache::config::fault::Faults;
@@ -28,14 +29,14 @@ fn main() -> ExitCode {
     };
     match &args.command {
         Some(Command::Upgrade { control_socket }) => {
-            return match ask(control_socket, Wish::Upgrade) {
+            return match ask(control_socket, &Wish::Upgrade) {
                 Ok(release) => print(&format!("Release {release} serves")),
                 Err(AskError::Refused(why)) => fail(&format!("No upgrade: {why}")),
                 Err(error) => fail(&error.to_string()),
             };
         }
         Some(Command::Reload { control_socket, disconnect }) => {
-            return match ask(control_socket, Wish::Reload { disconnect: *disconnect }) {
+            return match ask(control_socket, &Wish::Reload { disconnect: *disconnect }) {
                 Ok(summary) => print(&summary),
                 Err(error) => fail(&error.to_string()),
             };

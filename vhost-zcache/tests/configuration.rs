@@ -250,6 +250,8 @@ fn a_file_means_the_same_as_the_command_line() {
     let mut of_arguments = load(&[ARGUMENTS, &[socket]].concat());
     assert_eq!(of_arguments.guests[0].name, "/run/a", "known by its path");
     of_arguments.guests[0].name = "a".into();
+    assert_ne!(of_arguments.source, of_file.source, "values know where they were given");
+    of_arguments.source = of_file.source.clone();
     assert_eq!(of_file, of_arguments);
 }
 

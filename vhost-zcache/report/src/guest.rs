@@ -13,6 +13,7 @@ pub type Requests = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// One guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GuestReport {
     /// Path or descriptor of its socket, or what the configuration calls it.
     pub name: String,
@@ -88,6 +89,7 @@ impl GuestReport {
 
 /// How ephemeral pages are chosen that make room for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EvictionPolicy {
     /// Keeps what was used before against what is new.
     #[default]
@@ -114,6 +116,7 @@ impl EvictionPolicy {
 
 /// One queue of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueueReport {
     /// Chains put on the used ring.
     pub chains: u64,
@@ -129,6 +132,7 @@ pub struct QueueReport {
 
 /// How long answers took.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Latencies {
     /// To puts.
     pub put: Histogram,

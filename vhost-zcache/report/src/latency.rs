@@ -48,6 +48,7 @@ pub const fn bucket_of(ns: u64) -> usize {
 
 /// A histogram of times.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Histogram {
     /// How many there were.
     pub count: u64,
@@ -59,6 +60,7 @@ pub struct Histogram {
 
 /// One bucket of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bucket {
     /// The longest that is counted here, in nanoseconds; `None` for no limit.
     pub up_to_ns: Option<u64>,

@@ -20,6 +20,7 @@ pub use store::{BackgroundReport, StoreReport};
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
     /// Version of the daemon.
     pub version: String,

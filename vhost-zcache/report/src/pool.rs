@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 /// One pool, as one guest sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolReport {
     /// The guest's number of the pool.
     pub id: u32,
@@ -23,6 +24,7 @@ pub struct PoolReport {
 
 /// What a pool promises, and to whom it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PoolKind {
     /// Pages may be dropped at any time.
@@ -50,6 +52,7 @@ impl PoolKind {
 
 /// What is there now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Contents {
     /// Pages held.
     pub pages: u64,
@@ -79,6 +82,7 @@ impl Contents {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Counters {
     /// Puts, refused ones included.
     pub puts: u64,
@@ -114,6 +118,7 @@ impl Counters {
 
 /// Refused puts by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Refusals {
     /// The guest's limit was reached.
     pub guest_limit: u64,
@@ -157,6 +162,7 @@ impl Refusals {
 
 /// What happened in private pools of a guest that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndedPools {
     /// In ephemeral ones.
     pub ephemeral: Counters,

@@ -7,6 +7,7 @@ use crate::pool::Contents;
 
 /// Totals of the store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StoreReport {
     /// Memory charged to all guests.
     pub physical_bytes: u64,
@@ -33,6 +34,7 @@ pub struct StoreReport {
 
 /// What the store's background has done since the worker began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackgroundReport {
     /// Segments of memory that were emptied into holes of others, and given back.
     pub compacted_segments: u64,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vhost-zcache upgrade` and `vhost-zcache reload`: ask a running daemon for something, and say
-//! what has come of it. [`crate::keeper::control`] is the other end.
+//! Asks a running daemon for something, and says what has come of it: the end of the control socket
+//! at which operators are. [`crate::keeper::control`] is the other end, [`super::wish`] what can be
+//! asked for.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,38 +9,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// To take the newer program.
-    Upgrade,
-    /// To read the configuration again.
-    Reload {
-        /// Connections of guests that it does not have any more are ended.
-        disconnect: bool,
-    },
-}
-
-const WORDS: [(Wish, &str); 3] = [
-    (Wish::Upgrade, "upgrade\n"),
-    (Wish::Reload { disconnect: false }, "reload\n"),
-    (Wish::Reload { disconnect: true }, "reload --disconnect\n"),
-];
-
-/// Bytes of what is asked for at most.
-pub const LONGEST_WISH: usize = 32;
-
-impl Wish {
-    /// What somebody wants who says so.
-    #[must_use]
-    pub fn of(said: &[u8]) -> Option<Self> {
-        WORDS.iter().find(|(_, word)| word.as_bytes() == said).map(|(wish, _)| *wish)
-    }
-
-    fn word(self) -> &'static str {
-        WORDS.iter().find(|(wish, _)| *wish == self).map_or("", |(_, word)| word)
-    }
-}
+use super::wish::Wish;
 
 /// How an answer begins: what has come of it follows, or why nothing has.
 pub const DONE: &str = "done";
@@ -47,7 +17,7 @@ pub const DONE: &str = "done";
 pub const REFUSED: &str = "refused";
 
 /// Most bytes of an answer that are looked at.
-const MOST: u64 = 256 << 10;
+pub const LONGEST_ANSWER: u64 = 256 << 10;
 
 /// Why it was not done.
 #[derive(Debug, Error)]
@@ -68,35 +38,27 @@ pub enum AskError {
 /// # Errors
 ///
 /// [`AskError`]; a refusal may have several lines.
-pub fn ask(socket: &Path, wish: Wish) -> Result<String, AskError> {
+pub fn ask(socket: &Path, wish: &Wish) -> Result<String, AskError> {
     let name = || socket.display().to_string();
-    let ask = || -> io::Result<String> {
+    let ask = || -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.write_all(wish.word().as_bytes())?;
+        stream.write_all(wish.line().as_bytes())?;
         // The daemon knows how long it takes, and that it comes to an end.
         let mut answer = Vec::new();
-        stream.take(MOST).read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+        stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+        Ok(answer)
     };
     let answer = ask().map_err(|error| AskError::NoDaemon(name(), error))?;
-    match answer.split_once(' ') {
-        Some((DONE, what)) => Ok(what.to_owned()),
-        Some((REFUSED, why)) => Err(AskError::Refused(why.to_owned())),
-        _ => Err(AskError::NoAnswer(name())),
-    }
+    understood(&answer).unwrap_or_else(|| Err(AskError::NoAnswer(name())))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wishes_are_understood() {
-        for (wish, word) in WORDS {
-            assert_eq!(Wish::of(word.as_bytes()), Some(wish));
-            assert_eq!(wish.word(), word);
-            assert!(word.len() <= LONGEST_WISH, "{word:?} is too long to be heard");
-        }
-        assert_eq!(Wish::of(b"reload"), None);
+/// What an answer says, if it is one.
+#[must_use]
+pub fn understood(answer: &[u8]) -> Option<Result<String, AskError>> {
+    let answer = String::from_utf8_lossy(answer);
+    match answer.trim_end().split_once(' ')? {
+        (DONE, what) => Some(Ok(what.to_owned())),
+        (REFUSED, why) => Some(Err(AskError::Refused(why.to_owned()))),
+        _ => None,
     }
 }

@@ -5,3 +5,5 @@ pub mod ask;
 mod figures;
 pub mod stats;
 pub mod stats_socket;
+pub mod wish;
+pub mod words;

@@ -26,19 +26,19 @@ pub struct Common {
     pub crash_directory: Option<PathBuf>,
     /// Where a newer program is looked for.
     pub upgrade_path: PathBuf,
-    /// The folders of the daemon's sockets, in which others may be made later; none if nothing is
-    /// read again.
+    /// The folders of the daemon's sockets, in which others may be made later; none if there can be
+    /// no others.
     pub socket_folders: BTreeSet<PathBuf>,
 }
 
 impl Common {
-    /// That of a configuration, which can be read again or not.
+    /// That of a configuration, which can become another or not.
     ///
     /// # Errors
     ///
     /// When `/proc` does not say what the process's own program is.
-    pub fn of(config: &Config, can_be_read_again: bool) -> io::Result<Self> {
-        let folders = config.sockets().filter(|_| can_be_read_again).map(folder);
+    pub fn of(config: &Config, can_change: bool) -> io::Result<Self> {
+        let folders = config.sockets().filter(|_| can_change).map(folder);
         Ok(Self {
             seccomp: config.seccomp,
             log_level: config.log_level,

@@ -6,8 +6,10 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use log::LevelFilter;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, Given, Origin};
+use super::source::Source;
 use super::{AdminSocket, Config, GuestConfig, Place, common};
 use crate::access::{Peers, SocketAccess};
 use crate::args::{AdminPath, Args, FdGuest, GuestOptions, PathGuest, PoolUuid, Size};
@@ -27,41 +29,54 @@ const DEFAULT_QUEUES: u16 = 8;
 /// Most bytes of a socket's path: what the kernel takes, less the zero behind it.
 const LONGEST_PATH: usize = 107;
 
-/// What was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What was given. What was not takes no room where it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Draft {
     /// Physical bytes of the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<Given<Size>>,
     /// Physical bytes of each guest without a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_memory_limit: Option<Given<Size>>,
     /// Guests there can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_guests: Option<Given<u16>>,
     /// Queues of each guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queues: Option<Given<u16>>,
     /// Threads that serve queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<Given<NonZero<u8>>>,
     /// How much is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<Given<LevelFilter>>,
     /// What becomes of a system call without a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Given<SeccompMode>>,
     /// Where reports go.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub crash_directory: Option<Given<PathBuf>>,
     /// Where newer programs are.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_binary: Option<Given<PathBuf>>,
     /// Who may connect to the sockets of guests for which nothing else is said.
     pub socket: SocketAccess,
     /// Where statistics are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stats_socket: Option<Given<AdminSocket>>,
     /// Where the operator's commands are heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub control_socket: Option<Given<AdminSocket>>,
     /// The guests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guests: Vec<DraftGuest>,
     /// There need be none: they can be added later.
     pub may_be_without_guests: bool,
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DraftGuest {
     /// By what it is known.
     pub name: Given<String>,
@@ -70,10 +85,13 @@ pub struct DraftGuest {
     /// Whose processes may be at the other end.
     pub peers: Peers,
     /// Physical bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<Given<Size>>,
     /// What it can count on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Given<Size>>,
     /// Shared pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_shared: Vec<PoolUuid>,
 }
 
@@ -186,6 +204,7 @@ impl Draft {
         if !faults.is_empty() {
             return Err(faults);
         }
+        let source = Source::unaltered(self.clone());
         let memory_limit = self.store_limit();
         let share = self.share();
         let defaults = self.socket;
@@ -213,6 +232,7 @@ impl Draft {
             upgrade_binary: self.upgrade_binary.map(|given| given.value),
             stats_socket: self.stats_socket.map(|given| given.value),
             control_socket: self.control_socket.map(|given| given.value),
+            source,
         })
     }
 

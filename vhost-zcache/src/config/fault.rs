@@ -20,6 +20,8 @@ pub enum Origin {
     CommandLine,
     /// In the file, at a line and column, both from 1 on. A column is a character.
     File(usize, usize),
+    /// In what was asked for while the daemon runs.
+    Alteration,
 }
 
 impl Origin {
@@ -34,7 +36,7 @@ impl Origin {
 }
 
 /// A value, and where it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given<T> {
     /// The value.
     pub value: T,

@@ -74,19 +74,27 @@ pub fn read(path: &Path) -> Result<String, Faults> {
 /// What a file's text says, as far as it makes sense; and where it does not.
 #[must_use]
 pub fn parse(text: &str) -> (Draft, Vec<Fault>) {
-    let mut page = Page::new(text);
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        page.fault(&error.span().unwrap_or(0..0), error.message());
-    }
-    if !errors.is_empty() {
-        // What was made of a text that is no TOML would have faults that nobody has written.
-        return (Draft { may_be_without_guests: true, ..Draft::default() }, page.faults);
-    }
-    let mut top = Section::new(&mut page, table.into_inner(), 0..0);
+    let mut page = Page::of_file(text);
+    let nothing = || Draft { may_be_without_guests: true, ..Draft::default() };
+    let Some(table) = page.table() else { return (nothing(), page.faults) };
+    let mut top = Section::new(&mut page, table, 0..0);
     let mut draft = Draft {
         memory_limit: top.text_or_number("memory-limit"),
         guest_memory_limit: top.text_or_number("guest-memory-limit"),
+        ..settings(&mut top)
+    };
+    let tables = Tables::of(&mut top);
+    top.finish();
+    for (name, table, at) in tables.read(&mut page, &mut draft) {
+        draft.guests.extend(guest(&mut page, name, table, at));
+    }
+    draft.may_be_without_guests = true;
+    (draft, page.faults)
+}
+
+/// Settings that are no limits, and are not in a table.
+pub(super) fn settings(top: &mut Section<'_, '_>) -> Draft {
+    Draft {
         max_guests: top.number("max-guests", 1, MAX_GUESTS.into()),
         queues: top.number("queues", 1, MAX_QUEUES.into()),
         workers: top.number::<u8>("workers", 1, u8::MAX.into()).and_then(|given| {
@@ -95,34 +103,52 @@ pub fn parse(text: &str) -> (Draft, Vec<Fault>) {
         }),
         log_level: top.choice("log-level", &LEVELS),
         seccomp: top.choice("seccomp", &ACTIONS),
-        crash_directory: path(&mut top, "crash-directory"),
-        upgrade_binary: path(&mut top, "upgrade-binary"),
-        may_be_without_guests: true,
+        crash_directory: path(top, "crash-directory"),
+        upgrade_binary: path(top, "upgrade-binary"),
         ..Draft::default()
-    };
-    let defaults = top.table("socket");
-    let stats = top.table("stats-socket");
-    let control = top.table("control-socket");
-    let guests = top.named_tables("guest");
-    top.finish();
-    if let Some((table, at)) = defaults {
-        let mut section = Section::new(&mut page, table, at);
-        draft.socket = access(&mut section);
-        section.finish();
     }
-    draft.stats_socket = stats.and_then(|(table, at)| admin(&mut page, table, at, "stats-socket"));
-    draft.control_socket = control.and_then(|(table, at)| admin(&mut page, table, at, "control-socket"));
-    for (name, table, at) in guests {
-        draft.guests.extend(guest(&mut page, name, table, at));
-    }
-    (draft, page.faults)
 }
 
-fn path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Given<PathBuf>> {
+/// A table, with its place.
+type Placed<'a> = (DeTable<'a>, Range<usize>);
+
+/// The tables of a text.
+pub(super) struct Tables<'a> {
+    socket: Option<Placed<'a>>,
+    stats: Option<Placed<'a>>,
+    control: Option<Placed<'a>>,
+    guests: Vec<(String, DeTable<'a>, Range<usize>)>,
+}
+
+impl<'a> Tables<'a> {
+    /// Those of a text.
+    pub(super) fn of(top: &mut Section<'a, '_>) -> Self {
+        Self {
+            socket: top.table("socket"),
+            stats: top.table("stats-socket"),
+            control: top.table("control-socket"),
+            guests: top.named_tables("guest"),
+        }
+    }
+
+    /// Reads those of sockets; guests are left.
+    pub(super) fn read(self, page: &mut Page<'a>, draft: &mut Draft) -> Vec<(String, DeTable<'a>, Range<usize>)> {
+        if let Some((table, at)) = self.socket {
+            let mut section = Section::new(page, table, at);
+            draft.socket = access(&mut section);
+            section.finish();
+        }
+        draft.stats_socket = self.stats.and_then(|(table, at)| admin(page, table, at, "stats-socket"));
+        draft.control_socket = self.control.and_then(|(table, at)| admin(page, table, at, "control-socket"));
+        self.guests
+    }
+}
+
+pub(super) fn path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Given<PathBuf>> {
     section.text::<Absolute>(key).map(|Given { value, at }| Given { value: value.0, at })
 }
 
-fn access(section: &mut Section<'_, '_>) -> SocketAccess {
+pub(super) fn access(section: &mut Section<'_, '_>) -> SocketAccess {
     SocketAccess {
         mode: section.text("mode").map(|given| given.value),
         owner: section.text_or_number("owner").map(|given| given.value),
@@ -130,7 +156,7 @@ fn access(section: &mut Section<'_, '_>) -> SocketAccess {
     }
 }
 
-fn peers(section: &mut Section<'_, '_>) -> Peers {
+pub(super) fn peers(section: &mut Section<'_, '_>) -> Peers {
     let mut peers = Peers::default();
     section.list::<Owner>("peers").into_iter().for_each(|user| peers.add(user.value));
     peers
@@ -149,14 +175,20 @@ fn admin<'a>(
     path.map(|Given { value: path, at }| Given { value: AdminSocket { path, access, peers }, at })
 }
 
-fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<usize>) -> Option<DraftGuest> {
+/// What is wrong with a guest's name, if anything is.
+pub(super) fn fault_of_name(name: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_name = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain);
-    if !is_name || name.len() > LONGEST_NAME {
-        let text = format!(
+    (!is_name || name.len() > LONGEST_NAME).then(|| {
+        format!(
             "{name:?} is no name of a guest, which is of at most {LONGEST_NAME} letters, digits, '-', '_' and '.', and \
              begins with a letter or a digit"
-        );
+        )
+    })
+}
+
+fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<usize>) -> Option<DraftGuest> {
+    if let Some(text) = fault_of_name(&name) {
         page.fault(&at, text);
     }
     let mut section = Section::new(page, table, at);

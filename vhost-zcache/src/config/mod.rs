@@ -4,10 +4,12 @@
 //! Both make a [`draft`] of it, in which each value knows where it was given; [`file`] reads
 //! tables key by key ([`section`]), so that all faults are found at once. What is given on the
 //! command line goes before the file. The draft becomes a [`Config`] when it has no [`fault`].
-//! [`change`] says what becomes of a daemon that runs when there is another one. [`settings`] is
-//! the worker's part, [`common`] what each process has to know before it hears anything. A file is
+//! [`change`] says what becomes of a daemon that runs when there is another one. While it runs the
+//! operator can have keys of it be others ([`alteration`]), which are kept apart from what was
+//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know before it hears anything. A file is
 //! read again by a process of its own, the [`reader`]. `docs/configuration.md` has the keys.
 
+pub mod alteration;
 pub mod change;
 pub mod common;
 pub mod draft;
@@ -16,6 +18,7 @@ pub mod file;
 pub mod reader;
 pub mod section;
 pub mod settings;
+pub mod source;
 
 use std::env;
 use std::io;
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::Draft;
 use self::fault::Faults;
+use self::source::Source;
 use crate::access::{Peers, SocketAccess};
 use crate::args::{Args, Handed, PoolUuid};
 use crate::sandbox::SeccompMode;
@@ -59,6 +63,8 @@ pub struct Config {
     pub control_socket: Option<AdminSocket>,
     /// The guests. No two have the same name or socket.
     pub guests: Vec<GuestConfig>,
+    /// Of what all this was made.
+    pub source: Source,
 }
 
 /// A socket for operators.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The process that reads a configuration file again, for the keeper, and makes the sockets of
-//! guests that come. It reads the file that the command line names, so the keeper can have no other
-//! sockets made than the operator wants.
+//! The process that reads a configuration file again, for the keeper, or what the operator wants to
+//! be another of it; and makes the sockets of guests that come. It reads the file that the command
+//! line names, and can make sockets nowhere but in the folders that had one at the daemon's start.
 //!
 //! Looking a user up may take as long as it likes, which neither the keeper nor the spawner can
 //! wait for.
@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use super::common::{Common, folder};
+use super::fault::Faults;
+use super::source::Source;
 use super::{Config, Place, change, load};
+use crate::admin::wish::Alteration;
 use crate::args::Args;
 use crate::error::Error;
 use crate::frontend::listener::{BoundSocket, SocketError};
@@ -28,10 +31,19 @@ use crate::sandbox;
 /// What the keeper tells the reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToReader {
-    /// By what it goes now: the parcel that comes along.
-    Current,
+    /// What it wants: the [`Order`] in the parcel that comes along.
+    Order,
     /// It has taken everything.
     Taken,
+}
+
+/// What the keeper wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// By what it goes now.
+    pub current: Config,
+    /// What is to be another; otherwise the file is to be read.
+    pub alteration: Option<Alteration>,
 }
 
 /// What the reader tells the keeper.
@@ -62,12 +74,12 @@ pub fn run(args: &Args, common: &Common, link: i32) -> Result<(), Error> {
     let _ = set_name(c"zcache-reader");
     let link = Socket::inherit(link).map_err(Error::Link)?;
     sandbox::confine_reader(common)?;
-    let Some((ToReader::Current, files)) = link.receive(RecvFlags::empty()).map_err(Error::Link)? else {
+    let Some((ToReader::Order, files)) = link.receive(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };
-    let current: Config = parcel::unpack(files).map_err(Error::Link)?;
+    let order: Order = parcel::unpack(files).map_err(Error::Link)?;
     let say = |message: &FromReader, files: &[_]| link.send(message, files, SendFlags::empty()).map_err(Error::Link);
-    let (config, sockets) = match read(args, common, &current) {
+    let (config, sockets) = match read(args, common, order) {
         Ok(read) => read,
         Err(lines) => return say(&FromReader::Refused(lines), &[]),
     };
@@ -84,10 +96,15 @@ pub fn run(args: &Args, common: &Common, link: i32) -> Result<(), Error> {
 
 type Read = (Config, Vec<(String, BoundSocket)>);
 
-/// Reads the file, and makes the sockets that are missing.
-fn read(args: &Args, common: &Common, current: &Config) -> Result<Read, Vec<String>> {
-    let (config, _) = load(args).map_err(|faults| faults.lines())?;
-    let plan = change::between(current, &config)?;
+/// Reads the file, or what is to be another, and makes the sockets that are missing.
+fn read(args: &Args, common: &Common, order: Order) -> Result<Read, Vec<String>> {
+    let Order { current, alteration } = order;
+    let config = match alteration {
+        None => load(args).map(|(config, _)| config),
+        Some(alteration) => altered(args, current.source.clone(), &alteration),
+    };
+    let config = config.map_err(|faults| faults.lines())?;
+    let plan = change::between(&current, &config)?;
     let mut sockets = Vec::new();
     for guest in plan.added {
         let Place::Path { path, access } = &guest.place else { continue };
@@ -111,4 +128,10 @@ fn read(args: &Args, common: &Common, current: &Config) -> Result<Read, Vec<Stri
         sockets.push((guest.name, socket));
     }
     Ok((config, sockets))
+}
+
+/// What it becomes.
+fn altered(args: &Args, mut source: Source, wanted: &Alteration) -> Result<Config, Faults> {
+    let altered = source.alter(wanted).and_then(|()| source.settle());
+    altered.map_err(|faults| Faults::new(args.config.as_deref(), faults))
 }

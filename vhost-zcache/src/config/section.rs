@@ -14,18 +14,36 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::fault::{Fault, Given, Origin};
 
-/// A file's text, and what was found to be wrong with it so far.
+/// A text, and what was found to be wrong with it so far.
 pub struct Page<'a> {
     text: &'a str,
+    /// It is that of the file.
+    is_file: bool,
     /// The faults.
     pub faults: Vec<Fault>,
 }
 
 impl<'a> Page<'a> {
-    /// A text without a fault.
+    /// A file's text without a fault.
     #[must_use]
-    pub fn new(text: &'a str) -> Self {
-        Self { text, faults: Vec::new() }
+    pub fn of_file(text: &'a str) -> Self {
+        Self { text, is_file: true, faults: Vec::new() }
+    }
+
+    /// What somebody asks for, without a fault.
+    #[must_use]
+    pub fn of_alteration(text: &'a str) -> Self {
+        Self { text, is_file: false, faults: Vec::new() }
+    }
+
+    /// The text as a table, if it is one.
+    pub fn table(&mut self) -> Option<DeTable<'a>> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.fault(&error.span().unwrap_or(0..0), error.message());
+        }
+        // What was made of a text that is no TOML would have faults that nobody has written.
+        errors.is_empty().then(|| table.into_inner())
     }
 
     /// Notes a fault.
@@ -34,7 +52,7 @@ impl<'a> Page<'a> {
     }
 
     fn origin(&self, at: &Range<usize>) -> Origin {
-        Origin::of(self.text, at.start)
+        if self.is_file { Origin::of(self.text, at.start) } else { Origin::Alteration }
     }
 }
 
@@ -63,6 +81,12 @@ impl<'a, 'p> Section<'a, 'p> {
     fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'a>>> {
         self.known.push(key);
         self.table.remove(key)
+    }
+
+    /// Whether there is such a key.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// A table within, with the place of its name.

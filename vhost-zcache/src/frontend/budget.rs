@@ -31,9 +31,13 @@ const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES 
 /// Readers of the statistics that may be slow at the same time.
 pub const MAX_STATS_READERS: usize = 8;
 
+/// Those who may be about to say something at the control socket at the same time.
+pub const MAX_ASKERS: usize = 8;
+
 /// Descriptors for what is opened for a moment, besides a connection that is turned away at each
-/// socket: readers of the statistics, old and new ones, and files of /proc.
-const SPARE_DESCRIPTORS: u64 = 2 * MAX_STATS_READERS as u64 + 8;
+/// socket: readers of the statistics, old and new ones, who ask at the control socket, and files of
+/// /proc.
+const SPARE_DESCRIPTORS: u64 = 2 * MAX_STATS_READERS as u64 + MAX_ASKERS as u64 + 8;
 
 /// Descriptors for a guest's socket: itself, its lock, and one that is turned away.
 const SOCKET_DESCRIPTORS: u64 = 3;

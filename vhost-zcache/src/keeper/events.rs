@@ -23,7 +23,7 @@ use super::numbers::Numbers;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
 use super::reload::Reload;
 use super::running::Sign;
-use crate::admin::ask::Wish;
+use crate::admin::wish::Wish;
 use crate::config::Config;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
@@ -396,16 +396,24 @@ impl Keeper {
 
     /// Does what the operator asks for.
     fn heed_operator(&mut self) {
-        let Some(control) = &mut self.control else { return };
-        control.knocked();
-        match control.wish() {
-            None => {}
-            Some(Wish::Upgrade) => {
-                if let Err(why) = self.worker.upgrade() {
-                    control.answer_upgrade(&Err(why));
+        if let Some(control) = &mut self.control {
+            control.knocked();
+        }
+        while let Some(wish) = self.control.as_mut().and_then(Control::wish) {
+            match wish {
+                Wish::Upgrade => {
+                    if let (Err(why), Some(control)) = (self.worker.upgrade(), &mut self.control) {
+                        control.answer_upgrade(&Err(why));
+                    }
+                }
+                Wish::Reload { disconnect } => self.reload(disconnect),
+                Wish::Alter(alteration) => self.alter(alteration),
+                Wish::GiveBack { .. } | Wish::Flush { .. } | Wish::Freeze { .. } | Wish::Thaw { .. } => {
+                    if let Some(control) = &mut self.control {
+                        control.answer_work(&Err("this release cannot do it".into()));
+                    }
                 }
             }
-            Some(Wish::Reload { disconnect }) => self.reload(disconnect),
         }
     }
 

@@ -75,7 +75,8 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     let names_of_kept = kept.keys().cloned().collect();
     let mut found = Found::look(kept)?;
     let config = match (read, &found) {
-        (Ok(config), _) => config,
+        (Ok(config), Some(found)) => with_changes(config, &found.daemon.config),
+        (Ok(config), None) => config,
         // A file may be wrong for a moment, and guests are not to lose what they have by it.
         (Err(faults), Some(found)) if has_file => {
             faults.lines().iter().for_each(|line| error!("{line}"));
@@ -93,7 +94,7 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     raise_descriptor_limit();
     let manager = Manager::from_environment(names_of_kept).map_err(Error::Manager)?;
     sandbox::close_off()?;
-    let common = Common::of(&config, has_file).map_err(Error::Spawner)?;
+    let common = Common::of(&config, has_file || config.control_socket.is_some()).map_err(Error::Spawner)?;
     let spawner = Spawner::launch(arguments, &common).map_err(Error::Spawner)?;
 
     let numbers = takeover::numbers(found.as_ref(), &config);
@@ -161,6 +162,25 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     let keeper = Keeper::new(beginning, worker, descriptors, facts, Operator { signals, control }, handover);
     residence::settle();
     keeper.run(&reach)
+}
+
+/// What was read, with what the operator has had the keeper before go by since that had read it.
+fn with_changes(read: Config, before: &Config) -> Config {
+    if before.source.is_unaltered() {
+        return read;
+    }
+    match before.source.clone().read_by(&read.source).settle() {
+        Ok(config) => {
+            info!("What was changed while the daemon ran is kept");
+            config
+        }
+        // Guests are not to lose what they have.
+        Err(faults) => {
+            Faults::new(None, faults).lines().iter().for_each(|line| error!("{line}"));
+            error!("Going on by the configuration that there was");
+            before.clone()
+        }
+    }
 }
 
 /// Sockets that were given by number or name.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The configuration is read again, by a process that may open files and look users up
-//! ([`crate::config::reader`]); what it says is taken as a whole or not at all.
+//! The configuration becomes another: it is read again, or the operator wants keys of it to be
+//! others. A process that may open files and look users up ([`crate::config::reader`]) finds out
+//! what that means; what it says is taken as a whole or not at all.
 //!
 //! One thing is under way at a time: a file that is being read, or settings that a worker is coming
 //! to go by.
@@ -15,8 +16,9 @@ use std::rc::Rc;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::guest::Guest;
+use crate::admin::wish::Alteration;
 use crate::config::Config;
-use crate::config::reader::{FromReader, ToReader};
+use crate::config::reader::{FromReader, Order, ToReader};
 use crate::link::parcel;
 use crate::link::socket::Socket;
 use crate::spawner::Spawner;
@@ -31,9 +33,32 @@ pub struct Proposal {
     pub config: Config,
     /// Sockets of guests that come, with their locks.
     pub sockets: BTreeMap<String, Vec<File>>,
-    /// Whether VMMs of guests that go may be sent away.
-    pub disconnect: bool,
+    /// Of what it was made.
+    pub cause: Cause,
     reader: Rc<Socket>,
+}
+
+/// Why the configuration is to be another.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// The file may be another.
+    File {
+        /// Whether VMMs of guests that go may be sent away.
+        disconnect: bool,
+    },
+    /// The operator wants it.
+    Operator(Alteration),
+}
+
+impl Cause {
+    /// Whether VMMs of guests that go may be sent away.
+    #[must_use]
+    pub const fn disconnects(&self) -> bool {
+        match self {
+            Self::File { disconnect } | Self::Operator(Alteration::Remove { disconnect, .. }) => *disconnect,
+            Self::Operator(_) => false,
+        }
+    }
 }
 
 impl Proposal {
@@ -47,7 +72,7 @@ impl Proposal {
 struct Reading {
     link: Rc<Socket>,
     sockets: BTreeMap<String, Vec<File>>,
-    disconnect: bool,
+    cause: Cause,
     beats: u32,
 }
 
@@ -85,29 +110,39 @@ impl Reload {
         Self { has_file, stage: Stage::Idle, again: false, closed: Vec::new(), readers: Vec::new() }
     }
 
-    /// Has the file read. `disconnect` says whether VMMs of guests that go may be sent away.
+    /// Has it found out what the configuration becomes.
     ///
     /// # Errors
     ///
     /// Why nothing can come of it.
-    pub fn begin(&mut self, spawner: &Spawner, current: &Config, disconnect: bool) -> Result<(), String> {
-        if !self.has_file {
+    pub fn begin(&mut self, spawner: &Spawner, current: &Config, cause: Cause) -> Result<(), String> {
+        if !self.has_file && matches!(cause, Cause::File { .. }) {
             return Err("there is no --config to read again".into());
         }
         if !matches!(self.stage, Stage::Idle) {
             return Err("one is under way".into());
         }
         let start = || -> io::Result<(Child, Socket)> {
-            let current = parcel::pack(current)?;
+            let alteration = match &cause {
+                Cause::File { .. } => None,
+                Cause::Operator(alteration) => Some(alteration.clone()),
+            };
+            let order = parcel::pack(&Order { current: current.clone(), alteration })?;
             let (link, theirs) = Socket::pair()?;
-            link.send(&ToReader::Current, &[current.as_fd()], SendFlags::DONTWAIT)?;
+            link.send(&ToReader::Order, &[order.as_fd()], SendFlags::DONTWAIT)?;
             Ok((spawner.read(theirs.as_fd())?, link))
         };
         let (reader, link) = start().map_err(|error| format!("there is no process to read it: {error}"))?;
         self.readers.push(reader);
         let link = Rc::new(link);
-        self.stage = Stage::Reading(Reading { link, sockets: BTreeMap::new(), disconnect, beats: 0 });
+        self.stage = Stage::Reading(Reading { link, sockets: BTreeMap::new(), cause, beats: 0 });
         Ok(())
+    }
+
+    /// Whether there is a file that can be read again.
+    #[must_use]
+    pub const fn has_file(&self) -> bool {
+        self.has_file
     }
 
     /// Puts reading off while something is under way; whether that is so.
@@ -153,8 +188,8 @@ impl Reload {
                 }
             };
             return self.give_up().map(|reading| {
-                let Reading { link: reader, sockets, disconnect, .. } = reading;
-                read.map(|config| Proposal { config, sockets, disconnect, reader })
+                let Reading { link: reader, sockets, cause, .. } = reading;
+                read.map(|config| Proposal { config, sockets, cause, reader })
             });
         }
     }

@@ -23,11 +23,11 @@ fn a_program_of_another_version_leaves_it_for_the_one_that_knows_it() {
     service.end(Signal::TERM);
     // As if a later release had written it.
     let manifest = service.file("zcache-manifest");
-    manifest.write_all_at(&[3], 7).expect("the manifest");
+    manifest.write_all_at(&[4], 7).expect("the manifest");
     service.launch(std::path::Path::new(env!("CARGO_BIN_EXE_vhost-zcache")));
     assert_eq!(service.wait_for_end().code(), Some(1));
-    assert_eq!(service.lines("is kept for a program that knows it: it is of version 3"), 1, "{}", service.log());
-    manifest.write_all_at(&[2], 7).expect("the manifest");
+    assert_eq!(service.lines("is kept for a program that knows it: it is of version 4"), 1, "{}", service.log());
+    manifest.write_all_at(&[3], 7).expect("the manifest");
     service.again();
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
 }

@@ -116,7 +116,7 @@ fn a_signal_has_the_file_read_again() {
     let daemon = Configured::start(&with("", &["a"]));
     daemon.write(&with("guest-memory-limit = '3M'", &["a"]));
     daemon.daemon.signal_keeper(Signal::HUP);
-    eventually("it was read", || daemon.daemon.lines("The configuration was read again: limits or rights of 1") == 1);
+    eventually("it was read", || daemon.daemon.lines("The configuration was taken: limits or rights of 1") == 1);
     assert_eq!(daemon.guest("a")["memory_limit"], 3 << 20);
 }
 

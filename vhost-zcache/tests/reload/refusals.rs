@@ -90,7 +90,7 @@ fn who_reads_the_file_may_hang_and_die() {
     }
     assert!(daemon.is_refused().contains("one is under way"));
     fs::write(daemon.path(), with(BEFORE, &["a"]).replace("DIR", &folder(&daemon))).expect("the pipe");
-    eventually("it was read", || daemon.daemon.lines("was read again: nothing has changed") == 1);
+    eventually("it was read", || daemon.daemon.lines("was taken: nothing has changed") == 1);
 
     daemon.daemon.signal_keeper(Signal::HUP);
     eventually("somebody reads the file", || daemon.daemon.reader().is_some());

@@ -81,9 +81,9 @@ fn configure(folder: &Path, limit: &str, guests: &[&str]) -> PathBuf {
 fn read_again(daemon: &Daemon, folder: &Path) {
     for (limit, guests) in [("48M", &["x", "z"][..]), ("64M", &["z"]), ("64M", &["y", "z"])] {
         configure(folder, limit, guests);
-        let before = daemon.lines("The configuration was read again");
+        let before = daemon.lines("The configuration was taken");
         daemon.signal_keeper(Signal::HUP);
-        eventually("it is read again", || daemon.lines("The configuration was read again") > before);
+        eventually("it is read again", || daemon.lines("The configuration was taken") > before);
     }
     Client::attach(&folder.join("y")).create(1, PERSISTENT);
 }

@@ -7,20 +7,30 @@ use event_manager::{EventOps, EventSet, Events};
 use log::{error, info};
 
 use super::{Attended, Keeper, RELOAD, Watched, unwatch, watch};
+use crate::admin::wish::Alteration;
 use crate::config::change::{self, Plan};
 use crate::config::settings::Settings;
 use crate::frontend::listener::BoundSocket;
 use crate::keeper::door::{Door, Way};
 use crate::keeper::guest::Guest;
 use crate::keeper::log::Log;
-use crate::keeper::reload::Proposal;
+use crate::keeper::reload::{Cause, Proposal};
 use crate::link::parcel;
 
 impl Keeper {
     /// Has the configuration read again.
     pub(super) fn reload(&mut self, disconnect: bool) {
-        match self.reload.begin(self.worker.spawner(), &self.config, disconnect) {
-            Ok(()) => info!("Reading the configuration again"),
+        self.begin(Cause::File { disconnect }, "Reading the configuration again");
+    }
+
+    /// Has keys of the configuration be others.
+    pub(super) fn alter(&mut self, alteration: Alteration) {
+        self.begin(Cause::Operator(alteration), "The configuration is to be another");
+    }
+
+    fn begin(&mut self, cause: Cause, what: &str) {
+        match self.reload.begin(self.worker.spawner(), &self.config, cause) {
+            Ok(()) => info!("{what}"),
             Err(why) => self.reload_is_refused(&[why]),
         }
     }
@@ -81,7 +91,7 @@ impl Keeper {
 
     fn reload_is_done(&mut self, summary: Option<String>) {
         let Some(summary) = summary else { return };
-        info!("The configuration was read again: {summary}");
+        info!("The configuration was taken: {summary}");
         if let Some(control) = &mut self.control {
             control.answer_reload(&Ok(summary));
         }
@@ -106,7 +116,7 @@ impl Keeper {
     /// Takes all of what was read, or nothing.
     fn take(&mut self, mut proposal: Proposal, ops: &mut EventOps<'_>) -> Result<(), Vec<String>> {
         let plan = change::between(&self.config, &proposal.config)?;
-        self.check_removed(&plan, proposal.disconnect)?;
+        self.check_removed(&plan, proposal.cause.disconnects())?;
         if plan.added.len() > self.numbers.free() {
             return Err(vec![format!(
                 "there is room for {} guests until the daemon is started again (max-guests)",
@@ -156,7 +166,12 @@ impl Keeper {
             self.guests.insert(number, Attended { guest, watched: Watched::default() });
             self.watch_guest(number, ops);
         }
-        self.reload.taken(gone, plan.to_string(), self.worker.number());
+        let lasts = match proposal.cause {
+            Cause::File { .. } => "",
+            Cause::Operator(_) if self.reload.has_file() => " (until the file is read again, unless it says so too)",
+            Cause::Operator(_) => " (until the daemon is started anew)",
+        };
+        self.reload.taken(gone, format!("{plan}{lasts}"), self.worker.number());
         Ok(())
     }
 
@@ -169,7 +184,7 @@ impl Keeper {
         let refusal = |name: &String| {
             format!(
                 "guest.{name} is not removed while its VMM is connected: unplug the device, or end the connection by \
-                 `vhost-zcache reload --disconnect`"
+                 --disconnect"
             )
         };
         let refused: Vec<String> = plan.removed.iter().filter(is_connected).map(refusal).collect();

@@ -23,7 +23,7 @@ use crate::ledger::record::Record;
 
 /// Says what the file is, and which version of it: "zcacheM" and the version, which is another
 /// whenever what is noted is.
-pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheM\x02");
+pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheM\x03");
 
 /// Words of a record. What is known of a guest with all rings, the most regions and the longest
 /// message is less than 200 KiB; memory is only used for what is there.
@@ -220,7 +220,7 @@ mod tests {
         let manifest = Manifest::create(1).unwrap();
         manifest.file().write_all_at(&[9], 7).unwrap();
         let error = Manifest::open(manifest.file().try_clone().unwrap()).err();
-        assert_eq!(error, Some(ManifestError::Version(9, 2)));
+        assert_eq!(error, Some(ManifestError::Version(9, 3)));
         manifest.file().write_all_at(b"x", 0).unwrap();
         let error = Manifest::open(manifest.file().try_clone().unwrap()).err();
         assert_eq!(error, Some(ManifestError::Damaged));

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The OpenAPI document, made of the types and routes. `admin/openapi.json` is a copy for those who
+//! make clients of it; a test compares.
+
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
+
+use crate::api::problem::Problem;
+use crate::routes::{change, guests, look};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "vhost-zcache",
+        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose `detail` \
+                       says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
+                       docs/configuration.md what settings do."
+    ),
+    servers((url = "http://localhost", description = "Whatever the name: it is a Unix socket")),
+    tags(
+        (name = "look", description = "What there is"),
+        (name = "guests", description = "Guests come, go and become others"),
+        (name = "daemon", description = "What is asked of the daemon as a whole")
+    ),
+    paths(
+        look::health, look::stats, look::store, look::guests, look::guest, look::pools, look::openapi,
+        guests::put, guests::patch, guests::remove, guests::freeze, guests::thaw, guests::flush,
+        change::settings, change::give_back, change::reload, change::upgrade
+    )
+)]
+struct Document;
+
+/// The document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// Something with fields of its own.
+#[derive(ToSchema)]
+#[schema(value_type = Object)]
+#[allow(dead_code, reason = "it is only described")]
+pub struct AnyObject(serde_json::Value);
+
+/// The guest that is meant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it is only described")]
+pub struct Name {
+    /// The guest's name, as GET /v1/guests has it; `/` is written as %2F.
+    name: String,
+}
+
+/// The guest that is meant, or comes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it is only described")]
+pub struct NewName {
+    /// The guest's name.
+    #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: String,
+}
+
+/// The daemon is not there, or does not do what it should.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "it is only described")]
+pub enum Unreachable {
+    /// The request is not understood.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(#[to_schema] Problem),
+    /// What the daemon says makes no sense.
+    #[response(status = 502, content_type = "application/problem+json")]
+    Nonsense(#[to_schema] Problem),
+    /// There is no daemon; Retry-After says when to ask again.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Absent(#[to_schema] Problem),
+    /// The daemon has not answered in time.
+    #[response(status = 504, content_type = "application/problem+json")]
+    Late(#[to_schema] Problem),
+}
+
+/// No such guest.
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json", description = "There is no such guest")]
+#[allow(dead_code, reason = "it is only described")]
+pub struct NoGuest(#[to_schema] Problem);
+
+/// The daemon goes on as it did.
+#[derive(IntoResponses)]
+#[response(
+    status = 409,
+    content_type = "application/problem+json",
+    description = "Refused: the daemon goes on as it did"
+)]
+#[allow(dead_code, reason = "it is only described")]
+pub struct Refused(#[to_schema] Problem);
+
+/// What is said cannot be meant.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "it is only described")]
+pub enum WrongBody {
+    /// The body has not come in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    Slow(#[to_schema] Problem),
+    /// The body is too long.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLong(#[to_schema] Problem),
+    /// The body is not said to be JSON.
+    #[response(status = 415, content_type = "application/problem+json")]
+    NotJson(#[to_schema] Problem),
+    /// The body is of JSON, and not what is expected.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unexpected(#[to_schema] Problem),
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What each command does.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use hyper::Method;
+use serde::Serialize;
+use vhost_zcache::config::{self, fault::Faults};
+use zcache_admin::api::{Done, GiveBack, GuestPatch, GuestSettings, Guests, SettingsPatch};
+use zcache_report::{GuestReport, Report};
+
+use crate::args::{Args, Command, Rights};
+use crate::client::{Client, Document, guest};
+use crate::error::Error;
+use crate::show;
+
+/// Does what the command line says.
+///
+/// # Errors
+///
+/// [`Error`], for people; it knows the exit status.
+pub fn run(args: &Args) -> Result<(), Error> {
+    if let Command::Check { file } = &args.command {
+        return check(file);
+    }
+    let session = Session { client: Client::new(args.socket.clone())?, json: args.json };
+    let done = Ok(None);
+    let answer = match &args.command {
+        Command::Guests { guest: None } => {
+            return session.look("/v1/guests", |Guests { guests }| show::guests(&guests));
+        }
+        Command::Guests { guest: Some(name) } => {
+            return session.look(&guest(name, ""), |found: GuestReport| show::guest(&found));
+        }
+        Command::Pools { guest: None } => {
+            return session.look("/v1/guests", |Guests { guests }| show::pools(&guests));
+        }
+        Command::Pools { guest: Some(name) } => {
+            return session.look(&guest(name, ""), |found: GuestReport| show::pools(&[found]));
+        }
+        Command::Stats => return session.look("/v1/stats", |report: Report| show::stats(&report)),
+        Command::Set { guest: Some(name), memory_limit, reservation, rights, .. } => {
+            let Rights { peer, allow_shared } = rights;
+            let patch = GuestPatch {
+                memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
+                reservation: reservation.as_ref().map(|limit| limit.0.clone()),
+                peers: given(peer),
+                allow_shared: given(allow_shared),
+            };
+            if patch == GuestPatch::default() {
+                return Err(nothing("--memory-limit, --reservation, --peer or --allow-shared"));
+            }
+            session.send(Method::PATCH, &guest(name, ""), &patch)
+        }
+        Command::Set { guest: None, memory_limit, guest_memory_limit, log_level, rights, .. } => {
+            if !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
+                return Err(Error::Usage("--peer and --allow-shared are about a guest: name it".into()));
+            }
+            let patch = SettingsPatch {
+                memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
+                guest_memory_limit: guest_memory_limit.as_ref().map(|limit| limit.0.clone()),
+                log_level: log_level.map(Into::into),
+            };
+            if patch == SettingsPatch::default() {
+                return Err(nothing("--memory-limit, --guest-memory-limit or --log-level, or a guest"));
+            }
+            session.send(Method::PATCH, "/v1/settings", &patch)
+        }
+        Command::Add { guest: name, path, memory_limit, reservation, mode, owner, group, rights } => {
+            let settings = GuestSettings {
+                socket: Some(path.clone()),
+                mode: mode.clone(),
+                owner: owner.clone(),
+                group: group.clone(),
+                memory_limit: memory_limit.clone().map(Some),
+                reservation: reservation.clone().map(Some),
+                peers: given(&rights.peer),
+                allow_shared: given(&rights.allow_shared),
+            };
+            session.send(Method::PUT, &guest(name, ""), &settings)
+        }
+        Command::Remove { guest: name, disconnect } => {
+            session.have(Method::DELETE, &guest(name, disconnects(*disconnect)))
+        }
+        Command::Freeze { guest: name } => session.have(Method::POST, &guest(name, "/freeze")),
+        Command::Thaw { guest: name } => session.have(Method::POST, &guest(name, "/thaw")),
+        Command::Flush { guest: name, pool } => {
+            let pool = pool.map_or_else(String::new, |pool| format!("?pool={pool}"));
+            session.have(Method::POST, &guest(name, &format!("/flush{pool}")))
+        }
+        Command::GiveBack { size } => {
+            let answer = session.client.ask(Method::POST, "/v1/give-back", Some(&GiveBack { bytes: size.clone() }))?;
+            let value: serde_json::Value = session.client.parse(&answer)?;
+            return session.print(&answer, &show::given_back(&value));
+        }
+        Command::Reload { disconnect } => {
+            session.have(Method::POST, &format!("/v1/reload{}", disconnects(*disconnect)))
+        }
+        Command::Upgrade => session.have(Method::POST, "/v1/upgrade"),
+        Command::Check { .. } => done,
+    };
+    match answer? {
+        None => Ok(()),
+        Some(answer) => {
+            let Done { message } = session.client.parse(&answer)?;
+            session.print(&answer, &message)
+        }
+    }
+}
+
+/// Somebody who is asked, and how answers are printed.
+struct Session {
+    client: Client,
+    json: bool,
+}
+
+impl Session {
+    /// Asks for a document, and prints it, or what `table` makes of it.
+    fn look<T: serde::de::DeserializeOwned>(&self, path: &str, table: impl FnOnce(T) -> String) -> Result<(), Error> {
+        let document = self.client.get(path)?;
+        let text = if self.json { String::new() } else { table(self.client.parse(&document)?) };
+        self.print(&document, &text)
+    }
+
+    fn send(&self, method: Method, path: &str, said: &impl Serialize) -> Result<Option<Document>, Error> {
+        self.client.ask(method, path, Some(said)).map(Some)
+    }
+
+    fn have(&self, method: Method, path: &str) -> Result<Option<Document>, Error> {
+        self.client.ask(method, path, None::<&()>).map(Some)
+    }
+
+    fn print(&self, document: &Document, text: &str) -> Result<(), Error> {
+        let mut out = io::stdout().lock();
+        let bytes = if self.json { document.bytes() } else { text.as_bytes() };
+        let printed = out.write_all(bytes).and_then(|()| if bytes.is_empty() { Ok(()) } else { out.write_all(b"\n") });
+        match printed.and_then(|()| out.flush()) {
+            // Who has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            printed => printed.map_err(Error::Print),
+        }
+    }
+}
+
+fn given<T: Clone>(values: &[T]) -> Option<Vec<T>> {
+    (!values.is_empty()).then(|| values.to_vec())
+}
+
+fn nothing(options: &str) -> Error {
+    Error::Usage(format!("Nothing is to be set: give {options}"))
+}
+
+const fn disconnects(disconnect: bool) -> &'static str {
+    if disconnect { "?disconnect=true" } else { "" }
+}
+
+/// Looks for faults in a file.
+fn check(file: &Path) -> Result<(), Error> {
+    match config::check(file) {
+        Ok(guests) => {
+            let guests = if guests == 1 { "1 guest".to_owned() } else { format!("{guests} guests") };
+            writeln!(io::stdout(), "{}: no faults, {guests}", file.display()).map_err(Error::Print)
+        }
+        Err(faults) => {
+            let unreadable = matches!(faults, Faults::Unreadable(..));
+            Err(Error::Faults { lines: faults.lines().join("\n"), unreadable })
+        }
+    }
+}
