@@ -16,6 +16,7 @@ mod terminal;
 pub mod view;
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,10 +54,10 @@ fn delay(text: &str) -> Result<Duration, String> {
 
 /// Why it has ended.
 #[derive(Debug, Error)]
-pub enum TopError {
-    /// The daemon said nothing.
+pub enum TopError<E> {
+    /// There was nothing to show.
     #[error("{0}")]
-    NoReport(String),
+    NoReport(E),
     /// The terminal does not do what it takes.
     #[error("The terminal (TERM={0}) cannot show it; --once prints one table")]
     Terminal(String),
@@ -71,9 +72,10 @@ pub enum TopError {
 /// # Errors
 ///
 /// [`TopError`], a line for the operator each.
-pub fn run<S>(arguments: &Arguments, mut source: S) -> Result<(), TopError>
+pub fn run<S, E>(arguments: &Arguments, mut source: S) -> Result<(), TopError<E>>
 where
-    S: FnMut() -> Result<Report, String> + Send + 'static,
+    S: FnMut() -> Result<Report, E> + Send + 'static,
+    E: Display,
 {
     let mut model = Model::default();
     model.update(&source().map_err(TopError::NoReport)?, Instant::now());
@@ -93,6 +95,7 @@ where
     }
     let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let look = Look { colour: !arguments.no_colour && !has_no_color, bars: format::Bars::of_locale() };
+    let source = move || source().map_err(|error| error.to_string());
     Ok(terminal::show(model, look, arguments.delay, source)?)
 }
 
