@@ -5,7 +5,7 @@
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use crate::api::problem::Problem;
-use crate::routes::{change, guests, look};
+use crate::routes::{change, guests, look, metrics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use crate::routes::{change, guests, look};
     ),
     paths(
         look::health, look::stats, look::store, look::guests, look::guest, look::pools, look::openapi,
+        metrics::metrics,
         guests::put, guests::patch, guests::remove, guests::freeze, guests::thaw, guests::flush,
         change::settings, change::give_back, change::reload, change::upgrade
     )

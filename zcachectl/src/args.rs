@@ -54,6 +54,12 @@ pub enum Command {
     /// Show totals of the store
     Stats,
 
+    /// Watch what guests do: rates, latencies, refusals, history
+    ///
+    /// In the view, h says what keys do. Where the output is no terminal it is one table of what
+    /// was done within one delay.
+    Top(zcache_top::Arguments),
+
     /// Change limits of the daemon, or limits and rights of a guest
     ///
     /// They hold at once, until the daemon reads its file again; for good they belong there.

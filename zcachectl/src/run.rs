@@ -9,6 +9,7 @@ use serde::Serialize;
 use vhost_zcache::config::{self, fault::Faults};
 use zcache_admin::api::{Done, GiveBack, GuestPatch, GuestSettings, Guests, SettingsPatch};
 use zcache_report::{GuestReport, Report};
+use zcache_top::TopError;
 
 use crate::args::{Args, Command, Rights};
 use crate::client::{Client, Document, guest};
@@ -23,6 +24,9 @@ use crate::show;
 pub fn run(args: &Args) -> Result<(), Error> {
     if let Command::Check { file } = &args.command {
         return check(file);
+    }
+    if let Command::Top(arguments) = &args.command {
+        return top(args, arguments);
     }
     let session = Session { client: Client::new(args.socket.clone())?, json: args.json };
     let done = Ok(None);
@@ -98,7 +102,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             session.have(Method::POST, &format!("/v1/reload{}", disconnects(*disconnect)))
         }
         Command::Upgrade => session.have(Method::POST, "/v1/upgrade"),
-        Command::Check { .. } => done,
+        Command::Check { .. } | Command::Top(_) => done,
     };
     match answer? {
         None => Ok(()),
@@ -153,6 +157,19 @@ fn nothing(options: &str) -> Error {
 
 const fn disconnects(disconnect: bool) -> &'static str {
     if disconnect { "?disconnect=true" } else { "" }
+}
+
+/// Shows what guests do, as long as somebody wants to see it.
+fn top(args: &Args, arguments: &zcache_top::Arguments) -> Result<(), Error> {
+    if args.json {
+        return Err(Error::Usage("--json is not for top: stats has the figures of which it makes rates".into()));
+    }
+    let client = Client::new(args.socket.clone())?;
+    zcache_top::run(arguments, move || client.read::<Report>("/v1/stats")).map_err(|error| match error {
+        TopError::NoReport(error) => error,
+        TopError::Terminal(_) => Error::Usage(error.to_string()),
+        TopError::Io(error) => Error::Print(error),
+    })
 }
 
 /// Looks for faults in a file.
