@@ -208,14 +208,5 @@ fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<us
     let name = Given { value: name, at: section.origin() };
     section.finish();
     let place = socket.map(|Given { value: path, at }| Given { value: Place::Path { path, access }, at });
-    place.map(|place| DraftGuest {
-        name,
-        place,
-        peers,
-        memory_limit,
-        reservation,
-        weight,
-        frozen,
-        allow_shared,
-    })
+    place.map(|place| DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared })
 }

@@ -125,8 +125,9 @@ impl Control {
 
     /// Tells who waits for it what has come of another configuration, or why there is none.
     pub fn answer_reload(&mut self, outcome: &Result<String, String>) {
-        let is_it =
-            |wish: &Wish| matches!(wish, Wish::Reload { .. } | Wish::Alter(_) | Wish::Freeze { .. } | Wish::Thaw { .. });
+        let is_it = |wish: &Wish| {
+            matches!(wish, Wish::Reload { .. } | Wish::Alter(_) | Wish::Freeze { .. } | Wish::Thaw { .. })
+        };
         self.answer(is_it, outcome);
     }
 

@@ -23,11 +23,7 @@ pub(crate) struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self {
-            guests: Mutex::default(),
-            next_guest: AtomicU32::new(1),
-            shared: Mutex::default(),
-        }
+        Self { guests: Mutex::default(), next_guest: AtomicU32::new(1), shared: Mutex::default() }
     }
 }
 

@@ -12,10 +12,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicU16, AtomicU64,
-    Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
