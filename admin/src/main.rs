@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::process::{self, ExitCode};
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use clap::Parser;
 use log::{LevelFilter, info};
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use vhost_zcache::access::Peers;
 use vhost_zcache::args::AdminPath;
@@ -30,6 +32,8 @@ enum Error {
     NoSocket,
     #[error("The socket that was given does not listen")]
     NotListening,
+    #[error("Cannot listen on {address} for metrics: {why}")]
+    Address { address: SocketAddr, why: io::Error },
     #[error("Cannot begin: {0}")]
     Begin(#[from] io::Error),
 }
@@ -64,6 +68,10 @@ fn run(args: Args) -> Result<(), Error> {
     runtime.block_on(async {
         let (mut end, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let listener = server::listener(&listener)?;
+        if let Some(address) = args.metrics_address {
+            let listener = TcpListener::bind(address).await.map_err(|why| Error::Address { address, why })?;
+            tokio::spawn(server::serve_machine(listener, routes::metrics::only(Arc::clone(&daemon))));
+        }
         info!("ready");
         tokio::select! {
             () = server::serve(listener, peers, routes::all(daemon)) => {}

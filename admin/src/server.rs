@@ -11,7 +11,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use log::{debug, warn};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vhost_zcache::access::Peers;
@@ -31,9 +32,43 @@ const HEAD_BYTES: usize = 32 << 10;
 /// How long to wait when a connection cannot be accepted, for want of descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Serves those who connect, for ever.
+/// The connections there are.
+#[derive(Default)]
+struct Connections(VecDeque<JoinHandle<()>>);
+
+impl Connections {
+    /// Serves one more; the oldest ends if there are too many.
+    fn add<S>(&mut self, stream: S, router: &Router)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.0.retain(|connection| !connection.is_finished());
+        if self.0.len() == MOST_CONNECTIONS
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
+        self.0.push_back(tokio::spawn(converse(stream, router.clone())));
+    }
+}
+
+/// Serves those who connect on this machine, for ever.
+pub async fn serve_machine(listener: TcpListener, router: Router) {
+    let mut connections = Connections::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => connections.add(stream, &router),
+            Err(error) => {
+                warn!("A connection for metrics cannot be accepted: {error}");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Serves those who connect to the socket, for ever.
 pub async fn serve(listener: UnixListener, peers: Peers, router: Router) {
-    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
+    let mut connections = Connections::default();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -47,17 +82,14 @@ pub async fn serve(listener: UnixListener, peers: Peers, router: Router) {
             warn!("Somebody was turned away: {stranger}");
             continue;
         }
-        connections.retain(|connection| !connection.is_finished());
-        if connections.len() == MOST_CONNECTIONS
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.abort();
-        }
-        connections.push_back(tokio::spawn(converse(stream, router.clone())));
+        connections.add(stream, &router);
     }
 }
 
-async fn converse(stream: UnixStream, router: Router) {
+async fn converse<S>(stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES);
     let conversation = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use vhost_zcache::config::{self, fault::Faults};
 use zcache_admin::api::{Done, GiveBack, GuestPatch, GuestSettings, Guests, SettingsPatch};
 use zcache_report::{GuestReport, Report};
+use zcache_top::TopError;
 
 use crate::args::{Args, Command, Rights};
 use crate::client::{Client, Document, guest};
@@ -23,6 +24,9 @@ use crate::show;
 pub fn run(args: &Args) -> Result<(), Error> {
     if let Command::Check { file } = &args.command {
         return check(file);
+    }
+    if let Command::Top(arguments) = &args.command {
+        return top(args, arguments);
     }
     let session = Session { client: Client::new(args.socket.clone())?, json: args.json };
     let done = Ok(None);
@@ -41,21 +45,23 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         Command::Stats => return session.look("/v1/stats", |report: Report| show::stats(&report)),
         Command::Set { guest: Some(name), memory_limit, reservation, rights, .. } => {
-            let Rights { peer, allow_shared } = rights;
+            let Rights { weight, peer, allow_shared } = rights;
             let patch = GuestPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
                 reservation: reservation.as_ref().map(|limit| limit.0.clone()),
+                weight: *weight,
+                frozen: None,
                 peers: given(peer),
                 allow_shared: given(allow_shared),
             };
             if patch == GuestPatch::default() {
-                return Err(nothing("--memory-limit, --reservation, --peer or --allow-shared"));
+                return Err(nothing("--memory-limit, --reservation, --weight, --peer or --allow-shared"));
             }
             session.send(Method::PATCH, &guest(name, ""), &patch)
         }
         Command::Set { guest: None, memory_limit, guest_memory_limit, log_level, rights, .. } => {
-            if !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
-                return Err(Error::Usage("--peer and --allow-shared are about a guest: name it".into()));
+            if rights.weight.is_some() || !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
+                return Err(Error::Usage("--weight, --peer and --allow-shared are about a guest: name it".into()));
             }
             let patch = SettingsPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
@@ -75,10 +81,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 group: group.clone(),
                 memory_limit: memory_limit.clone().map(Some),
                 reservation: reservation.clone().map(Some),
+                weight: rights.weight,
+                frozen: None,
                 peers: given(&rights.peer),
                 allow_shared: given(&rights.allow_shared),
             };
-            session.send(Method::PUT, &guest(name, ""), &settings)
+            session.client.make(&guest(name, ""), &settings).map(Some)
         }
         Command::Remove { guest: name, disconnect } => {
             session.have(Method::DELETE, &guest(name, disconnects(*disconnect)))
@@ -98,7 +106,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             session.have(Method::POST, &format!("/v1/reload{}", disconnects(*disconnect)))
         }
         Command::Upgrade => session.have(Method::POST, "/v1/upgrade"),
-        Command::Check { .. } => done,
+        Command::Check { .. } | Command::Top(_) => done,
     };
     match answer? {
         None => Ok(()),
@@ -153,6 +161,19 @@ fn nothing(options: &str) -> Error {
 
 const fn disconnects(disconnect: bool) -> &'static str {
     if disconnect { "?disconnect=true" } else { "" }
+}
+
+/// Shows what guests do, as long as somebody wants to see it.
+fn top(args: &Args, arguments: &zcache_top::Arguments) -> Result<(), Error> {
+    if args.json {
+        return Err(Error::Usage("--json is not for top: stats has the figures of which it makes rates".into()));
+    }
+    let client = Client::new(args.socket.clone())?;
+    zcache_top::run(arguments, move || client.read::<Report>("/v1/stats")).map_err(|error| match error {
+        TopError::NoReport(error) => error,
+        TopError::Terminal(_) => Error::Usage(error.to_string()),
+        TopError::Io(error) => Error::Print(error),
+    })
 }
 
 /// Looks for faults in a file.

@@ -4,6 +4,7 @@
 pub mod change;
 pub mod guests;
 pub mod look;
+pub mod metrics;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub fn all(daemon: Shared) -> Router {
         .route("/v1/reload", post(change::reload))
         .route("/v1/upgrade", post(change::upgrade))
         .route("/v1/openapi.json", get(look::openapi))
+        .route(metrics::PATH, get(metrics::metrics))
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
         .with_state(daemon)

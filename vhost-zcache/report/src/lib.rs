@@ -14,7 +14,7 @@ mod store;
 use serde::{Deserialize, Serialize};
 
 pub use guest::{EvictionPolicy, GuestReport, Latencies, QueueReport, Requests};
-pub use latency::{BOUNDS, BUCKETS, Bucket, Histogram, bucket_of};
+pub use latency::{BOUNDS, BUCKETS, Bucket, Histogram, Quantile, bucket_of};
 pub use pool::{Contents, Counters, EndedPools, PoolKind, PoolReport, Refusals};
 pub use store::{BackgroundReport, StoreReport};
 
