@@ -12,7 +12,7 @@ use vhost_zcache::args::AdminPath;
 /// It is a process beside the daemon, and talks to its two sockets for operators. Nothing is lost
 /// when it ends. `zcachectl` asks it; docs/admin.md says how else it can be asked.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "zcache-admin", version)]
 pub struct Args {
     /// Listen at PATH; peer=USER, mode=MODE, owner=USER and group=GROUP may follow, separated by
     /// commas, as for the daemon's sockets [default: the socket that a service manager has given]

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -73,6 +73,24 @@ impl<S: Send + Sync> FromRequestParts<S> for GuestName {
         let name: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
         let wrong = |_| Problem::new(StatusCode::BAD_REQUEST, "the guest's name in the path is not UTF-8");
         name.map(|Path(name)| Self(name)).map_err(wrong)
+    }
+}
+
+/// Whether nothing may be there yet (`If-None-Match: *`).
+#[derive(Debug)]
+pub struct OnlyNew(pub bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for OnlyNew {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match parts.headers.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes) {
+            None => Ok(Self(false)),
+            Some(b"*") => Ok(Self(true)),
+            Some(_) => {
+                Err(Problem::new(StatusCode::BAD_REQUEST, "If-None-Match can only be *: nothing has a tag here"))
+            }
+        }
     }
 }
 

@@ -56,6 +56,7 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
         }
         14 | 15 => Op::FlushPage { guest, pool, object, index },
         16..24 => Op::Put { guest, pool, object, index, seed: bytes.arbitrary::<u16>()?.into() },
+        24 => Op::GiveBack { bytes: bytes.arbitrary::<u32>()?.into() },
         number => {
             let mode = if number % 2 == 0 { GetMode::Plain } else { GetMode::Exclusive };
             Op::Get { guest, pool, object, index, mode }

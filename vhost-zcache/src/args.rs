@@ -11,6 +11,7 @@ use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
+use zcache_store::{NoWeight, Weight};
 
 use crate::access::{Group, Owner, Peers, SocketAccess, SocketMode};
 use crate::config::common::Common;
@@ -31,6 +32,9 @@ pub const MAX_GUESTS: u16 = 4096;
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   reservation=SIZE    of these, what it can count on for its swap [default: a fair part of half
 ///                       the --memory-limit]
+///   weight=N            its part of the memory for file pages beside other guests', from 1 to 10000
+///                       [default: 100]
+///   frozen=true|false   store nothing new for it [default: false]
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
 ///   peer=USER           user whose processes may be at the other end, by name or number, whatever
 ///                       the mode says (repeatable)
@@ -202,8 +206,8 @@ pub enum ArgError {
     Descriptor,
     /// An unknown option of a guest.
     #[error(
-        "{0:?} is not an option here; for guests there are memory-limit=SIZE, reservation=SIZE and allow-shared=UUID, for \
-         sockets peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE, reservation=SIZE, weight=N, frozen=BOOL and \
+         allow-shared=UUID, for sockets peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
     )]
     Option(String),
     /// An option of a guest with a wrong value.
@@ -260,6 +264,10 @@ pub struct GuestOptions {
     pub memory_limit: Option<Size>,
     /// What it can count on for persistent pages.
     pub reservation: Option<Size>,
+    /// Its part of the memory for ephemeral pages.
+    pub weight: Option<GuestWeight>,
+    /// Nothing new is stored for it.
+    pub frozen: Option<bool>,
     /// UUIDs of shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
     /// Whose processes may be at the other end.
@@ -272,11 +280,40 @@ impl GuestOptions {
         match name {
             "memory-limit" => self.memory_limit = Some(parse("memory-limit", value)?),
             "reservation" => self.reservation = Some(parse("reservation", value)?),
+            "weight" => self.weight = Some(parse("weight", value)?),
+            "frozen" => self.frozen = Some(parse("frozen", value)?),
             "allow-shared" => self.allow_shared.push(parse("allow-shared", value)?),
             "peer" => self.peers.add(parse("peer", value)?),
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// A guest's part of the memory for ephemeral pages, beside others'.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct GuestWeight(pub Weight);
+
+impl TryFrom<u16> for GuestWeight {
+    type Error = NoWeight;
+
+    fn try_from(number: u16) -> Result<Self, NoWeight> {
+        Weight::try_from(number).map(Self)
+    }
+}
+
+impl From<GuestWeight> for u16 {
+    fn from(weight: GuestWeight) -> Self {
+        weight.0.into()
+    }
+}
+
+impl FromStr for GuestWeight {
+    type Err = NoWeight;
+
+    fn from_str(text: &str) -> Result<Self, NoWeight> {
+        Self::try_from(text.parse::<u16>().map_err(|_| NoWeight)?)
     }
 }
 

@@ -110,6 +110,9 @@ const FAULTS: &[(&str, &str)] = &[
         "[guest.a]\nsocket = '/run/a'\nallow-shared = ['00000000-0000-0000-0000-000000000000']\n",
         "3:17: allow-shared: the zero UUID names no pool",
     ),
+    // Weights, and what is true.
+    ("[guest.a]\nsocket = '/run/a'\nweight = 0\n", "3:10: weight is a number from 1 to 10000, and not 0"),
+    ("[guest.a]\nsocket = '/run/a'\nfrozen = 'no'\n", "3:10: frozen is true or false, and not text"),
     // Names.
     ("[guest.'a b']\nsocket = '/run/a'\n", "1:8: \"a b\" is no name of a guest"),
     ("[guest.'']\nsocket = '/run/a'\n", "1:8: \"\" is no name of a guest"),
@@ -237,7 +240,7 @@ const ARGUMENTS: &[&str] = &[
 ];
 
 const GUEST: &str = "[guest.a]\nsocket = '/run/a'\nmode = '0660'\nowner = 0\ngroup = 0\npeers = ['root']\n\
-                     memory-limit = 1048576\nreservation = '512K'\n\
+                     memory-limit = 1048576\nreservation = '512K'\nweight = 300\nfrozen = true\n\
                      allow-shared = ['00112233-4455-6677-8899-aabbccddeeff']\n";
 
 #[test]
@@ -246,7 +249,7 @@ fn a_file_means_the_same_as_the_command_line() {
     let file = File::of(&format!("{without_guest}{GUEST}"));
     let of_file = load(&["--config", file.path().to_str().expect("text")]);
     let socket = "--socket-path=/run/a,mode=0660,owner=0,group=0,peer=root,memory-limit=1M,reservation=512K,\
-                  allow-shared=00112233-4455-6677-8899-aabbccddeeff";
+                  weight=300,frozen=true,allow-shared=00112233-4455-6677-8899-aabbccddeeff";
     let mut of_arguments = load(&[ARGUMENTS, &[socket]].concat());
     assert_eq!(of_arguments.guests[0].name, "/run/a", "known by its path");
     of_arguments.guests[0].name = "a".into();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask manual`: man pages and completions of the daemon, made of its command line.
+//! `cargo xtask manual`: man pages and completions of the daemon and the programs beside it, made of
+//! their command lines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use clap::{Command, CommandFactory, Parser, ValueEnum};
 use clap_complete::Shell;
 use vhost_zcache::args::Args;
 
-/// Man pages and completions of the daemon
+/// Man pages and completions of the daemon, zcache-admin and zcachectl
 #[derive(Parser)]
 pub(crate) struct Arguments {
     /// Folder to put them into
@@ -29,21 +30,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A program's command line, and the section of the manual that its pages are in.
+type Program = (Command, &'static str);
+
 fn write(directory: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(directory).with_context(|| format!("Cannot make {}", directory.display()))?;
-    let mut command = visible();
+    let programs: [Program; 3] =
+        [(visible(), "8"), (zcache_admin::args::Args::command(), "8"), (zcachectl::args::Args::command(), "8")];
+    let mut written = Vec::new();
+    for (command, section) in programs {
+        written.extend(write_of(directory, command, section)?);
+    }
+    Ok(written)
+}
+
+/// Those of one program.
+fn write_of(directory: &Path, mut command: Command, section: &str) -> Result<Vec<PathBuf>> {
     command.build();
+    let program = command.get_name().to_owned();
     let mut written = Vec::new();
     for shell in Shell::value_variants() {
-        written.push(clap_complete::generate_to(*shell, &mut command, NAME, directory)?);
+        written.push(clap_complete::generate_to(*shell, &mut command, &program, directory)?);
     }
     // A page for each command, as `man vhost-zcache-reload`.
     let commands = command.get_subcommands().filter(|part| part.get_name() != "help").cloned();
     for page in commands.chain([command.clone()]).collect::<Vec<_>>() {
-        let name = page.get_display_name().unwrap_or(NAME).to_owned();
-        let path = directory.join(format!("{name}.8"));
+        let name = page.get_display_name().unwrap_or(&program).to_owned();
+        let path = directory.join(format!("{name}.{section}"));
         let mut text = Vec::new();
-        clap_mangen::Man::new(page).section("8").render(&mut text)?;
+        clap_mangen::Man::new(page).section(section).render(&mut text)?;
         fs::write(&path, text).with_context(|| format!("Cannot write {}", path.display()))?;
         written.push(path);
     }
@@ -72,7 +87,16 @@ mod tests {
         let written = write(directory.path()).expect("the manual");
         let name = |path: &PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
         let names: Vec<String> = written.iter().map(name).collect();
-        for expected in ["vhost-zcache.8", "vhost-zcache-reload.8", "vhost-zcache-check.8", "_vhost-zcache"] {
+        for expected in [
+            "vhost-zcache.8",
+            "vhost-zcache-reload.8",
+            "vhost-zcache-check.8",
+            "_vhost-zcache",
+            "zcache-admin.8",
+            "zcachectl.8",
+            "zcachectl-add.8",
+            "zcachectl.bash",
+        ] {
             assert!(names.iter().any(|name| name == expected), "{expected} is not among {names:?}");
         }
         for path in &written {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use zcache_admin::api::LogLevel;
-use zcache_admin::api::values::{AbsolutePath, Mode, PoolUuid, Size, User, ValueError};
+use zcache_admin::api::values::{AbsolutePath, Mode, PoolUuid, Size, User, ValueError, Weight};
 
 /// Where zcache-admin listens, if nobody says.
 pub const SOCKET: &str = "/run/vhost-zcache/admin.sock";
@@ -19,7 +19,7 @@ pub const SOCKET: &str = "/run/vhost-zcache/admin.sock";
 /// mistake on the command line or a file that cannot be read, and 3 when there is no daemon to do
 /// it.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "zcachectl", version)]
 pub struct Args {
     /// Socket of zcache-admin
     #[arg(long, global = true, value_name = "PATH", env = "ZCACHE_ADMIN_SOCKET", default_value = SOCKET)]
@@ -84,7 +84,7 @@ pub enum Command {
         #[arg(long, value_name = "SIZE", requires = "guest")]
         reservation: Option<Limit>,
 
-        /// What it may do
+        /// Its part, and what it may do
         #[command(flatten)]
         rights: Rights,
     },
@@ -122,7 +122,7 @@ pub enum Command {
         #[arg(long, value_name = "GROUP")]
         group: Option<User>,
 
-        /// What it may do
+        /// Its part, and what it may do
         #[command(flatten)]
         rights: Rights,
     },
@@ -193,6 +193,10 @@ pub enum Command {
 /// Who may do what with a guest's device.
 #[derive(Debug, Group)]
 pub struct Rights {
+    /// The guest's part of the memory for file pages, beside other guests' [default: 100]
+    #[arg(long, value_name = "N")]
+    pub weight: Option<Weight>,
+
     /// User whose processes may be at the other end of the guest's socket, by name or number
     /// (repeatable) [default: all who can connect]
     #[arg(long, value_name = "USER")]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, HOST, IF_NONE_MATCH};
+use hyper::http::request;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -83,12 +84,26 @@ impl Client {
     ///
     /// [`Error`].
     pub fn ask(&self, method: Method, path: &str, said: Option<&impl Serialize>) -> Result<Document, Error> {
+        self.request(Request::builder().method(method).uri(path), said)
+    }
+
+    /// Asks for something to be made that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], also if it is.
+    pub fn make(&self, path: &str, said: &impl Serialize) -> Result<Document, Error> {
+        let request = Request::builder().method(Method::PUT).uri(path).header(IF_NONE_MATCH, "*");
+        self.request(request, Some(said))
+    }
+
+    fn request(&self, request: request::Builder, said: Option<&impl Serialize>) -> Result<Document, Error> {
         let body = match said.map(serde_json::to_vec) {
             None => Vec::new(),
             Some(Ok(body)) => body,
             Some(Err(error)) => return Err(Error::Usage(error.to_string())),
         };
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+        let mut request = request.header(HOST, "localhost");
         if said.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }

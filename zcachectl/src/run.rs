@@ -45,21 +45,23 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         Command::Stats => return session.look("/v1/stats", |report: Report| show::stats(&report)),
         Command::Set { guest: Some(name), memory_limit, reservation, rights, .. } => {
-            let Rights { peer, allow_shared } = rights;
+            let Rights { weight, peer, allow_shared } = rights;
             let patch = GuestPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
                 reservation: reservation.as_ref().map(|limit| limit.0.clone()),
+                weight: *weight,
+                frozen: None,
                 peers: given(peer),
                 allow_shared: given(allow_shared),
             };
             if patch == GuestPatch::default() {
-                return Err(nothing("--memory-limit, --reservation, --peer or --allow-shared"));
+                return Err(nothing("--memory-limit, --reservation, --weight, --peer or --allow-shared"));
             }
             session.send(Method::PATCH, &guest(name, ""), &patch)
         }
         Command::Set { guest: None, memory_limit, guest_memory_limit, log_level, rights, .. } => {
-            if !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
-                return Err(Error::Usage("--peer and --allow-shared are about a guest: name it".into()));
+            if rights.weight.is_some() || !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
+                return Err(Error::Usage("--weight, --peer and --allow-shared are about a guest: name it".into()));
             }
             let patch = SettingsPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
@@ -79,10 +81,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 group: group.clone(),
                 memory_limit: memory_limit.clone().map(Some),
                 reservation: reservation.clone().map(Some),
+                weight: rights.weight,
+                frozen: None,
                 peers: given(&rights.peer),
                 allow_shared: given(&rights.allow_shared),
             };
-            session.send(Method::PUT, &guest(name, ""), &settings)
+            session.client.make(&guest(name, ""), &settings).map(Some)
         }
         Command::Remove { guest: name, disconnect } => {
             session.have(Method::DELETE, &guest(name, disconnects(*disconnect)))

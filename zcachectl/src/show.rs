@@ -58,10 +58,12 @@ pub fn guests(guests: &[GuestReport]) -> String {
 /// In a word.
 fn state(guest: &GuestReport) -> &'static str {
     match guest {
+        GuestReport { connected: false, frozen: true, .. } => "away, frozen",
         GuestReport { connected: false, .. } => "away",
         GuestReport { quarantined: true, .. } => "quarantined",
         GuestReport { lost_regions: 1.., .. } => "memory lost",
         GuestReport { session: false, .. } => "no driver",
+        GuestReport { frozen: true, .. } => "frozen",
         _ => "served",
     }
 }
@@ -85,6 +87,8 @@ pub fn guest(guest: &GuestReport) -> String {
         ("memory", size(guest.physical_bytes)),
         ("limit", guest.memory_limit.map_or_else(|| "that of the store".into(), size)),
         ("reserved for swap", size(guest.reserved_bytes)),
+        ("weight", guest.weight.to_string()),
+        ("frozen", if guest.frozen { "yes: nothing new is stored" } else { "no" }.into()),
         ("eviction", guest.eviction.name().into()),
     ];
     facts.extend(contents(&guest.contents, guest.physical_bytes));

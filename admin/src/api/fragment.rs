@@ -29,6 +29,8 @@ impl GuestPatch {
         let mut keys = Table::new();
         put_limit(&mut keys, "memory-limit", self.memory_limit.as_ref());
         put_limit(&mut keys, "reservation", self.reservation.as_ref());
+        keys.extend(self.weight.map(|weight| ("weight".to_owned(), Value::from(i64::from(weight.number())))));
+        keys.extend(self.frozen.map(|frozen| ("frozen".to_owned(), Value::from(frozen))));
         put_rights(&mut keys, self.peers.as_deref(), self.allow_shared.as_deref());
         of_guest(guest, keys)
     }
@@ -45,6 +47,8 @@ impl GuestSettings {
         put(&mut keys, "group", self.group.as_ref().map(|group| group.as_str()));
         put_limit(&mut keys, "memory-limit", self.memory_limit.as_ref());
         put_limit(&mut keys, "reservation", self.reservation.as_ref());
+        keys.extend(self.weight.map(|weight| ("weight".to_owned(), Value::from(i64::from(weight.number())))));
+        keys.extend(self.frozen.map(|frozen| ("frozen".to_owned(), Value::from(frozen))));
         put_rights(&mut keys, self.peers.as_deref(), self.allow_shared.as_deref());
         of_guest(guest, keys)
     }
@@ -78,7 +82,7 @@ mod tests {
     #[test]
     fn all_keys_are_ones_of_a_file() {
         let json = r#"{"socket": "/run/a \"b\"\n", "mode": "0660", "owner": 0, "group": "root", "memory_limit": "1G",
-                       "reservation": null, "peers": ["root", 0],
+                       "reservation": null, "weight": 7, "frozen": true, "peers": ["root", 0],
                        "allow_shared": ["6d1e7c3a-0000-4000-8000-000000000000"]}"#;
         let guest: GuestSettings = serde_json::from_str(json).unwrap();
         let (_, faults) = alteration::parse(&guest.fragment("/run/a guest"));

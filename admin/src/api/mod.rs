@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use zcache_report::{GuestReport, PoolReport};
 
-use self::values::{AbsolutePath, Mode, PoolUuid, Size, User, or_default};
+use self::values::{AbsolutePath, Mode, PoolUuid, Size, User, Weight, or_default};
 
 /// Limits and settings of the daemon to be changed; those that are not named stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,6 +55,14 @@ pub struct GuestPatch {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "or_default")]
     #[schema(value_type = Option<Size>)]
     pub reservation: Option<Option<Size>>,
+    /// Its part of the memory for file pages, beside other guests'; 100 if nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = u16, required = false, minimum = 1, maximum = 10_000)]
+    pub weight: Option<Weight>,
+    /// Whether nothing new is stored for it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = bool, required = false)]
+    pub frozen: Option<bool>,
     /// Users whose processes may be at the other end of its socket; none for all who can connect.
     /// For who connects next.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
@@ -96,6 +104,14 @@ pub struct GuestSettings {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "or_default")]
     #[schema(value_type = Option<Size>)]
     pub reservation: Option<Option<Size>>,
+    /// Its part of the memory for file pages, beside other guests'; 100 if nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = u16, required = false, minimum = 1, maximum = 10_000)]
+    pub weight: Option<Weight>,
+    /// Whether nothing new is stored for it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = bool, required = false)]
+    pub frozen: Option<bool>,
     /// Users whose processes may be at the other end of the socket; none for all who can connect.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
     #[schema(value_type = Vec<User>, required = false)]

@@ -17,6 +17,10 @@ const LONGEST_PATH: usize = 107;
 /// Digits of a size at most.
 const MOST_DIGITS: usize = 16;
 
+/// Weights of guests.
+const LEAST_WEIGHT: u16 = 1;
+const MOST_WEIGHT: u16 = 10_000;
+
 /// Most characters of a user's or group's name.
 const LONGEST_USER: usize = 64;
 
@@ -167,6 +171,34 @@ text!(
     }
 );
 read!(PoolUuid, "a UUID such as \"6d1e7c3a-0000-4000-8000-000000000000\"", text);
+
+/// A guest's part of the memory for file pages, beside other guests'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// As a file has it.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl FromStr for Weight {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let weight = text.parse().ok().filter(|weight| (LEAST_WEIGHT..=MOST_WEIGHT).contains(weight));
+        weight.map(Self).ok_or_else(|| ValueError(format!("{text:?}"), "a weight: a number from 1 to 10000"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
+    }
+}
 
 /// A schema of text.
 fn text_schema(description: &str, pattern: &str) -> ObjectBuilder {

@@ -69,5 +69,6 @@ pub async fn reload(
     (status = 200, description = "Which release serves", body = Done),
     openapi::Refused, openapi::Unreachable))]
 pub async fn upgrade(State(daemon): State<Shared>) -> Result<Response, Problem> {
-    have_done(&daemon, &Wish::Upgrade, StatusCode::OK).await
+    let release = daemon.ask(&Wish::Upgrade).await?;
+    Ok(json(StatusCode::OK, &Done { message: format!("release {release} serves") }))
 }

@@ -10,24 +10,26 @@ use super::look::is_there;
 use super::{Shared, have_done};
 use crate::api::problem::Problem;
 use crate::api::{Disconnect, Done, GuestPatch, GuestSettings, OnePool};
-use crate::extract::{Body, GuestName, Parameters};
+use crate::extract::{Body, GuestName, OnlyNew, Parameters};
 use crate::openapi;
 
 /// Makes a guest, with its socket; or gives one that is there these limits and rights.
 ///
 /// It is not in the daemon's file: when that is read again and does not have it, the guest goes.
+/// With `If-None-Match: *` one that is there stays as it is.
 ///
 /// # Errors
 ///
 /// Why not.
-#[utoipa::path(put, path = "/v1/guests/{name}", tag = "guests", params(openapi::NewName),
+#[utoipa::path(put, path = "/v1/guests/{name}", tag = "guests", params(openapi::NewName, openapi::IfNoneMatch),
     request_body = GuestSettings, responses(
     (status = 200, description = "The guest has these settings now", body = Done),
     (status = 201, description = "The guest is there, and its socket", body = Done),
-    openapi::Refused, openapi::WrongBody, openapi::Unreachable))]
+    openapi::Refused, openapi::IsThere, openapi::WrongBody, openapi::Unreachable))]
 pub async fn put(
     State(daemon): State<Shared>,
     GuestName(name): GuestName,
+    OnlyNew(only_new): OnlyNew,
     Body(guest): Body<GuestSettings>,
 ) -> Result<Response, Problem> {
     if !is_name(&name) {
@@ -37,8 +39,17 @@ pub async fn put(
         );
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
-    let status = if is_there(&daemon, &name).await? { StatusCode::OK } else { StatusCode::CREATED };
-    have_done(&daemon, &Wish::Alter(Alteration::Put(guest.fragment(&name))), status).await
+    let status = match is_there(&daemon, &name).await? {
+        true if only_new => {
+            let text = format_args!("there is a guest {name:?} already: change it, or remove it first");
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, text));
+        }
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
+    let text = guest.fragment(&name);
+    let wanted = if only_new { Alteration::Add(text) } else { Alteration::Put(text) };
+    have_done(&daemon, &Wish::Alter(wanted), status).await
 }
 
 /// Changes limits and rights of a guest.

@@ -113,6 +113,6 @@ pub(super) async fn is_there(daemon: &Shared, name: &str) -> Result<bool, Proble
 pub(super) fn find(mut stats: Value, name: &str) -> Result<Value, Problem> {
     let guests = stats["guests"].as_array_mut().map(std::mem::take).unwrap_or_default();
     let found = guests.into_iter().find(|guest| guest["name"] == name);
-    let text = format_args!("there is no guest {name:?}; GET /v1/guests has their names");
+    let text = format_args!("there is no guest {name:?}: the list of guests has their names");
     found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, text))
 }

@@ -31,6 +31,12 @@ pub struct GuestReport {
     pub memory_limit: Option<u64>,
     /// What it can count on for its persistent pages.
     pub reserved_bytes: u64,
+    /// How much ephemeral memory it is to have beside others.
+    #[serde(default)]
+    pub weight: u16,
+    /// Nothing new is stored for it.
+    #[serde(default)]
+    pub frozen: bool,
     /// How its ephemeral pages make room for others.
     pub eviction: EvictionPolicy,
     /// Pages charged to it.

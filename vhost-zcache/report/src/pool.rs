@@ -128,17 +128,21 @@ pub struct Refusals {
     pub store_full: u64,
     /// The host gave no memory.
     pub no_memory: u64,
+    /// The guest was frozen.
+    #[serde(default)]
+    pub frozen: u64,
 }
 
 impl Refusals {
     /// Each reason as in the document, with its number.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 4] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
         [
             ("guest_limit", self.guest_limit),
             ("share", self.share),
             ("store_full", self.store_full),
             ("no_memory", self.no_memory),
+            ("frozen", self.frozen),
         ]
     }
 
@@ -156,6 +160,7 @@ impl Refusals {
             share: self.share.saturating_add(other.share),
             store_full: self.store_full.saturating_add(other.store_full),
             no_memory: self.no_memory.saturating_add(other.no_memory),
+            frozen: self.frozen.saturating_add(other.frozen),
         }
     }
 }

@@ -45,6 +45,7 @@ fn guest(number: u64, age: u64) -> GuestReport {
         physical_bytes: number << 20,
         memory_limit: Some(1 << 30),
         reserved_bytes: 512 << 20,
+        weight: 100,
         eviction: EvictionPolicy::Clock,
         contents: contents(number * 1000),
         queues: vec![QueueReport { chains: 30 * counted, requests: 40 * counted, ..QueueReport::default() }; 2],
@@ -87,7 +88,8 @@ fn counters(counted: u64) -> Counters {
 }
 
 fn refusals(counted: u64) -> Refusals {
-    Refusals { guest_limit: 4 * counted, share: 3 * counted, store_full: 2 * counted, no_memory: counted }
+    let [guest_limit, share, store_full] = [4 * counted, 3 * counted, 2 * counted];
+    Refusals { guest_limit, share, store_full, no_memory: counted, frozen: counted }
 }
 
 /// So many times around one.

@@ -62,7 +62,7 @@ fn contents(stats: &store::Contents) -> Contents {
 
 fn counters(stats: &store::Counters) -> Counters {
     let store::Counters { puts, refused, gets, hits, corrupt, flushed, evicted } = *stats;
-    let store::Refusals { guest_limit, share, store_full, no_memory } = refused;
-    let refused = Refusals { guest_limit, share, store_full, no_memory };
+    let store::Refusals { guest_limit, share, store_full, no_memory, frozen } = refused;
+    let refused = Refusals { guest_limit, share, store_full, no_memory, frozen };
     Counters { puts, refused, gets, hits, corrupt, flushed, evicted }
 }

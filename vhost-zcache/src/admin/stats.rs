@@ -56,6 +56,8 @@ fn guest_report(guest: &GuestPlace) -> GuestReport {
         quarantined: guest.is_quarantined(),
         memory_limit: guest.memory_limit(),
         reserved_bytes: guest.reserved_bytes(),
+        weight: guest.weight().into(),
+        frozen: guest.is_frozen(),
         queues: queues.iter().map(|queue| queue_report(&queue.counters)).collect(),
         requests: requests(queues),
         refused: queues.iter().fold(Refusals::default(), |sum, queue| sum.plus(&queue.counters.refusals())),

@@ -59,6 +59,15 @@ pub enum Alteration {
     },
 }
 
+impl Alteration {
+    /// Nothing new is stored for a guest from now on, or something is again.
+    #[must_use]
+    pub fn frozen(guest: &str, frozen: bool) -> Self {
+        // A string of JSON is one of TOML.
+        Self::Set(format!("guest.{}.frozen = {frozen}\n", serde_json::Value::from(guest)))
+    }
+}
+
 /// Bytes of what is asked for at most.
 pub const LONGEST_WISH: usize = 64 << 10;
 

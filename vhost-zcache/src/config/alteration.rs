@@ -14,10 +14,10 @@ use toml::de::DeTable;
 use super::Place;
 use super::draft::{Draft, DraftGuest};
 use super::fault::{Fault, Given};
-use super::file::{Tables, access, path, peers, settings};
+use super::file::{Tables, access, path, peers, settings, weight};
 use super::section::{Page, Section};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{PoolUuid, Size};
+use crate::args::{GuestWeight, PoolUuid, Size};
 
 /// A limit, or the default in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct GuestPatch {
     peers: Option<Peers>,
     memory_limit: Option<Given<Wanted>>,
     reservation: Option<Given<Wanted>>,
+    weight: Option<Given<GuestWeight>>,
+    frozen: Option<Given<bool>>,
     allow_shared: Option<Vec<PoolUuid>>,
 }
 
@@ -129,6 +131,8 @@ fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<us
         peers: Some(peers(&mut section)).filter(|_| has_peers),
         memory_limit: section.text_or_number("memory-limit"),
         reservation: section.text_or_number("reservation"),
+        weight: weight(&mut section),
+        frozen: section.flag("frozen"),
         allow_shared: Some(section.list("allow-shared").into_iter().map(|given| given.value).collect())
             .filter(|_| has_pools),
     };
@@ -175,6 +179,8 @@ impl GuestPatch {
             peers: Peers::default(),
             memory_limit: None,
             reservation: None,
+            weight: None,
+            frozen: None,
             allow_shared: Vec::new(),
         };
         self.laid_over(empty)
@@ -214,6 +220,8 @@ impl GuestPatch {
         if let Some(reservation) = self.reservation {
             guest.reservation = Wanted::given(reservation);
         }
+        guest.weight = self.weight.or(guest.weight);
+        guest.frozen = self.frozen.or(guest.frozen);
         Ok(guest)
     }
 }

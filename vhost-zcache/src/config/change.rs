@@ -20,6 +20,14 @@ pub struct Plan {
     changed: Vec<String>,
 }
 
+impl Plan {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How the daemon becomes another one.
 ///
 /// # Errors

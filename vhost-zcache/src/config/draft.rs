@@ -12,7 +12,7 @@ use super::fault::{Fault, Given, Origin};
 use super::source::Source;
 use super::{AdminSocket, Config, GuestConfig, Place, common};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{AdminPath, Args, FdGuest, GuestOptions, PathGuest, PoolUuid, Size};
+use crate::args::{AdminPath, Args, FdGuest, GuestOptions, GuestWeight, PathGuest, PoolUuid, Size};
 use crate::sandbox::SeccompMode;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each that has
@@ -90,6 +90,12 @@ pub struct DraftGuest {
     /// What it can count on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Given<Size>>,
+    /// Its part of the memory for ephemeral pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Given<GuestWeight>>,
+    /// Whether nothing new is stored for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Given<bool>>,
     /// Shared pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_shared: Vec<PoolUuid>,
@@ -113,13 +119,15 @@ impl From<&Args> for Draft {
             (format!("fd:{socket}"), Place::Inherited(socket), options)
         });
         let guests = paths.chain(inherited).map(|(name, place, options)| {
-            let GuestOptions { memory_limit, reservation, allow_shared, peers } = options;
+            let GuestOptions { memory_limit, reservation, weight, frozen, allow_shared, peers } = options;
             DraftGuest {
                 name: Given::on_command_line(name),
                 place: Given::on_command_line(place),
                 peers,
                 memory_limit: given(&memory_limit),
                 reservation: given(&reservation),
+                weight: given(&weight),
+                frozen: given(&frozen),
                 allow_shared,
             }
         });
@@ -210,7 +218,7 @@ impl Draft {
         let defaults = self.socket;
         let default_limit = self.guest_memory_limit.as_ref().map(|limit| limit.value.0);
         let guests = self.guests.into_iter().map(|guest| {
-            let DraftGuest { name, place, peers, memory_limit, reservation, allow_shared } = guest;
+            let DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared } = guest;
             let place = match place.value {
                 Place::Path { path, access } => Place::Path { path, access: access.or(defaults) },
                 inherited @ Place::Inherited(_) => inherited,
@@ -218,7 +226,16 @@ impl Draft {
             let memory_limit = memory_limit.map(|limit| limit.value.0).or(default_limit);
             let share = memory_limit.unwrap_or(u64::MAX).min(share);
             let reservation = reservation.map_or(share, |reservation| reservation.value.0);
-            GuestConfig { name: name.value, place, peers, memory_limit, reservation, allow_shared }
+            GuestConfig {
+                name: name.value,
+                place,
+                peers,
+                memory_limit,
+                reservation,
+                weight: weight.map(|weight| weight.value).unwrap_or_default(),
+                frozen: frozen.is_some_and(|frozen| frozen.value),
+                allow_shared,
+            }
         });
         Ok(Config {
             memory_limit,

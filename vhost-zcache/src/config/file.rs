@@ -10,13 +10,14 @@ use std::str::FromStr;
 
 use log::LevelFilter;
 use toml::de::DeTable;
+use zcache_store::Weight;
 
 use super::draft::{Draft, DraftGuest};
 use super::fault::{Fault, Faults, Given};
 use super::section::{Page, Section};
 use super::{AdminSocket, Place};
 use crate::access::{Owner, Peers, SocketAccess};
-use crate::args::{MAX_GUESTS, MAX_QUEUES};
+use crate::args::{GuestWeight, MAX_GUESTS, MAX_QUEUES};
 use crate::sandbox::SeccompMode;
 
 /// Bytes of a file. 4096 guests with all keys are less.
@@ -156,6 +157,11 @@ pub(super) fn access(section: &mut Section<'_, '_>) -> SocketAccess {
     }
 }
 
+pub(super) fn weight(section: &mut Section<'_, '_>) -> Option<Given<GuestWeight>> {
+    let Given { value, at } = section.number::<u16>("weight", Weight::LEAST.into(), Weight::MOST.into())?;
+    GuestWeight::try_from(value).ok().map(|value| Given { value, at })
+}
+
 pub(super) fn peers(section: &mut Section<'_, '_>) -> Peers {
     let mut peers = Peers::default();
     section.list::<Owner>("peers").into_iter().for_each(|user| peers.add(user.value));
@@ -197,9 +203,10 @@ fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<us
     let peers = peers(&mut section);
     let memory_limit = section.text_or_number("memory-limit");
     let reservation = section.text_or_number("reservation");
+    let (weight, frozen) = (weight(&mut section), section.flag("frozen"));
     let allow_shared = section.list("allow-shared").into_iter().map(|given| given.value).collect();
     let name = Given { value: name, at: section.origin() };
     section.finish();
     let place = socket.map(|Given { value: path, at }| Given { value: Place::Path { path, access }, at });
-    place.map(|place| DraftGuest { name, place, peers, memory_limit, reservation, allow_shared })
+    place.map(|place| DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared })
 }

@@ -32,7 +32,7 @@ use self::draft::Draft;
 use self::fault::Faults;
 use self::source::Source;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, Handed, PoolUuid};
+use crate::args::{Args, GuestWeight, Handed, PoolUuid};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -91,6 +91,12 @@ pub struct GuestConfig {
     pub memory_limit: Option<u64>,
     /// Bytes it can count on for its persistent pages.
     pub reservation: u64,
+    /// Its part of the memory for ephemeral pages, beside others'.
+    #[serde(default)]
+    pub weight: GuestWeight,
+    /// Nothing new is stored for it.
+    #[serde(default)]
+    pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
 }

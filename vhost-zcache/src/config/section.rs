@@ -174,6 +174,19 @@ impl<'a, 'p> Section<'a, 'p> {
         chosen.map(|(_, value)| Given { value: *value, at })
     }
 
+    /// Whether something is so.
+    pub fn flag(&mut self, key: &'static str) -> Option<Given<bool>> {
+        let value = self.take(key)?;
+        let at = value.span();
+        match value.get_ref() {
+            DeValue::Boolean(value) => Some(Given { value: *value, at: self.page.origin(&at) }),
+            other => {
+                self.page.fault(&at, format_args!("{key} is true or false, and not {}", kind(other)));
+                None
+            }
+        }
+    }
+
     /// A number within bounds.
     pub fn number<T: TryFrom<i64>>(&mut self, key: &'static str, least: i64, most: i64) -> Option<Given<T>> {
         let value = self.take(key)?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, GuestConfig};
 use crate::access::Peers;
-use crate::args::PoolUuid;
+use crate::args::{GuestWeight, PoolUuid};
 
 /// Most threads that serve queues, if the operator does not say.
 const MOST_WORKERS: usize = 16;
@@ -40,6 +40,12 @@ pub struct GuestSettings {
     pub memory_limit: Option<u64>,
     /// Bytes it can count on for its persistent pages.
     pub reservation: u64,
+    /// Its part of the memory for ephemeral pages, beside others'.
+    #[serde(default)]
+    pub weight: GuestWeight,
+    /// Nothing new is stored for it.
+    #[serde(default)]
+    pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
 }
@@ -50,6 +56,8 @@ impl From<&GuestConfig> for GuestSettings {
             name: guest.name.clone(),
             memory_limit: guest.memory_limit,
             reservation: guest.reservation,
+            weight: guest.weight,
+            frozen: guest.frozen,
             allow_shared: guest.allow_shared.clone(),
         }
     }

@@ -27,6 +27,7 @@ pub struct QueueCounters {
     share: AtomicU64,
     store_full: AtomicU64,
     no_memory: AtomicU64,
+    frozen: AtomicU64,
     puts: LatencyCounters,
     gets: LatencyCounters,
 }
@@ -56,6 +57,7 @@ impl QueueCounters {
             Refusal::Share => &self.share,
             Refusal::StoreFull => &self.store_full,
             Refusal::NoMemory => &self.no_memory,
+            Refusal::Frozen => &self.frozen,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -109,6 +111,7 @@ impl QueueCounters {
             share: self.share.load(Ordering::Relaxed),
             store_full: self.store_full.load(Ordering::Relaxed),
             no_memory: self.no_memory.load(Ordering::Relaxed),
+            frozen: self.frozen.load(Ordering::Relaxed),
         }
     }
 

@@ -125,15 +125,15 @@ impl Control {
 
     /// Tells who waits for it what has come of another configuration, or why there is none.
     pub fn answer_reload(&mut self, outcome: &Result<String, String>) {
-        self.answer(|wish| matches!(wish, Wish::Reload { .. } | Wish::Alter(_)), outcome);
+        let is_it = |wish: &Wish| {
+            matches!(wish, Wish::Reload { .. } | Wish::Alter(_) | Wish::Freeze { .. } | Wish::Thaw { .. })
+        };
+        self.answer(is_it, outcome);
     }
 
     /// Tells who waits for it what has come of something that a worker does, or why nothing has.
     pub fn answer_work(&mut self, outcome: &Result<String, String>) {
-        let is_work = |wish: &Wish| {
-            matches!(wish, Wish::GiveBack { .. } | Wish::Flush { .. } | Wish::Freeze { .. } | Wish::Thaw { .. })
-        };
-        self.answer(is_work, outcome);
+        self.answer(|wish| matches!(wish, Wish::GiveBack { .. } | Wish::Flush { .. }), outcome);
     }
 
     fn answer(&mut self, is_it: impl Fn(&Wish) -> bool, outcome: &Result<String, String>) {

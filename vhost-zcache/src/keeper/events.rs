@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the keeper waits for, and what it does then; [`reload`] is about another configuration.
+//! What the keeper waits for, and what it does then; [`reload`] is about another configuration,
+//! [`errand`] about what a worker does for the operator.
 
+mod errand;
 mod reload;
 
 use std::cell::RefCell;
@@ -17,17 +19,18 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::control::Control;
 use super::dispatch::Facts;
+use super::errands::Errands;
 use super::guest::{Guest, Interest};
 use super::handover::Handover;
 use super::numbers::Numbers;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
 use super::reload::Reload;
 use super::running::Sign;
-use crate::admin::wish::Wish;
+use crate::admin::wish::{Alteration, Wish};
 use crate::config::Config;
 use crate::error::Error;
 use crate::frontend::budget::DescriptorBudget;
-use crate::link::message::FromWorker;
+use crate::link::message::{Errand, FromWorker};
 use crate::sandbox;
 use crate::sandbox::files::Reach;
 
@@ -100,6 +103,7 @@ pub struct Keeper {
     signals: Signals,
     control: Option<Control>,
     reload: Reload,
+    errands: Errands,
     /// What is left to the next keeper, if a service manager keeps it.
     handover: Option<Handover>,
     /// What is being waited on for the operator.
@@ -138,6 +142,7 @@ impl Keeper {
             descriptors,
             facts,
             reload: Reload::new(signals.reload.is_some()),
+            errands: Errands::default(),
             signals,
             control,
             handover,
@@ -217,6 +222,7 @@ impl Keeper {
             self.next_beat = now + BEAT;
             self.worker.beat();
             self.beat_of_reload();
+            self.beat_of_errand();
             for number in self.all() {
                 self.attend(number, ops, Guest::look_after);
             }
@@ -249,6 +255,7 @@ impl Keeper {
                     self.worker_begins_with_reload();
                 }
                 FromWorker::Settled => self.reload_is_settled(),
+                FromWorker::Run { ticket, outcome } => self.errand_was_run(ticket, &outcome),
                 FromWorker::Done { guest: number, ticket, outcome } => {
                     self.attend(number, ops, |guest, worker| guest.done(ticket, outcome, worker));
                 }
@@ -290,6 +297,7 @@ impl Keeper {
         }
         // What it has said before it died is as true as ever.
         self.heed_worker(ops);
+        self.errand_is_lost();
         let never_lived = !self.is_open;
         let status = self.worker.ended();
         if never_lived && status.is_some_and(|status| status.code().is_some()) {
@@ -408,11 +416,10 @@ impl Keeper {
                 }
                 Wish::Reload { disconnect } => self.reload(disconnect),
                 Wish::Alter(alteration) => self.alter(alteration),
-                Wish::GiveBack { .. } | Wish::Flush { .. } | Wish::Freeze { .. } | Wish::Thaw { .. } => {
-                    if let Some(control) = &mut self.control {
-                        control.answer_work(&Err("this release cannot do it".into()));
-                    }
-                }
+                Wish::GiveBack { bytes } => self.run_errand(Errand::GiveBack { bytes }),
+                Wish::Flush { guest, pool } => self.flush(&guest, pool),
+                Wish::Freeze { guest } => self.alter(Alteration::frozen(&guest, true)),
+                Wish::Thaw { guest } => self.alter(Alteration::frozen(&guest, false)),
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::ledger;
 
 /// Version of what the two say to each other, which is another whenever a message is. One that an
 /// older keeper never sends may be added: a worker of this build does without.
-const LINK: u32 = 2;
+const LINK: u32 = 3;
 
 /// What a worker says of itself before anything else. This one is the same in all releases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,13 @@ pub enum ToWorker {
     /// Other settings, in the parcel that comes along. Guests that are not in them have no
     /// connection any more.
     Settings,
+    /// Something is to be done once, besides all else.
+    Errand {
+        /// By what the worker has to say what has come of it.
+        ticket: u64,
+        /// What is to be done.
+        errand: Errand,
+    },
     /// Asks for a [`FromWorker::Pong`].
     Ping,
     /// The last message: it stops all rings, says so, and ends.
@@ -110,12 +117,36 @@ pub enum FromWorker {
     },
     /// The last settings hold: what is above a limit has gone, as far as it can.
     Settled,
+    /// An errand has come to its end.
+    Run {
+        /// Of which errand.
+        ticket: u64,
+        /// What has come of it, in a line, or why nothing has.
+        outcome: Result<String, String>,
+    },
     /// It is alive.
     Pong,
     /// A thread has panicked; what it has said, and where.
     Panicked(String),
     /// No ring is served any more, and it ends.
     Left,
+}
+
+/// What the operator wants to be done once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Errand {
+    /// Memory is given back to the host.
+    GiveBack {
+        /// Bytes of it.
+        bytes: u64,
+    },
+    /// A guest's ephemeral pages are dropped.
+    Flush {
+        /// Number of the guest.
+        guest: usize,
+        /// Those of one pool, or of all that are the guest's own.
+        pool: Option<u32>,
+    },
 }
 
 /// What changes for a guest.

@@ -25,7 +25,7 @@ use super::guest::GuestPlace;
 use super::places::Places;
 use super::queue::reactors::Reactors;
 use super::start::{self, Started};
-use super::{last_words, sentinel};
+use super::{errand, last_words, sentinel};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsServer;
 use crate::config::common::Common;
@@ -35,7 +35,7 @@ use crate::device::memory_fault;
 use crate::device_state::transfer::Outcome;
 use crate::error::Error;
 use crate::ledger::Ledger;
-use crate::link::message::{Build, Change, FromWorker, ToWorker};
+use crate::link::message::{Build, Change, Errand, FromWorker, ToWorker};
 use crate::link::parcel;
 use crate::link::socket::{Socket, inherit};
 use crate::sandbox;
@@ -146,6 +146,7 @@ impl Control {
                     self.reactors.relieve();
                     self.say(&FromWorker::Pong, &[])?;
                 }
+                ToWorker::Errand { ticket, errand } => self.run_errand(ticket, errand)?,
                 ToWorker::Settings => self.settle(&parcel::unpack(files).map_err(Error::Link)?)?,
                 ToWorker::Leave => match self.leave()? {},
                 ToWorker::Change { guest, change: Change::CheckState, ticket } => self.check_state(guest, ticket)?,
@@ -206,6 +207,20 @@ impl Control {
         };
         let thread = thread::Builder::new().name("limits".into()).spawn(shrink).map_err(Error::Thread)?;
         self.settling = Some(thread);
+        Ok(())
+    }
+
+    /// Does something besides all else, and says what has come of it.
+    fn run_errand(&self, ticket: u64, errand: Errand) -> Result<(), Error> {
+        let (store, guests) = (self.store.clone(), self.guests.clone());
+        let link = self.link.try_clone().map_err(Error::Link)?;
+        let run = move || {
+            sandbox::confine_thread(Kind::Store);
+            let outcome = errand::run(&errand, &store, &guests);
+            // Without a keeper this process ends.
+            let _ = link.send(&FromWorker::Run { ticket, outcome }, &[], SendFlags::empty());
+        };
+        thread::Builder::new().name("errand".into()).spawn(run).map_err(Error::Thread)?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::error;
 use vm_memory::GuestMemoryAtomic;
 use zcache_protocol::ID_SIZE;
-use zcache_store::{Guest, GuestConfig, Reservation, Store};
+use zcache_store::{Guest, GuestConfig, Reservation, Store, Weight};
 
 use super::memory_table::lost_regions;
 use super::queue::conduct::Conduct;
@@ -26,6 +26,10 @@ pub struct GuestPolicy {
     pub memory_limit: Option<u64>,
     /// What the guest can count on for its persistent pages, connected or not.
     pub reservation: Arc<Reservation>,
+    /// Its part of the memory for ephemeral pages, beside others'.
+    pub weight: Weight,
+    /// Nothing new is stored for it.
+    pub frozen: bool,
     /// UUIDs of shared pools the guest may create, from its next connection on.
     pub allow_shared: Vec<[u8; ID_SIZE]>,
 }
@@ -63,6 +67,7 @@ impl GuestPolicy {
         let mut config = GuestConfig::new(name);
         config.memory_limit = self.memory_limit;
         config.reservation = Some(Arc::clone(&self.reservation));
+        (config.weight, config.frozen) = (self.weight, self.frozen);
         config
     }
 }
@@ -101,12 +106,26 @@ impl GuestPlace {
         self.policy().reservation.bytes()
     }
 
+    /// Its part of the memory for ephemeral pages, beside others'.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.policy().weight
+    }
+
+    /// Whether nothing new is stored for it.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.policy().frozen
+    }
+
     /// Takes another policy. That a limit which is lower now holds takes [`GuestPlace::shrink`].
     pub fn set_policy(&self, policy: GuestPolicy) {
         let session = self.session();
         *self.policy() = policy.clone();
         if let Some(session) = session {
             session.guest().set_reservation(policy.reservation);
+            session.guest().set_weight(policy.weight);
+            session.guest().set_frozen(policy.frozen);
         }
     }
 

@@ -47,6 +47,8 @@ pub fn policy(guest: &GuestSettings, reserve: impl Fn(u64) -> Arc<Reservation>) 
     GuestPolicy {
         memory_limit: guest.memory_limit,
         reservation: reserve(guest.reservation),
+        weight: guest.weight.0,
+        frozen: guest.frozen,
         allow_shared: guest.allow_shared.iter().map(|pool| pool.0).collect(),
     }
 }

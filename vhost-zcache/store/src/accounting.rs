@@ -128,6 +128,8 @@ impl Drop for Reservation {
 pub(crate) struct Account {
     own: Budget,
     store: Arc<Budget>,
+    /// Bytes of the reservation, to be looked at without the lock.
+    reserved: AtomicU64,
     /// Locked for a few instructions, and only when segments come or go.
     kept: Mutex<Kept>,
 }
@@ -150,8 +152,9 @@ impl Kept {
 impl Account {
     pub(crate) fn new(limit: Option<u64>, reservation: Arc<Reservation>) -> Self {
         let store = Arc::clone(&reservation.store);
+        let reserved = AtomicU64::new(reservation.bytes);
         let kept = Mutex::new(Kept { bytes: 0, reservation });
-        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), store, kept }
+        Self { own: Budget::new(limit.unwrap_or(u64::MAX)), store, reserved, kept }
     }
 
     /// An account with a store that has no limit.
@@ -167,13 +170,14 @@ impl Account {
 
     /// Bytes that other guests cannot keep it from having.
     pub(crate) fn reserved(&self) -> u64 {
-        self.kept().reservation.bytes
+        self.reserved.load(Relaxed)
     }
 
     /// Changes what other guests cannot keep it from having. What it keeps may be more than there
     /// is for everybody then, and nobody gets more until it is not.
     pub(crate) fn set_reservation(&self, reservation: Arc<Reservation>) {
         let mut kept = self.kept();
+        self.reserved.store(reservation.bytes, Relaxed);
         let before = kept.beyond();
         // What was given up is reserved until all is counted.
         let old = std::mem::replace(&mut kept.reservation, reservation);
@@ -184,8 +188,7 @@ impl Account {
         drop(old);
     }
 
-    /// Bytes of ephemeral pages with which it is above its reservation: the first to go when others
-    /// want memory.
+    /// Bytes of ephemeral pages with which it is above its reservation, which others can have.
     pub(crate) fn surplus(&self) -> u64 {
         self.own.used().saturating_sub(self.reserved()).min(self.own.ephemeral())
     }

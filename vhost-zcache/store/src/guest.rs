@@ -2,6 +2,7 @@
 //! A guest's capability to the store.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::accounting::Reservation;
 use crate::codec::{Scratch, StoredPage};
@@ -9,6 +10,7 @@ use crate::engine::Engine;
 use crate::engine::export::Export;
 use crate::engine::guest_state::GuestState;
 use crate::engine::import::ImportError;
+use crate::engine::victim::Weight;
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
 use crate::pool::{Creation, NoPool, PoolError, PoolKind};
@@ -25,13 +27,17 @@ pub struct GuestConfig {
     /// What it can count on for its persistent pages, from
     /// [`Store::reserve`](crate::Store::reserve).
     pub reservation: Option<Arc<Reservation>>,
+    /// How much ephemeral memory it is to have beside others.
+    pub weight: Weight,
+    /// Nothing new is stored for it.
+    pub frozen: bool,
 }
 
 impl GuestConfig {
     /// A guest without a limit of its own.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), memory_limit: None, reservation: None }
+        Self { name: name.into(), memory_limit: None, reservation: None, weight: Weight::default(), frozen: false }
     }
 }
 
@@ -130,6 +136,18 @@ impl Guest {
     /// registered with. What it keeps already stays.
     pub fn set_reservation(&self, reservation: Arc<Reservation>) {
         self.state.account.set_reservation(reservation);
+    }
+
+    /// Changes how much ephemeral memory the guest is to have beside others, from the next time on
+    /// that memory is short.
+    pub fn set_weight(&self, weight: Weight) {
+        self.state.weight.set(weight);
+    }
+
+    /// Whether nothing new is stored for the guest. What it has, it can get and flush as ever; a put
+    /// is refused, and the key holds nothing.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.state.frozen.store(frozen, Relaxed);
     }
 
     /// Stores a page, replacing an older one of that key.

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// cannot address more.
     #[error("the host has no memory for the page")]
     NoMemory,
+    /// The guest is frozen: nothing new is stored for it.
+    #[error("the guest is frozen")]
+    Frozen,
 }
 
 /// A put that did not store the page. Whatever the reason, an older page of that key is gone.

@@ -2,6 +2,7 @@
 //! Snapshots of the counters. Bytes are bytes, pages are 4 KiB guest pages; counters only grow
 //! while their pool, guest or store lives, gauges say what is there now.
 
+use crate::engine::victim::Weight;
 use crate::key::PoolId;
 use crate::op::Refusal;
 use crate::pool::PoolKind;
@@ -18,6 +19,8 @@ pub struct Refusals {
     pub store_full: u64,
     /// The host gave no memory.
     pub no_memory: u64,
+    /// The guest was frozen.
+    pub frozen: u64,
 }
 
 impl Refusals {
@@ -28,13 +31,14 @@ impl Refusals {
             Refusal::Share => self.share += 1,
             Refusal::StoreFull => self.store_full += 1,
             Refusal::NoMemory => self.no_memory += 1,
+            Refusal::Frozen => self.frozen += 1,
         }
     }
 
     /// All refusals.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.guest_limit + self.share + self.store_full + self.no_memory
+        self.guest_limit + self.share + self.store_full + self.no_memory + self.frozen
     }
 }
 
@@ -89,6 +93,7 @@ impl Counters {
         self.refused.share += other.refused.share;
         self.refused.store_full += other.refused.store_full;
         self.refused.no_memory += other.refused.no_memory;
+        self.refused.frozen += other.refused.frozen;
         self.gets += other.gets;
         self.hits += other.hits;
         self.corrupt += other.corrupt;
@@ -130,6 +135,10 @@ pub struct GuestStats {
     pub memory_limit: Option<u64>,
     /// Bytes of persistent pages that other guests cannot keep it from having.
     pub reserved_bytes: u64,
+    /// How much ephemeral memory it is to have beside others.
+    pub weight: Weight,
+    /// Nothing new is stored for it.
+    pub frozen: bool,
     /// How pages of its own ephemeral pools make room for others at the moment.
     pub eviction: EvictionPolicy,
     /// Pages that are charged to this guest, in its own and in shared pools.

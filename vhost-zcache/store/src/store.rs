@@ -18,6 +18,7 @@ use crate::background::cold::ColdConfig;
 use crate::background::{Allowance, Upkeep};
 use crate::engine::Engine;
 use crate::engine::domain::Common;
+use crate::engine::give_back::{Cause, GivenBack};
 use crate::engine::recover::{Unwatched, Watch};
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
@@ -220,6 +221,13 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
+    /// Gives physical memory back to the host: garbage and holes first, then ephemeral pages, of the
+    /// guests with most of them for their weight; those within reservations when no others are left.
+    /// Persistent pages stay. Others are served meanwhile.
+    pub fn give_back(&self, bytes: u64) -> GivenBack {
+        self.engine.give_back(bytes, Cause::Order)
+    }
+
     /// One round of the background: gives back what is free, makes room ahead of what grows,
     /// compacts all there is to compact, and recompresses pages that are cold at `now`, the time
     /// since some start, until that took `budget`. For [`Background::Manual`]; `now` must not go
@@ -227,7 +235,7 @@ impl Store {
     pub fn maintain(&self, now: Duration, budget: Duration) {
         let Some(upkeep) = &self.manual else { return };
         let mut upkeep = upkeep.lock();
-        while self.engine.release_garbage(None, usize::MAX) {}
+        while self.engine.release_garbage(None, usize::MAX).is_some() {}
         upkeep.round(&self.engine, now, &Allowance { tidying: None, recompression: budget });
     }
 

@@ -46,6 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(guest, pool, object)| Op::FlushObject { guest, pool, object }),
         1 => (guest, pool).prop_map(|(guest, pool)| Op::FlushPool { guest, pool }),
         2 => Just(Op::Maintain),
+        2 => prop_oneof![Just(u64::MAX), 1..1u64 << 20].prop_map(|bytes| Op::GiveBack { bytes }),
         1 => Just(Op::Rebuild),
     ]
 }

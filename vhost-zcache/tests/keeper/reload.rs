@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use vhost_zcache::admin::ask::ask;
+use vhost_zcache::admin::wish::{Alteration, Wish};
+
 use crate::client::daemon::run;
 use crate::client::wire::{PERSISTENT, status};
 use crate::client::{Client, eventually, page};
@@ -102,6 +105,36 @@ fn a_file_that_is_faulty_for_a_moment_costs_guests_nothing() {
     // When it is right again it is taken.
     daemon.reload("40M", &["a", "b", "c"]);
     attach(&daemon.socket("c"), 3);
+}
+
+#[test]
+fn what_was_changed_while_it_ran_is_known_to_the_next_keeper() {
+    let mut daemon = Configured::start(&["a", "b"]);
+    let control = daemon.socket("control");
+    let alter = |alteration| ask(&control, &Wish::Alter(alteration)).expect("it is done");
+    alter(Alteration::Add(format!("[guest.c]\nsocket = '{}'\n", daemon.socket("c").display())));
+    alter(Alteration::Set("memory-limit = '32M'\n".into()));
+    alter(Alteration::Remove { guest: "b".into(), disconnect: false });
+    let mut c = attach(&daemon.socket("c"), 3);
+    // The file is another meanwhile, but nobody has had it read.
+    write(daemon.directory.path(), &text(daemon.directory.path(), "48M", &["a", "b", "d"]));
+    daemon.service.end(Signal::KILL);
+    daemon.service.again();
+    assert_eq!(c.get(1, 1, 1), Ok(page(3)), "{}", daemon.service.log());
+    assert_eq!(daemon.service.lines("What was changed while the daemon ran is kept"), 1);
+    assert_eq!(daemon.service.lines("The store takes up to 33554432 bytes"), 1);
+    assert!(!daemon.socket("b").exists() && daemon.socket("d").exists());
+    // When the file is read again it is as it says.
+    drop(c);
+    eventually("the guest is gone", || {
+        let output = run(&["reload", "--control-socket", control.to_str().expect("text")]);
+        output.status.success()
+    });
+    assert!(daemon.socket("b").exists() && !daemon.socket("c").exists());
+    daemon.service.end(Signal::TERM);
+    daemon.service.again();
+    assert!(daemon.socket("b").exists() && !daemon.socket("c").exists());
+    assert_eq!(daemon.service.lines("The store takes up to 50331648 bytes"), 1, "{}", daemon.service.log());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod codec;
 mod corpus;
 mod density;
 mod evict;
+mod give_back;
 mod growth;
 mod guest;
 mod median;
@@ -40,6 +41,7 @@ enum Part {
     Recover(recover::Arguments),
     Ring(ring::Arguments),
     Guest(guest::Arguments),
+    GiveBack(give_back::Arguments),
 }
 
 /// Runs a benchmark, in an optimised build of this program.
@@ -53,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Part::Recover(arguments) => recover::run(arguments)?,
         Part::Ring(arguments) => ring::run(arguments)?,
         Part::Guest(arguments) => guest::run(arguments)?,
+        Part::GiveBack(arguments) => give_back::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -168,6 +168,7 @@ impl Keeper {
         }
         let lasts = match proposal.cause {
             Cause::File { .. } => "",
+            Cause::Operator(_) if plan.is_empty() => "",
             Cause::Operator(_) if self.reload.has_file() => " (until the file is read again, unless it says so too)",
             Cause::Operator(_) => " (until the daemon is started anew)",
         };

@@ -280,7 +280,11 @@ impl Worker {
                     running.kill();
                 }
             }
-            FromWorker::Build(_) | FromWorker::Panicked(_) | FromWorker::Done { .. } | FromWorker::Settled => {}
+            FromWorker::Build(_)
+            | FromWorker::Panicked(_)
+            | FromWorker::Done { .. }
+            | FromWorker::Settled
+            | FromWorker::Run { .. } => {}
         }
         Some(message)
     }

@@ -90,6 +90,11 @@ pub(crate) fn write(segment: &mut Segment, label: Label, role: Role) {
     segment.publish(0, header[0]);
 }
 
+/// Has a segment say nothing of itself any more.
+pub(crate) fn void(segment: &mut Segment) {
+    segment.publish(0, 0);
+}
+
 fn sum(words: &[u64; HEADER_WORDS]) -> u64 {
     XxHash3_64::oneshot(words[..HEADER_WORDS - 1].as_bytes())
 }

@@ -330,6 +330,32 @@ impl Segment {
         self.populated as usize
     }
 
+    /// Whether it is the next one behind another, and one huge page may hold both.
+    pub(crate) fn is_behind_in_block(&self, other: &Self) -> bool {
+        self.number == other.number + 1 && !(self.number as usize).is_multiple_of(BLOCK)
+    }
+
+    /// Whether it is the next one behind another, and both are best given back by one call. Each
+    /// block is seen to that it really is.
+    fn is_behind(&self, other: &Self) -> bool {
+        let is_single = self.number < self.arena.singles;
+        if is_single { self.number == other.number + 1 } else { self.is_behind_in_block(other) }
+    }
+
+    /// Gives back all that is resident of some segments, which are to be dropped then: those side
+    /// by side at once, if they come one behind the other. That takes the kernel a part of the time,
+    /// and a small one of it for all of a huge page, which it has to split otherwise.
+    pub(crate) fn empty<'a>(segments: impl Iterator<Item = &'a mut Self>) {
+        let mut segments: Vec<&mut Self> = segments.filter(|segment| segment.populated > 0).collect();
+        for run in segments.chunk_by_mut(|before, segment| segment.is_behind(before)) {
+            let (start, bytes) = (run[0].number as usize * SEGMENT_BYTES, run.len() * SEGMENT_BYTES);
+            // Where it fails, each segment tries again when it is dropped.
+            if run[0].arena.punch(start, bytes).is_ok() {
+                run.iter_mut().for_each(|segment| segment.populated = 0);
+            }
+        }
+    }
+
     /// Makes the first `words` words (a multiple of a page) resident.
     pub(crate) fn populate(&mut self, words: usize) -> Result<(), NoMemory> {
         let words = words.min(SEGMENT_WORDS);

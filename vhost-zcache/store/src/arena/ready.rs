@@ -209,15 +209,17 @@ impl Ready {
     }
 
     /// Gives at most `most` ready segments of each heap back, and lets nobody make more for now;
-    /// returns whether there were any.
-    pub(crate) fn trim(&self, most: usize) -> bool {
+    /// returns how many bytes that were.
+    pub(crate) fn trim(&self, most: usize) -> u64 {
         let mut spares = Vec::new();
         for supply in self.supplies().iter_mut().flatten() {
             supply.wanted = 0;
             let left = supply.spares.len().saturating_sub(most);
             spares.extend(supply.spares.drain(left..));
         }
-        !spares.is_empty()
+        let bytes = spares.iter().map(|spare| spare.charge.bytes()).sum();
+        Segment::empty(spares.iter_mut().map(|spare| &mut spare.segment));
+        bytes
     }
 
     /// Checks that all is paid for.

@@ -60,7 +60,7 @@ impl Upkeep {
     pub(crate) fn round(&mut self, engine: &Engine, now: Duration, allowance: &Allowance) -> Option<Duration> {
         engine.common.faults.check_background();
         engine.make_ready();
-        let garbage = (0..TIMES).take_while(|_| engine.release_garbage(None, GARBAGE)).count() > 0;
+        let garbage = (0..TIMES).take_while(|_| engine.release_garbage(None, GARBAGE).is_some()).count() > 0;
         let domains = engine.registry.domains();
         if let Some(cold) = &mut self.cold {
             engine.epoch.store(cold.set_time(now), Relaxed);

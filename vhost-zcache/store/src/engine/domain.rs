@@ -25,7 +25,7 @@ use crate::shard::evict::Policy;
 use crate::shard::evict::duel::Duel;
 use crate::shard::evict::learn::Learned;
 use crate::shard::retire::Detached;
-use crate::shard::space::Space;
+use crate::shard::space::{Slot, Space};
 use crate::stats::Contents;
 
 /// An object's pages are spread over the shards in stripes of this many, so that a large file or
@@ -79,6 +79,13 @@ impl Common {
 pub(crate) struct Stripe {
     pub(crate) names: Names,
     pub(crate) shard: Shard,
+}
+
+impl Stripe {
+    /// Takes away all segments of a guest's own evictable heap, with its pages.
+    pub(crate) fn shed(&mut self, heap: usize) -> Option<Vec<Slot>> {
+        self.shard.shed(heap, &self.names.of_heap(heap))
+    }
 }
 
 /// A shard and what may be looked at without its lock. Aligned so that no two shards are on one
@@ -216,10 +223,19 @@ impl Domain {
     }
 
     /// Gives back some of what is resident and not used yet, for a put that waits for it: a ready
-    /// segment of each heap, or the room behind the tails of one shard. Returns whether there was
-    /// any.
-    pub(crate) fn trim_ahead(&self) -> bool {
-        self.ready.trim(1) || self.each().any(|mut stripe| stripe.shard.space.trim_ahead(u64::MAX))
+    /// segment of each heap, or the room behind the tails of one shard. Returns how many bytes.
+    pub(crate) fn trim_ahead(&self) -> u64 {
+        let behind_tails = |mut stripe: MutexGuard<'_, Stripe>| stripe.shard.space.trim_ahead(u64::MAX);
+        match self.ready.trim(1) {
+            0 => self.each().map(behind_tails).find(|bytes| *bytes > 0).unwrap_or(0),
+            ready => ready,
+        }
+    }
+
+    /// Gives back all that is resident and not used yet; returns how many bytes.
+    pub(crate) fn trim_all_ahead(&self) -> u64 {
+        let behind_tails: u64 = self.each().map(|mut stripe| stripe.shard.space.trim_ahead(u64::MAX)).sum();
+        self.ready.trim(usize::MAX) + behind_tails
     }
 
     /// One shard after the other.

@@ -22,19 +22,20 @@ impl Garbage {
         self.queue().extend(detached.into_iter().map(|detached| (guest, detached)));
     }
 
-    /// Gives back at most `most` segments, of one guest if one is named; returns whether there was
-    /// anything to give back.
-    pub(crate) fn release(&self, guest: Option<u32>, most: usize) -> bool {
+    /// Gives back about `most` segments, of one guest if one is named; returns how many bytes that
+    /// were, if there was anything to give back.
+    pub(crate) fn release(&self, guest: Option<u32>, most: usize) -> Option<u64> {
         let taken = {
             let mut queue = self.queue();
             let at = queue.iter().position(|(owner, _)| guest.is_none_or(|guest| guest == *owner));
             at.and_then(|at| queue.remove(at))
         };
-        let Some((owner, mut detached)) = taken else { return false };
-        if !detached.release(most) {
+        let (owner, mut detached) = taken?;
+        let (bytes, is_all) = detached.release(most);
+        if !is_all {
             self.queue().push_back((owner, detached));
         }
-        true
+        Some(bytes)
     }
 
     /// Whether nothing waits to be given back.

@@ -2,12 +2,14 @@
 //! What the store keeps for one guest, and the way from the guest's keys to shards.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::domain::{Domain, Stripe};
 use super::names::PoolRef;
 use super::roster::Roster;
 use super::shared::{self, Shared};
+use super::victim::GuestWeight;
 use crate::accounting::{Account, Charge};
 use crate::key::{Key, PoolId};
 use crate::pool::{NoPool, PoolKind};
@@ -98,6 +100,9 @@ pub(crate) struct GuestState {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) account: Arc<Account>,
+    pub(crate) weight: GuestWeight,
+    /// Puts are refused.
+    pub(crate) frozen: AtomicBool,
     pub(crate) pools: Mutex<Pools>,
     /// Made with the first pool.
     pub(crate) domain: OnceLock<Arc<Domain>>,

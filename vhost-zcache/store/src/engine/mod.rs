@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The store above its shards: who is there ([`registry`]), their pools ([`pools`]), what requests
-//! do ([`requests`]), where room comes from ([`room`]), what waits to be given back ([`garbage`])
-//! and what is on its way ([`in_hand`]). Pages leave for another store, as they are stored, by
+//! do ([`requests`]), where room comes from ([`room`]) and who gives first ([`victim`]), what the
+//! host asks back ([`give_back`]), what waits to be given back ([`garbage`]) and what is on its way
+//! ([`in_hand`]). Pages leave for another store, as they are stored, by
 //! [`export`], and come from one by [`import`].
 //!
 //! A request goes from a guest's key to a [`domain`], within it to one shard, and from then on
@@ -12,6 +13,7 @@ mod check;
 pub(crate) mod domain;
 pub(crate) mod export;
 pub(crate) mod garbage;
+pub(crate) mod give_back;
 pub(crate) mod guest_state;
 pub(crate) mod import;
 pub(crate) mod in_hand;
@@ -24,6 +26,7 @@ mod requests;
 mod room;
 pub(crate) mod roster;
 mod shared;
+pub(crate) mod victim;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -32,6 +35,7 @@ use self::domain::Common;
 use self::garbage::Garbage;
 use self::in_hand::InHand;
 use self::registry::Registry;
+use self::victim::Survey;
 use crate::accounting::Budget;
 use crate::arena::host::HOST_PAGE;
 use crate::background::cold::ColdConfig;
@@ -51,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
     pub(crate) in_hand: InHand,
+    pub(crate) survey: Survey,
     /// Coarse time, for finding cold pages.
     pub(crate) epoch: AtomicU8,
     pub(crate) cold: Option<ColdConfig>,
@@ -67,6 +72,7 @@ impl Engine {
             registry: Registry::default(),
             garbage: Garbage::default(),
             in_hand: InHand::default(),
+            survey: Survey::default(),
             epoch: AtomicU8::new(0),
             cold,
             background_failures: AtomicU64::new(0),

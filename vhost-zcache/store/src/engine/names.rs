@@ -48,6 +48,15 @@ impl Names {
         }
     }
 
+    /// The pools of this shard whose pages are in a heap.
+    pub(super) fn of_heap(&self, heap: usize) -> Vec<PoolSlot> {
+        let in_heap = |name: &Name| match &name.pool {
+            PoolRef::Own { pool, heap: own } if *own == heap => Some(*pool),
+            _ => None,
+        };
+        self.0.iter().filter_map(in_heap).collect()
+    }
+
     /// The pool a guest means by a number, if it is still the one of that life.
     pub(crate) fn resolve_life(&self, id: PoolId, life: Life) -> Option<&PoolRef> {
         let at = self.place(id).ok()?;

@@ -2,12 +2,13 @@
 //! Who is there: guests, and the pools they share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::domain::Domain;
 use super::guest_state::{GuestState, Pools};
 use super::shared::Shared;
+use super::victim::GuestWeight;
 use super::{EPHEMERAL, Engine, PERSISTENT};
 use crate::accounting::{Account, Charge, Reservation, Use};
 use crate::guest::GuestConfig;
@@ -17,18 +18,12 @@ use crate::pool::PoolKind;
 pub(crate) struct Registry {
     guests: Mutex<BTreeMap<u32, Arc<GuestState>>>,
     next_guest: AtomicU32,
-    guest_count: AtomicU32,
     shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self {
-            guests: Mutex::default(),
-            next_guest: AtomicU32::new(1),
-            guest_count: AtomicU32::new(0),
-            shared: Mutex::default(),
-        }
+        Self { guests: Mutex::default(), next_guest: AtomicU32::new(1), shared: Mutex::default() }
     }
 }
 
@@ -48,11 +43,6 @@ impl Registry {
         self.guests_map().values().cloned().collect()
     }
 
-    /// How many guests there are.
-    pub(super) fn guest_count(&self) -> u64 {
-        u64::from(self.guest_count.load(Relaxed))
-    }
-
     /// A number that no guest has had.
     fn new_number(&self) -> u32 {
         self.next_guest.fetch_add(1, Relaxed)
@@ -61,13 +51,11 @@ impl Registry {
     /// Lets a guest in.
     pub(super) fn add(&self, guest: &Arc<GuestState>) {
         self.next_guest.fetch_max(guest.number.saturating_add(1), Relaxed);
-        self.guest_count.fetch_add(1, Relaxed);
         self.guests_map().insert(guest.number, Arc::clone(guest));
     }
 
     fn remove(&self, guest: &GuestState) {
         self.guests_map().remove(&guest.number);
-        self.guest_count.fetch_sub(1, Relaxed);
     }
 
     /// Every domain of the store, shared ones once.
@@ -97,6 +85,8 @@ impl Engine {
             number,
             name: config.name,
             account,
+            weight: GuestWeight::new(config.weight),
+            frozen: AtomicBool::new(config.frozen),
             pools: Mutex::new(Pools::new(base)),
             domain: OnceLock::new(),
         })

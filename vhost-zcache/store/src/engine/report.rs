@@ -44,6 +44,8 @@ impl Engine {
             physical_bytes: account.own().used(),
             memory_limit: Some(account.own().limit()).filter(|limit| *limit != u64::MAX),
             reserved_bytes: account.reserved(),
+            weight: guest.weight.get(),
+            frozen: guest.frozen.load(Relaxed),
             eviction: guest.domain.get().map_or_else(Policy::default, |domain| domain.policy(EPHEMERAL)),
             contents,
             pools,

@@ -11,13 +11,16 @@ use super::shared;
 use crate::accounting::Use;
 use crate::codec::{Codec, Scratch};
 use crate::key::{Key, ObjectId, Page, PoolId};
-use crate::op::{GetError, GetMode, PutError};
+use crate::op::{GetError, GetMode, PutError, Refusal};
 use crate::pool::NoPool;
 use crate::shard::space::record::PayloadSum;
 use crate::shard::{NewPage, PageKey};
 
 /// Times that room is made for one put before it is refused.
 const ATTEMPTS: usize = 4;
+/// Pages put into a shard until it is looked again who gives first, as guests that make room
+/// themselves do not have to.
+const SURVEY: u32 = 256;
 /// Pages of a range that are removed before other requests for the shard get their turn.
 const BATCH: u64 = 512;
 
@@ -46,6 +49,9 @@ impl Engine {
         bytes: &[u8],
         sum: PayloadSum,
     ) -> Result<(), PutError> {
+        if guest.frozen.load(Relaxed) {
+            return self.refuse(guest, spot, Refusal::Frozen);
+        }
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
         let mut attempt = 0;
@@ -53,9 +59,11 @@ impl Engine {
         loop {
             attempt += 1;
             let last = attempt == ATTEMPTS;
+            let mut survey_is_due = false;
             let outcome = guest.at_spot(spot, Access::Change, |shard, heap, key| {
                 new.may_evict = last || self.may_evict(guest, shard, heap);
                 let outcome = shard.put(heap, key, &mut new);
+                survey_is_due = shard.puts().is_multiple_of(SURVEY);
                 let counters = &mut shard.pool_mut(key.pool).counters;
                 counters.puts += u64::from(attempt == 1);
                 if let (Err(refusal), true) = (outcome, last) {
@@ -63,6 +71,9 @@ impl Engine {
                 }
                 outcome
             })?;
+            if survey_is_due {
+                self.first_to_give();
+            }
             let Err(refusal) = outcome else { return Ok(()) };
             if last {
                 return Err(PutError::Refused(refusal));
@@ -72,6 +83,17 @@ impl Engine {
                 attempt = ATTEMPTS - 1;
             }
         }
+    }
+
+    /// Refuses a put without trying. As after any other refusal, the key holds nothing.
+    fn refuse(&self, guest: &GuestState, spot: &Spot<'_>, refusal: Refusal) -> Result<(), PutError> {
+        guest.at_spot(spot, Access::Change, |shard, _, key| {
+            shard.remove_range(key, key.index, 1);
+            let counters = &mut shard.pool_mut(key.pool).counters;
+            counters.puts += 1;
+            counters.refused.count(refusal);
+        })?;
+        Err(PutError::Refused(refusal))
     }
 
     /// Copies a page out under its shard's lock, and decodes and verifies it outside.

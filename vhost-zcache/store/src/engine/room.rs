@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Where room comes from when there is none: from what waits to be given back, from holes, then
-//! from ephemeral pages of whoever has most beyond what is reserved for it.
+//! from ephemeral pages of the guest that gives first.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Effort {
     }
 
     /// For who must have the room.
-    const fn unlimited() -> Self {
+    pub(super) const fn unlimited() -> Self {
         Self { steps: usize::MAX }
     }
 
@@ -64,24 +64,21 @@ impl Effort {
         }
     }
 
-    /// Repeats a step of freeing a segment of a shard, which others can lock in between; returns
-    /// whether that freed one.
-    fn free_segment(&mut self, domain: &Domain, number: usize, mut step: impl FnMut(&mut Shard) -> Step) -> bool {
+    /// Repeats a step of freeing a segment of a shard, which others can lock in between; returns how
+    /// many bytes that freed.
+    fn free_segment(&mut self, domain: &Domain, number: usize, mut step: impl FnMut(&mut Shard) -> Step) -> u64 {
         while self.step() {
             let mut stripe: MutexGuard<'_, Stripe> = domain.lock(number);
             let outcome = step(&mut stripe.shard);
             MutexGuard::unlock_fair(stripe);
             match outcome {
-                Step::Idle => return false,
+                Step::Idle => return 0,
                 Step::More => {}
                 // The segment is given back here, without the lock.
-                Step::Freed(slot) => {
-                    drop(slot);
-                    return true;
-                }
+                Step::Freed(slot) => return slot.charge.bytes(),
             }
         }
-        false
+        0
     }
 }
 
@@ -94,8 +91,8 @@ struct Place<'a> {
 }
 
 impl Engine {
-    /// Whether a put should evict in its own shard: not while its guest, or its shard, has less
-    /// than its share, because others then have more than theirs.
+    /// Whether a put should evict in its own shard: not while another guest gives first, or the
+    /// shard has less than its share.
     pub(super) fn may_evict(&self, guest: &GuestState, shard: &Shard, heap: usize) -> bool {
         let heap = shard.space.heap(heap);
         if heap.purpose == Use::Kept {
@@ -107,7 +104,7 @@ impl Engine {
         }
         let own = guest.account.own();
         let at_own_limit = own.used() + SHARD_OVERHEAD > own.limit();
-        at_own_limit || ephemeral * self.registry.guest_count() >= self.budget.ephemeral()
+        at_own_limit || self.is_first_to_give(guest)
     }
 
     /// Tries something that needs memory, making room as often as that helps.
@@ -129,35 +126,34 @@ impl Engine {
     /// Frees some memory for a guest that was refused; returns whether that may have helped.
     pub(super) fn make_room(&self, guest: &GuestState, refusal: Refusal, effort: &mut Effort) -> bool {
         let owner = if refusal == Refusal::StoreFull { None } else { Some(guest.number) };
-        if self.release_garbage(owner, GARBAGE) {
+        if self.release_garbage(owner, GARBAGE).is_some() {
             return true;
         }
         match refusal {
             // Evicting pages gives back nothing of what cannot be evicted.
-            Refusal::Share => self.reclaim(guest, &[Use::Kept], effort),
-            Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest, &BOTH, effort),
-            Refusal::StoreFull => self.reclaim_from_largest(effort) || self.reclaim(guest, &BOTH, effort),
+            Refusal::Share => self.reclaim(guest, &[Use::Kept], effort) > 0,
+            Refusal::GuestLimit | Refusal::NoMemory => self.reclaim(guest, &BOTH, effort) > 0,
+            Refusal::StoreFull => self.reclaim_from_first(effort) || self.reclaim(guest, &BOTH, effort) > 0,
+            Refusal::Frozen => false,
         }
     }
 
-    /// Waits for what another thread has in hand, then gives at most `most` segments of garbage
-    /// back, of one guest if one is named; returns whether there was any.
-    pub(crate) fn release_garbage(&self, guest: Option<u32>, most: usize) -> bool {
+    /// Waits for what another thread has in hand, then gives about `most` segments of garbage back,
+    /// of one guest if one is named; returns how many bytes, if there was any.
+    pub(crate) fn release_garbage(&self, guest: Option<u32>, most: usize) -> Option<u64> {
         let _in_hand = self.in_hand.hold();
         self.garbage.release(guest, most)
     }
 
-    /// Frees memory of the guest that has most ephemeral pages beyond what is reserved for it.
-    fn reclaim_from_largest(&self, effort: &mut Effort) -> bool {
-        let guests = self.registry.guests();
-        let largest = guests.iter().max_by_key(|guest| guest.account.surplus());
-        largest.is_some_and(|guest| guest.account.surplus() > 0 && self.reclaim(guest, &BOTH, effort))
+    /// Frees memory of the guest that gives first.
+    fn reclaim_from_first(&self, effort: &mut Effort) -> bool {
+        self.first_to_give().is_some_and(|guest| self.reclaim(&guest, &BOTH, effort) > 0)
     }
 
     /// Changes the store's limit, and drops ephemeral pages until it holds or none is left.
     pub(crate) fn set_memory_limit(&self, bytes: u64) {
         self.budget.set_limit(bytes);
-        while self.budget.is_exceeded() && (self.release_garbage(None, GARBAGE) || self.reclaim_from_any()) {}
+        while self.budget.is_exceeded() && (self.release_garbage(None, GARBAGE).is_some() || self.reclaim_from_any()) {}
     }
 
     /// Changes a guest's limit, and drops its ephemeral pages until it holds or none is left.
@@ -165,7 +161,8 @@ impl Engine {
         let own = guest.account.own();
         own.set_limit(bytes.unwrap_or(u64::MAX));
         let reclaim = || {
-            self.release_garbage(Some(guest.number), GARBAGE) || self.reclaim(guest, &BOTH, &mut Effort::unlimited())
+            self.release_garbage(Some(guest.number), GARBAGE).is_some()
+                || self.reclaim(guest, &BOTH, &mut Effort::unlimited()) > 0
         };
         while own.is_exceeded() && reclaim() {}
     }
@@ -175,18 +172,19 @@ impl Engine {
         let effort = &mut Effort::unlimited();
         let guests = self.registry.guests();
         let largest = guests.iter().max_by_key(|guest| guest.account.own().ephemeral());
-        self.reclaim_from_largest(effort) || largest.is_some_and(|guest| self.reclaim(guest, &BOTH, effort))
+        self.reclaim_from_first(effort) || largest.is_some_and(|guest| self.reclaim(guest, &BOTH, effort) > 0)
     }
 
     /// Frees some memory of a guest in heaps of these purposes: what nothing was written to yet,
     /// then of holes if there are many, of ephemeral pages otherwise. When that takes more than
-    /// `effort`, what was done so far is left for the next who needs memory.
-    fn reclaim(&self, guest: &GuestState, purposes: &[Use], effort: &mut Effort) -> bool {
+    /// `effort`, what was done so far is left for the next who needs memory. Returns how many bytes
+    /// that freed.
+    pub(super) fn reclaim(&self, guest: &GuestState, purposes: &[Use], effort: &mut Effort) -> u64 {
         let shared = guest.shared_pools();
         let own = guest.domain.get().into_iter();
         let domains: Vec<&Arc<Domain>> = own.chain(shared.iter().map(|pool| &pool.domain)).collect();
-        if domains.iter().any(|domain| domain.trim_ahead()) {
-            return true;
+        if let Some(trimmed) = domains.iter().map(|domain| domain.trim_ahead()).find(|bytes| *bytes > 0) {
+            return trimmed;
         }
         for domain in &domains {
             (0..domain.len()).for_each(|number| effort.collect(domain, number));
@@ -211,12 +209,14 @@ impl Engine {
                 }
             }
         }
-        if let Some(Place { domain, shard, .. }) = holes.1
-            && effort.free_segment(domain, shard, |shard| shard.compact_step(Threshold::AT_THE_LIMIT, RECORDS_PER_STEP))
-        {
-            return true;
+        if let Some(Place { domain, shard, .. }) = holes.1 {
+            let step = |shard: &mut Shard| shard.compact_step(Threshold::AT_THE_LIMIT, RECORDS_PER_STEP);
+            let freed = effort.free_segment(domain, shard, step);
+            if freed > 0 {
+                return freed;
+            }
         }
-        let Some(Place { domain, shard, heap }) = pages.1 else { return false };
+        let Some(Place { domain, shard, heap }) = pages.1 else { return 0 };
         effort.free_segment(domain, shard, |shard| {
             // In a shared pool, another guest may have got the number.
             let is_there = matches!(shard.space.heaps.get(heap), Some(Some(state)) if state.guest == guest.number);
@@ -245,7 +245,7 @@ mod tests {
                 steps += 1;
                 Step::More
             });
-            assert!(!freed, "nothing was freed");
+            assert_eq!(freed, 0, "nothing was freed");
         }
         assert_eq!(steps, STEPS_OF_A_PUT);
     }

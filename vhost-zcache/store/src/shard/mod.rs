@@ -17,6 +17,7 @@ pub(crate) mod recover;
 mod relocate;
 mod remove;
 pub(crate) mod retire;
+mod shed;
 pub(crate) mod space;
 pub(crate) mod work;
 
@@ -132,6 +133,11 @@ impl Shard {
             compaction: None,
             leaving: Vec::new(),
         }
+    }
+
+    /// Pages that were put, counted around.
+    pub(crate) fn puts(&self) -> u32 {
+        self.generation
     }
 
     /// Adds a heap under a number that is free, an evictable one with its duel; its number is the

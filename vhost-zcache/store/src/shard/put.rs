@@ -124,7 +124,7 @@ impl Shard {
             return match self.space.alloc(heap, words) {
                 Ok(at) => Ok(at),
                 // What is out of service goes first: once it leaves holes, these are tried again.
-                Err(_) if self.has_retired() && evicted < MAX_EVICTIONS => {
+                Err(_) if self.has_retired_records() && evicted < MAX_EVICTIONS => {
                     self.collect(COLLECTED_AT_A_TIME);
                     evicted += 1;
                     continue;

@@ -11,9 +11,11 @@
 
 use super::index::nodes::{Node, Nodes};
 use super::index::objects::{Object, Objects};
+use super::shed::Orphans;
 use super::space::record::{Life, OBJECT_WORDS};
 use super::space::{Location, Slot};
 use super::{PoolShard, PoolSlot, Shard};
+use crate::arena::memory::Segment;
 use crate::stats::Contents;
 
 /// So many pages, or fewer, are removed at once. Tests use small pools.
@@ -26,9 +28,15 @@ pub(crate) struct Retired {
     pools: Vec<PoolSlot>,
     /// Objects that are in no table and have no name.
     objects: Vec<Node>,
+    /// What is left of the index of pages that were shed.
+    orphans: Vec<Orphans>,
 }
 
 impl Retired {
+    pub(super) fn add_orphans(&mut self, orphans: Orphans) {
+        self.orphans.push(orphans);
+    }
+
     #[cfg(feature = "check")]
     pub(super) fn objects(&self) -> &[Node] {
         &self.objects
@@ -42,14 +50,31 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Gives back at most `most` segments; returns whether that was all.
-    pub(crate) fn release(&mut self, most: usize) -> bool {
-        let left = self.segments.len().saturating_sub(most);
-        drop(self.segments.drain(left..));
-        if left == 0 {
-            self.nodes = None;
+    /// Segments that nothing refers to any more.
+    pub(crate) fn of(segments: Vec<Slot>) -> Self {
+        Self::new(segments, None)
+    }
+
+    fn new(mut segments: Vec<Slot>, nodes: Option<Nodes>) -> Self {
+        // What is side by side is given back together.
+        segments.sort_unstable_by_key(|slot| slot.segment.number());
+        Self { segments, nodes }
+    }
+
+    /// Gives back about `most` segments; returns how many bytes that were, and whether that was all.
+    pub(crate) fn release(&mut self, most: usize) -> (u64, bool) {
+        let mut left = self.segments.len().saturating_sub(most);
+        while left > 0 && self.segments[left].segment.is_behind_in_block(&self.segments[left - 1].segment) {
+            left -= 1;
         }
-        left == 0
+        let mut released = self.segments.split_off(left);
+        let mut bytes = released.iter().map(|slot| slot.charge.bytes()).sum();
+        Segment::empty(released.iter_mut().map(|slot| &mut slot.segment));
+        drop(released);
+        if left == 0 {
+            bytes += self.nodes.take().map_or(0, |nodes| nodes.resident_bytes());
+        }
+        (bytes, left == 0)
     }
 
     /// Bytes that are charged for it.
@@ -126,7 +151,7 @@ impl Shard {
     /// Removes at most `most` pages that are out of service; returns whether there may be more.
     pub(crate) fn collect(&mut self, most: u64) -> bool {
         let mut left = most;
-        while left > 0 {
+        while left > 0 && self.has_retired() {
             if let Some(number) = self.retired.objects.last().copied() {
                 left -= self.remove_indexes(number, 0, u64::MAX, left).0;
                 if Object::read(&self.nodes, number).pages == 0 {
@@ -135,19 +160,31 @@ impl Shard {
                 }
                 continue;
             }
-            let Some(number) = self.retired.pools.last().copied() else { return false };
-            let removed = self.remove_some(number, left);
-            if removed < left {
-                self.drop_pool(number);
-                self.retired.pools.pop();
+            if let Some(number) = self.retired.pools.last().copied() {
+                let removed = self.remove_some(number, left);
+                if removed < left {
+                    self.drop_pool(number);
+                    self.retired.pools.pop();
+                }
+                left -= removed;
+                continue;
             }
-            left -= removed;
+            if let Some(orphans) = self.retired.orphans.last_mut()
+                && orphans.forget(&mut self.nodes, &mut left)
+            {
+                self.retired.orphans.pop();
+            }
         }
         self.has_retired()
     }
 
     /// Whether anything is out of service and not collected.
     pub(crate) fn has_retired(&self) -> bool {
+        self.has_retired_records() || !self.retired.orphans.is_empty()
+    }
+
+    /// Whether records are, which become holes when they are collected.
+    pub(super) fn has_retired_records(&self) -> bool {
         !self.retired.objects.is_empty() || !self.retired.pools.is_empty()
     }
 
@@ -168,6 +205,6 @@ impl Shard {
             pool.retired_pages = 0;
         }
         self.compaction = None;
-        Detached { segments: self.space.take_all(), nodes: Some(self.nodes.renew()) }
+        Detached::new(self.space.take_all(), Some(self.nodes.renew()))
     }
 }

@@ -76,6 +76,10 @@ pub(crate) enum Op {
         pool: u32,
     },
     Maintain,
+    /// The host wants memory back; only where pages may be dropped.
+    GiveBack {
+        bytes: u64,
+    },
     /// The process dies, and another one goes on with the memory file.
     Rebuild,
 }
@@ -265,11 +269,31 @@ impl Run {
                 self.store.maintain(self.now, Duration::from_secs(1));
                 self.check_kept();
             }
+            Op::GiveBack { bytes } => self.give_back(bytes),
             Op::Rebuild => self.rebuild(),
             Op::FlushPool { guest, pool } => {
                 let expected = self.flushed(guest, pool, |_, _| true);
                 let got = self.guests[guest].flush_pool(PoolId(pool));
                 self.counts("a flush", self.is_private(guest, pool), got, expected);
+            }
+        }
+    }
+
+    /// Ephemeral pages may go, persistent ones stay.
+    fn give_back(&mut self, bytes: u64) {
+        if self.room == Room::Ample {
+            return;
+        }
+        let given = self.store.give_back(bytes);
+        assert_eq!(given.given, given.garbage + given.holes + given.ephemeral.values().sum::<u64>(), "{given:?}");
+        let pages: Vec<_> = self.model.pages.iter().map(|(key, (_, seed))| (*key, *seed)).collect();
+        for ((domain, object, index), seed) in pages {
+            let Domain::Private(guest, pool) = domain else { continue };
+            if self.model.pools.get(&(guest, pool)) == Some(&PoolKind::Persistent) {
+                let mut out = [0; PAGE_SIZE];
+                let got =
+                    self.guests[guest].get(&mut self.scratch, &key(pool, object, index), GetMode::Plain, &mut out);
+                assert!(got == Ok(()) && out == page(seed), "a persistent page was given back: {got:?}");
             }
         }
     }

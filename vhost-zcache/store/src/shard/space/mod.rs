@@ -28,7 +28,7 @@ pub(in crate::shard) use self::location::Location;
 use self::queue::Queues;
 use self::record::{MAX_WORDS, OBJECT_WORDS};
 use crate::accounting::{Account, Charge, Use};
-use crate::arena::header::{HEADER_WORDS, Label, Lane};
+use crate::arena::header::{self, HEADER_WORDS, Label, Lane};
 use crate::arena::memory::{Arena, SEGMENT_WORDS, Segment};
 use crate::arena::prefetch::Tail;
 use crate::arena::ready::Ready;
@@ -39,6 +39,8 @@ use crate::stats::Contents;
 pub(crate) const OFFSET_BITS: u32 = SEGMENT_WORDS.trailing_zeros();
 /// Most segments a shard can address.
 const MAX_SLOTS: usize = 1 << (32 - OFFSET_BITS);
+/// Segments' headers that are asked for ahead of the one that is written.
+const AHEAD: usize = 8;
 /// Word of a segment's first record.
 pub(crate) const FIRST: u32 = 7;
 const _: () = assert!(FIRST as usize == HEADER_WORDS);
@@ -172,6 +174,25 @@ impl Space {
         self.cursor = 0;
         self.bookmarks = Bookmarks::default();
         self.slots.drain(..).flatten().collect()
+    }
+
+    /// Leaves all segments of a heap to the caller, to be dropped. A later process that finds them
+    /// cannot tell whose they were.
+    pub(crate) fn take_heap(&mut self, heap: usize) -> Vec<Slot> {
+        let mut taken = Vec::new();
+        for number in 0..self.slots.len() {
+            // They are in no cache, and many.
+            if let Some(ahead) = self.numbers.get(number + AHEAD) {
+                self.arena.prefetch(*ahead, 0, 1);
+            }
+            let Some(mut slot) = self.slots[number].take_if(|slot| slot.heap == heap) else { continue };
+            header::void(&mut slot.segment);
+            self.vacant.push(number);
+            self.bookmarks.leave(number);
+            taken.push(slot);
+        }
+        self.heap_mut(heap).clear();
+        taken
     }
 
     /// Continues the era of segments that are taken over.

@@ -114,9 +114,9 @@ impl Space {
     }
 
     /// Gives back what is resident ahead of the heaps' tails if it is more than one part in `parts`
-    /// of the heap; returns whether that was anything.
-    pub(crate) fn trim_ahead(&mut self, parts: u64) -> bool {
-        let mut trimmed = false;
+    /// of the heap; returns how many bytes that was.
+    pub(crate) fn trim_ahead(&mut self, parts: u64) -> u64 {
+        let mut trimmed = 0;
         for heap in 0..self.heaps.len() {
             let Some(state) = &self.heaps[heap] else { continue };
             let tolerated = state.total / parts;
@@ -128,7 +128,7 @@ impl Space {
                 }
                 let given_back = slot.segment.trim(slot.tail as usize);
                 slot.charge.shrink((given_back * 8) as u64);
-                trimmed |= given_back > 0;
+                trimmed += (given_back * 8) as u64;
             }
         }
         trimmed

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `cargo xtask bench give-back`: how soon ephemeral memory is back with the host.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use rustix::fs::fstat;
+use serde::Serialize;
+use zcache_store::{Background, GivenBack, Guest, GuestConfig, PoolKind, Scratch, Store, StoreConfig};
+
+use super::corpus::Corpus;
+use super::memory;
+use super::shape::{POOL, Shape};
+
+/// Pages between two looks at how large the store has become.
+const STEP: u64 = 4096;
+
+/// Memory given back to the host, of a store that was just filled and of one that has turned over.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Pages to store: 4 KiB pages one after the other, zstd-compressed if the name ends in .zst.
+    /// Without it pages are sampled from this machine.
+    #[arg(long, value_name = "FILE")]
+    corpus: Option<PathBuf>,
+    /// Ephemeral memory of the store, in MiB.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1024, 2048])]
+    mib: Vec<u64>,
+    /// What is asked for, in MiB.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    asked: u64,
+    /// Writes all figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What was measured in one case.
+#[derive(Debug, Serialize)]
+struct Run {
+    /// Ephemeral memory before.
+    mib: u64,
+    /// Whether as many pages as it holds had been evicted before.
+    turned_over: bool,
+    pages: u64,
+    asked_bytes: u64,
+    given_bytes: u64,
+    /// By how much the memory file has become smaller.
+    resident_bytes: u64,
+    ms: f64,
+}
+
+/// Runs the measurement.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let files: Vec<PathBuf> = arguments.corpus.iter().cloned().collect();
+    let corpora = Corpus::load(&files)?;
+    let corpus = corpora.first().context("there is no corpus")?;
+    let mut runs = Vec::new();
+    for mib in &arguments.mib {
+        for turned_over in [false, true] {
+            let run = measure(corpus, *mib, arguments.asked << 20, turned_over)?;
+            println!(
+                "{mib} MiB, {}, {} MiB asked for: {} MiB in {:.1} ms",
+                if turned_over { "turned over" } else { "just filled" },
+                arguments.asked,
+                run.given_bytes >> 20,
+                run.ms
+            );
+            runs.push(run);
+        }
+    }
+    let Some(path) = &arguments.json else { return Ok(()) };
+    fs::write(path, serde_json::to_string_pretty(&runs)?)
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Puts pages until `is_enough`; the number of the page that comes next.
+fn fill(guest: &Guest, corpus: &Corpus, from: u64, mut is_enough: impl FnMut(u64) -> bool) -> Result<u64> {
+    let mut scratch = Scratch::new();
+    let mut next = from;
+    while !is_enough(next) {
+        for page in next..next + STEP {
+            let content = &corpus.pages[usize::try_from(page)? % corpus.pages.len()];
+            // A full store evicts, so that nearly nothing is refused.
+            let _ = guest.put(&mut scratch, &Shape::Files.key(page), content);
+        }
+        next += STEP;
+    }
+    Ok(next)
+}
+
+fn measure(corpus: &Corpus, mib: u64, asked: u64, turned_over: bool) -> Result<Run> {
+    let bytes = mib << 20;
+    ensure!(memory::available()? > bytes + bytes / 4, "the machine has not enough memory for {mib} MiB");
+    // The index comes on top, and what is asked for is not to include the holes of a full store.
+    let limit = if turned_over { bytes + bytes / 32 } else { 2 * bytes };
+    let config = StoreConfig { background: Background::Thread, cold: None, ..StoreConfig::new(limit) };
+    let store = Store::new(config)?;
+    let guest = store.register_guest(GuestConfig::new("bench"));
+    guest.create_pool(POOL, PoolKind::Ephemeral)?;
+    let filled = fill(&guest, corpus, 0, |_| store.stats().physical_bytes >= bytes)?;
+    if turned_over {
+        fill(&guest, corpus, filled, |next| next >= 2 * filled)?;
+    }
+    // What was made ready ahead goes back.
+    std::thread::sleep(Duration::from_secs(1));
+    let file = store.memory_file()?;
+    let resident = || -> Result<u64> { Ok(u64::try_from(fstat(&file)?.st_blocks)? * 512) };
+    let (pages, before) = (store.stats().contents.pages, resident()?);
+    let GivenBack { given, milliseconds: ms, .. } = store.give_back(asked);
+    let resident_bytes = before.saturating_sub(resident()?);
+    ensure!(resident_bytes >= given / 10 * 9, "{given} bytes are said to be given, and {resident_bytes} were");
+    Ok(Run { mib, turned_over, pages, asked_bytes: asked, given_bytes: given, resident_bytes, ms })
+}
