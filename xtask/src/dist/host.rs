@@ -57,15 +57,7 @@ fn pages(package: &Package) -> Result<()> {
 }
 
 fn documents(package: &Package, date: &Date) -> Result<()> {
-    let licence: Vec<String> = read("LICENSE-BSD-3-Clause")?
-        .lines()
-        .map(|line| if line.is_empty() { " .".to_owned() } else { format!(" {line}") })
-        .collect();
-    package.file(
-        &format!("{DOCUMENTS}/copyright"),
-        read("packaging/copyright")?.replace("@BSD@", &licence.join("\n")),
-        0o644,
-    )?;
+    package.copy(&format!("{DOCUMENTS}/copyright"), &source("packaging/copyright"), 0o644)?;
     let changelog = read("packaging/changelog")?.replace("@VERSION@", VERSION).replace("@DATE@", &date.rfc_2822);
     package.compressed(&format!("{DOCUMENTS}/changelog"), changelog)?;
     package.compressed(&format!("{DOCUMENTS}/CHANGELOG.md"), read("CHANGELOG.md")?)?;

@@ -49,7 +49,10 @@ impl Package {
         // It wants the source package's description where it is called.
         let source = tempfile::tempdir()?;
         fs::create_dir(source.path().join("debian"))?;
-        fs::write(source.path().join("debian/control"), "Source: vhost-zcache\n\nPackage: vhost-zcache\n")?;
+        fs::write(
+            source.path().join("debian/control"),
+            "Source: vhost-zcache\n\nPackage: vhost-zcache\nArchitecture: any\n",
+        )?;
         let mut command = Command::new("dpkg-shlibdeps");
         command.args(["-O", "--ignore-missing-info"]).current_dir(source.path());
         for entry in fs::read_dir(self.tree.path().join("usr/bin"))? {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Programs as they are packaged: without symbols, and without paths of the machine.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 
@@ -41,16 +41,12 @@ pub(super) fn build() -> Result<Programs> {
         command.args(["--package", program]);
     }
     run(command.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target))?;
-    // Static, for the initramfs (.cargo/config.toml).
-    run(cargo()
-        .args(["build", "--quiet", "--profile", "guest-tool", "--locked", "--package", "zcachesetup"])
-        .env("RUSTFLAGS", format!("{flags} -Ctarget-feature=+crt-static"))
-        .env("CARGO_TARGET_DIR", target.join("guest")))?;
+    run(cargo().arg("zcachesetup").env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &target))?;
     let programs = target.join("programs");
-    std::fs::create_dir_all(&programs)?;
+    fs::create_dir_all(&programs)?;
     for program in HOST {
-        std::fs::copy(target.join("release").join(program), programs.join(program))?;
+        fs::copy(target.join("release").join(program), programs.join(program))?;
     }
-    std::fs::copy(target.join("guest/guest-tool/zcachesetup"), programs.join("zcachesetup"))?;
+    fs::copy(target.join("guest-tool/zcachesetup"), programs.join("zcachesetup"))?;
     Ok(Programs(programs))
 }
