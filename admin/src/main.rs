@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use log::{LevelFilter, info};
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,6 +74,8 @@ fn run(args: Args) -> Result<(), Error> {
             tokio::spawn(server::serve_machine(listener, routes::metrics::only(Arc::clone(&daemon))));
         }
         info!("ready");
+        // Who has it started may ask from now on.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
         tokio::select! {
             () = server::serve(listener, peers, routes::all(daemon)) => {}
             _ = end.recv() => {}

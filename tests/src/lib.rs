@@ -8,6 +8,7 @@
 //! | `qemu`, `device`, `qmp` | QEMU: its command line, hot-plug, the monitor |
 //! | `uml`, `mconsole` | user-mode Linux: its command line, hot-plug, its management console |
 //! | `installed` | Debian systems that boot from their own disk |
+//! | `container` | a clean Debian in a container, for packages of the host |
 //! | `console` | a guest's serial console, to read and type on |
 //! | `power` | stopping, resetting and rebooting a whole machine |
 //! | `guest`, `agent`, `window` | commands inside a guest, and the wire protocol beneath |
@@ -27,6 +28,7 @@ mod artefacts;
 pub mod chaos;
 mod complaints;
 mod console;
+mod container;
 mod continuity;
 mod daemon;
 mod device;
@@ -51,6 +53,7 @@ mod zhost;
 
 pub use artefacts::{Artefacts, chaos_daemon_binary, daemon_binary, tool_binary};
 pub use console::SerialConsole;
+pub use container::Container;
 pub use continuity::{Continuity, random_ms};
 pub use daemon::{Daemon, DaemonOptions, SocketOptions};
 pub use device::Endpoint;
