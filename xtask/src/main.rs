@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run_targets(&arguments),
         Command::Coverage(arguments) => coverage::measure(&arguments),
         Command::Manual(arguments) => manual::run(&arguments),
-        Command::Dist(arguments) => dist::build(&arguments),
+        Command::Dist(arguments) => dist::run_all(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cargo xtask: {error:#}");

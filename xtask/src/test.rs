@@ -8,7 +8,7 @@ use anyhow::Result;
 use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
-use crate::{dependencies, driver, faults, kernels, lines};
+use crate::{dependencies, dist, driver, faults, kernels, lines};
 
 /// Run all checks and tests
 ///
@@ -59,6 +59,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("guest driver's style", driver::check)?;
     if arguments.all {
         step("guest driver for other kernels", kernels::check)?;
+        step("packages", dist::build_all)?;
     }
     println!("== tests");
     test(arguments)

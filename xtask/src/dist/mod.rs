@@ -22,29 +22,40 @@ use crate::build::run;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Folder to put them into
-    #[arg(default_value = "target/dist")]
+    #[arg(default_value = DIRECTORY)]
     directory: PathBuf,
 }
 
 /// The release that is packaged.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(crate) fn build(arguments: &Arguments) -> Result<ExitCode> {
-    let directory = std::path::absolute(&arguments.directory)?;
+/// Where they are put.
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/dist");
+
+pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
+    build(&std::path::absolute(&arguments.directory)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds them where tests look for them.
+pub(crate) fn build_all() -> Result<()> {
+    build(Path::new(DIRECTORY))
+}
+
+fn build(directory: &Path) -> Result<()> {
     if directory.exists() {
-        fs::remove_dir_all(&directory).with_context(|| format!("Cannot clear {}", directory.display()))?;
+        fs::remove_dir_all(directory).with_context(|| format!("Cannot clear {}", directory.display()))?;
     }
-    fs::create_dir_all(&directory).with_context(|| format!("Cannot make {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("Cannot make {}", directory.display()))?;
     let date = Date::of_commit()?;
     println!("== programs");
     let programs = programs::build()?;
     println!("== packages");
-    host::package(&programs, &date, &directory)?;
-    driver(&programs, &date, &directory)?;
+    host::package(&programs, &date, directory)?;
+    driver(&programs, &date, directory)?;
     println!("== bill of materials");
-    sbom::write(&date, &directory)?;
-    sums(&directory)?;
-    Ok(ExitCode::SUCCESS)
+    sbom::write(&date, directory)?;
+    sums(directory)
 }
 
 /// When the commit was made that is packaged.
