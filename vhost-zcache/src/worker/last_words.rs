@@ -13,9 +13,9 @@ use crate::link::socket::Socket;
 /// Most bytes of it.
 const MOST_BYTES: usize = 24 << 10;
 
-/// Threads whose panics are caught: they cost one queue, one transfer of a state, or one round of
-/// the background.
-const CAUGHT: [&str; 3] = ["queue", "state", "zcache-store"];
+/// Threads whose panics are caught: they cost one queue, one transfer of a state, one round of the
+/// background, or one step of giving memory back to the host.
+const CAUGHT: [&str; 4] = ["queue", "state", "zcache-store", "pressure"];
 
 /// Looks up a trace. The names in it come from files, which cannot be opened once the process is
 /// confined; what was read of them once is kept.
