@@ -12,8 +12,8 @@ use crate::routes::{change, guests, look, metrics};
 #[openapi(
     info(
         title = "vhost-zcache",
-        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose `detail` \
-                       says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
+        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose \
+                       `detail` says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
                        docs/configuration.md what settings do."
     ),
     servers((url = "http://localhost", description = "Whatever the name: it is a Unix socket")),
@@ -22,6 +22,7 @@ use crate::routes::{change, guests, look, metrics};
         (name = "guests", description = "Guests come, go and become others"),
         (name = "daemon", description = "What is asked of the daemon as a whole")
     ),
+    components(schemas(Problem)),
     paths(
         look::health, look::stats, look::store, look::guests, look::guest, look::pools, look::openapi,
         metrics::metrics,
