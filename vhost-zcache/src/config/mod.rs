@@ -33,7 +33,7 @@ use self::draft::Draft;
 use self::fault::Faults;
 use self::source::Source;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, GuestWeight, Handed, PoolUuid};
+use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -54,6 +54,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// What becomes of a system call without a rule.
     pub seccomp: SeccompMode,
+    /// What is done when the host is short of memory.
+    #[serde(default)]
+    pub host_pressure: HostPressure,
     /// Where reports on workers that have died go, if anywhere but to the log.
     pub crash_directory: Option<PathBuf>,
     /// Where a newer program is looked for, if not at the daemon's own path.
