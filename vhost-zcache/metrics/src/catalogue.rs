@@ -173,6 +173,17 @@ pub const METRICS: &[Metric] = &[
         |report, out| of_guests(report, out, |guest| guest.reserved_bytes),
     ),
     metric(
+        "zcache_guest_weight",
+        Gauge,
+        None,
+        &["guest"],
+        "How much ephemeral memory the guest is to have beside others",
+        |report, out| of_guests(report, out, |guest| u64::from(guest.weight)),
+    ),
+    metric("zcache_guest_frozen", Gauge, None, &["guest"], "1 while nothing new is stored", |report, out| {
+        of_guests(report, out, |guest| guest.frozen);
+    }),
+    metric(
         "zcache_guest_compressed",
         Gauge,
         Some(Bytes),

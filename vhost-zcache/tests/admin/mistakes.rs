@@ -118,7 +118,9 @@ fn those_who_are_slow_hold_nobody_up() {
         let part: &[u8] = match number % 3 {
             0 => b"",
             1 => b"GET /v1/stats HT",
-            _ => b"PATCH /v1/settings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+            _ => {
+                b"PATCH /v1/settings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+            }
         };
         // The oldest have been sent away.
         let _ = stream.write_all(part);

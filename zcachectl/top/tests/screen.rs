@@ -72,7 +72,7 @@ fn all_of_it_is_there_at_80x24() {
     // Figures of one guest: 57 and 35 or 40 times its number, see the sample.
     let line = screen.iter().find(|line| line.contains(" vm-012 ")).expect("the guest has a line");
     let figures: Vec<&str> = line.split_whitespace().skip(1).take(9).collect();
-    assert_eq!(figures, ["24k", "27k", "75%", "12M", "3.9", "6.1us", "25us", "49us", "6.8k"], "{text}");
+    assert_eq!(figures, ["24k", "27k", "75%", "12M", "3.9", "6.1us", "25us", "49us", "7.5k"], "{text}");
 }
 
 /// The longest figures that there are.
@@ -94,6 +94,7 @@ fn nothing_is_cut_off_at_80x24() {
             guest.refused.share *= 999_999_999;
             guest.refused.store_full *= 999_999_999;
             guest.refused.no_memory *= 999_999_999;
+            guest.refused.frozen *= 999_999_999;
             guest.queues.push(QueueReport { stopped: true, ..QueueReport::default() });
         }
         report
@@ -173,16 +174,17 @@ fn trouble_is_seen() {
         report.guests[0].quarantined = true;
         report.guests[1].queues[0].stopped = true;
         report.guests[2].connected = false;
+        report.guests[3].frozen = true;
         report
     };
     let mut model = model([troubled(10), troubled(11)]);
     keys(&mut model, "<<");
     let lines = screen(&model, 80, 24);
-    for (line, start) in lines[5..].iter().zip(["Q vm-001", "S vm-002", "- vm-003", "  vm-004"]) {
+    for (line, start) in lines[5..].iter().zip(["Q vm-001", "S vm-002", "- vm-003", "f vm-004"]) {
         assert!(line.starts_with(start), "{line:?} should start with {start:?}");
     }
     assert!(lines.iter().any(|line| line.contains("quarantined: workers have died of it")));
-    model.fail("The daemon at /run/x does not answer".into());
+    model.fail("The daemon at /run/x does not answer\nStart it".into());
     assert_eq!(screen(&model, 80, 24)[23], "The daemon at /run/x does not answer");
 }
 

@@ -14,6 +14,8 @@ pub enum Trouble {
     LostMemory,
     /// A queue is not served.
     StoppedQueue,
+    /// Nothing new is stored for it.
+    Frozen,
     /// No VMM is connected.
     Absent,
     /// No driver has said HELLO.
@@ -28,6 +30,7 @@ impl Trouble {
             Self::Quarantined => 'Q',
             Self::LostMemory => 'L',
             Self::StoppedQueue => 'S',
+            Self::Frozen => 'f',
             Self::Absent => '-',
             Self::NoSession => 'n',
         }
@@ -40,6 +43,7 @@ impl Trouble {
             Self::Quarantined => "quarantined: workers have died of it",
             Self::LostMemory => "a part of its memory has gone away",
             Self::StoppedQueue => "a queue is not served, as its ring made no sense",
+            Self::Frozen => "frozen: nothing new is stored",
             Self::Absent => "not connected",
             Self::NoSession => "no driver has a session",
         }
@@ -56,6 +60,7 @@ impl Trouble {
             (guest.quarantined, Self::Quarantined),
             (guest.lost_regions > 0, Self::LostMemory),
             (guest.queues.iter().any(|queue| queue.stopped), Self::StoppedQueue),
+            (guest.frozen, Self::Frozen),
             (!guest.connected, Self::Absent),
             (!guest.session, Self::NoSession),
         ];
@@ -67,7 +72,7 @@ impl Trouble {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RefusalRates {
     /// Each reason, in words, with what it comes to a second.
-    pub by_reason: [(&'static str, Option<f64>); 4],
+    pub by_reason: [(&'static str, Option<f64>); 5],
 }
 
 impl RefusalRates {
@@ -136,6 +141,7 @@ impl Figures {
                     reason("share", |refused| refused.share),
                     reason("full", |refused| refused.store_full),
                     reason("no memory", |refused| refused.no_memory),
+                    reason("frozen", |refused| refused.frozen),
                 ],
             },
             evicted: rate(evicted(guest), evicted),

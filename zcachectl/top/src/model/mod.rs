@@ -211,7 +211,7 @@ mod tests {
         // Two times four of each, see the sample.
         assert_eq!((figures.puts, figures.gets), (Some(35.0 * 8.0), Some(40.0 * 8.0)));
         assert_eq!(figures.hits, Some(30.0 * 8.0));
-        assert_eq!(figures.refused.total(), Some(10.0 * 8.0));
+        assert_eq!(figures.refused.total(), Some(11.0 * 8.0));
     }
 
     #[test]

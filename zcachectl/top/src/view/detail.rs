@@ -66,7 +66,6 @@ fn refusals(row: &Row, look: Look) -> Line<'static> {
         let style = if refused.is_some_and(|refused| refused > 0.0) { look.strong() } else { Style::new() };
         line.push_span(Span::styled(format!("  {reason} {}", rate(refused)), style));
     }
-    line.push_span(format!("  evicted/s {}", rate(row.figures.evicted)));
     line
 }
 
@@ -74,11 +73,12 @@ fn contents(row: &Row) -> Line<'static> {
     let contents = &row.figures.contents;
     let pages = contents.pages as f64;
     Line::raw(format!(
-        "pages {}  swap {}  same {}  raw {}  cold {}",
+        "pages {}  swap {}  same {}  raw {}  cold {}  evicted/s {}",
         number(pages),
         number(row.figures.persistent_pages as f64),
         percent(contents.same_filled as f64, pages),
         percent(contents.raw as f64, pages),
         percent(contents.cold as f64, pages),
+        row.figures.evicted.map_or_else(|| NOTHING.into(), number),
     ))
 }

@@ -16,7 +16,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look)
         (Mode::Filter, _) => Line::raw(format!("filter: {filter}_   Enter keeps it, Esc leaves it")),
         (Mode::Help, _) => Line::raw("any key leaves the help"),
         (Mode::Table, Some(error)) => {
-            let error: String = error.chars().map(printable).collect();
+            // What to do about it is in lines that follow, for which there is no room.
+            let error: String = error.lines().next().unwrap_or_default().chars().map(printable).collect();
             Line::from(Span::styled(error, look.alarm()))
         }
         (Mode::Table, None) => {

@@ -80,6 +80,5 @@ fn refusals(model: &Model, look: Look) -> Line<'static> {
         let style = if refused.is_some_and(|refused| refused > 0.0) { look.strong() } else { Style::new() };
         line.push_span(Span::styled(format!("  {reason} {}", rate(refused)), style));
     }
-    line.push_span(format!("  evicted/s {}", rate(total.evicted)));
     line
 }

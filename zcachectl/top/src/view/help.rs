@@ -17,10 +17,10 @@ PUT/s GET/s  puts and gets a second       HIT    gets that found a page
 MEM    memory that is charged             RATIO  bytes of pages per byte of it
 GET50 GET99 PUT99  what 50 or 99 of 100 took at most since the last look
 REF/s  refused puts a second              HISTORY  puts and gets of late
-Before a name: Q quarantined, L memory lost, S queue stopped, - not
-connected, n no session of a driver.
+Before a name: Q quarantined, L memory lost, S queue stopped, f frozen,
+- not connected, n no session of a driver.
 Refused because of: the guest's limit, its share (the rest is reserved for
-others), a full store, or no memory of the host. Pages: same are of one
+others), a full store, no memory of the host, or frozen. Pages: same are of one
 repeated word, raw do not compress, cold are in the denser tier. A dash is
 what is not known, or nothing of nothing.";
 

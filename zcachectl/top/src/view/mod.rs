@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a model is shown: the daemon above, a line for each guest, the guest that is looked at below,
-//! and keys at the bottom. What there is no room for is left out, the least important first.
+//! How a model is shown: the daemon above, a line for each guest, the guest that is looked at
+//! below, and keys at the bottom. What there is no room for is left out, the least important first.
 
 mod detail;
 mod footer;

@@ -24,8 +24,8 @@ struct Room {
 }
 
 impl Room {
-    /// In so many columns of the terminal. Columns on the right are left out first; a name gets what
-    /// is over before a history does.
+    /// In so many columns of the terminal. Columns on the right are left out first; a name gets
+    /// what is over before a history does.
     fn of(width: usize) -> Self {
         // The sign of trouble and a blank, then each figure with a blank before.
         let mut left = width.saturating_sub(2 + NAME.0);
