@@ -78,8 +78,8 @@ pub struct NewName {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it is only described")]
 pub struct IfNoneMatch {
-    /// A guest that is there stays as it is, and the answer is 412.
-    #[param(rename = "If-None-Match", value_type = String, required = false, pattern = "^\\*$")]
+    /// If it is `*`, a guest that is there stays as it is, and the answer is 412.
+    #[param(rename = "If-None-Match", value_type = String, required = false)]
     if_none_match: Option<String>,
 }
 
