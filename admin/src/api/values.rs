@@ -24,6 +24,15 @@ const MOST_WEIGHT: u16 = 10_000;
 /// Most characters of a user's or group's name.
 const LONGEST_USER: usize = 64;
 
+/// A key that has to be named. (Whoever does without this is told what is wrong with a value.)
+///
+/// # Errors
+///
+/// When the value is something else.
+pub fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(deserializer)
+}
+
 /// A key that is named, and is not `null`.
 ///
 /// # Errors
