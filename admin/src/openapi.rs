@@ -12,8 +12,8 @@ use crate::routes::{change, guests, look, metrics};
 #[openapi(
     info(
         title = "vhost-zcache",
-        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose `detail` \
-                       says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
+        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose \
+                       `detail` says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
                        docs/configuration.md what settings do."
     ),
     servers((url = "http://localhost", description = "Whatever the name: it is a Unix socket")),
@@ -22,6 +22,7 @@ use crate::routes::{change, guests, look, metrics};
         (name = "guests", description = "Guests come, go and become others"),
         (name = "daemon", description = "What is asked of the daemon as a whole")
     ),
+    components(schemas(Problem)),
     paths(
         look::health, look::stats, look::store, look::guests, look::guest, look::pools, look::openapi,
         metrics::metrics,
@@ -77,16 +78,10 @@ pub struct NewName {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it is only described")]
 pub struct IfNoneMatch {
-    /// A guest that is there stays as it is, and the answer is 412.
-    #[param(rename = "If-None-Match", value_type = String, required = false, pattern = "^\\*$")]
+    /// If it is `*`, a guest that is there stays as it is, and the answer is 409.
+    #[param(rename = "If-None-Match", value_type = String, required = false)]
     if_none_match: Option<String>,
 }
-
-/// There is one already.
-#[derive(IntoResponses)]
-#[response(status = 412, content_type = "application/problem+json", description = "There is such a guest already")]
-#[allow(dead_code, reason = "it is only described")]
-pub struct IsThere(Problem);
 
 /// The daemon is not there, or does not do what it should.
 #[derive(IntoResponses)]

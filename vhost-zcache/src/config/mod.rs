@@ -6,8 +6,9 @@
 //! command line goes before the file. The draft becomes a [`Config`] when it has no [`fault`].
 //! [`change`] says what becomes of a daemon that runs when there is another one. While it runs the
 //! operator can have keys of it be others ([`alteration`]), which are kept apart from what was
-//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know before it hears anything. A file is
-//! read again by a process of its own, the [`reader`]. `docs/configuration.md` has the keys.
+//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know
+//! before it hears anything. A file is read again by a process of its own, the [`reader`].
+//! `docs/configuration.md` has the keys.
 
 pub mod alteration;
 pub mod change;
