@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What operators and orchestrators ask of a vhost-zcache daemon, by HTTP over a Unix socket.
 //!
-//! This is a process beside the daemon: the processes that hold guests' swap have no HTTP server. It
-//! knows what anybody knows who may open the daemon's two sockets for operators, and can do what
+//! This is a process beside the daemon: the processes that hold guests' swap have no HTTP server.
+//! It knows what anybody knows who may open the daemon's two sockets for operators, and can do what
 //! they can; when it ends nothing is lost. `docs/admin.md` says how to use it.
 //!
 //! | module | what it is |

@@ -2,6 +2,7 @@
 //! The OpenAPI document, made of the types and routes. `admin/openapi.json` is a copy for those who
 //! make clients of it; a test compares.
 
+use utoipa::openapi::PathItem;
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use crate::api::problem::Problem;
@@ -11,8 +12,8 @@ use crate::routes::{change, guests, look, metrics};
 #[openapi(
     info(
         title = "vhost-zcache",
-        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose `detail` \
-                       says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
+        description = "Shows and changes what a vhost-zcache daemon does. Errors are problems (RFC 9457) whose \
+                       `detail` says what to do. docs/admin.md says who may ask, docs/stats.md what figures mean, and \
                        docs/configuration.md what settings do."
     ),
     servers((url = "http://localhost", description = "Whatever the name: it is a Unix socket")),
@@ -21,6 +22,7 @@ use crate::routes::{change, guests, look, metrics};
         (name = "guests", description = "Guests come, go and become others"),
         (name = "daemon", description = "What is asked of the daemon as a whole")
     ),
+    components(schemas(Problem)),
     paths(
         look::health, look::stats, look::store, look::guests, look::guest, look::pools, look::openapi,
         metrics::metrics,
@@ -33,7 +35,17 @@ struct Document;
 /// The document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    for path in document.paths.paths.values_mut() {
+        let PathItem { get, put, post, patch, delete, .. } = path;
+        for operation in [get, put, post, patch, delete].into_iter().flatten() {
+            // What follows is for who reads the code: responses say the same.
+            let text = operation.description.take().unwrap_or_default();
+            let text = text.split("# Errors").next().unwrap_or_default().trim();
+            operation.description = Some(text.to_owned()).filter(|text| !text.is_empty());
+        }
+    }
+    document
 }
 
 /// Something with fields of its own.
@@ -67,7 +79,7 @@ pub struct NewName {
 #[allow(dead_code, reason = "it is only described")]
 pub struct IfNoneMatch {
     /// A guest that is there stays as it is, and the answer is 412.
-    #[param(rename = "If-None-Match", required = false, pattern = "^\\*$")]
+    #[param(rename = "If-None-Match", value_type = String, required = false, pattern = "^\\*$")]
     if_none_match: Option<String>,
 }
 
@@ -75,7 +87,7 @@ pub struct IfNoneMatch {
 #[derive(IntoResponses)]
 #[response(status = 412, content_type = "application/problem+json", description = "There is such a guest already")]
 #[allow(dead_code, reason = "it is only described")]
-pub struct IsThere(#[to_schema] Problem);
+pub struct IsThere(Problem);
 
 /// The daemon is not there, or does not do what it should.
 #[derive(IntoResponses)]
@@ -83,23 +95,23 @@ pub struct IsThere(#[to_schema] Problem);
 pub enum Unreachable {
     /// The request is not understood.
     #[response(status = 400, content_type = "application/problem+json")]
-    Malformed(#[to_schema] Problem),
+    Malformed(Problem),
     /// What the daemon says makes no sense.
     #[response(status = 502, content_type = "application/problem+json")]
-    Nonsense(#[to_schema] Problem),
+    Nonsense(Problem),
     /// There is no daemon; Retry-After says when to ask again.
     #[response(status = 503, content_type = "application/problem+json")]
-    Absent(#[to_schema] Problem),
+    Absent(Problem),
     /// The daemon has not answered in time.
     #[response(status = 504, content_type = "application/problem+json")]
-    Late(#[to_schema] Problem),
+    Late(Problem),
 }
 
 /// No such guest.
 #[derive(IntoResponses)]
 #[response(status = 404, content_type = "application/problem+json", description = "There is no such guest")]
 #[allow(dead_code, reason = "it is only described")]
-pub struct NoGuest(#[to_schema] Problem);
+pub struct NoGuest(Problem);
 
 /// The daemon goes on as it did.
 #[derive(IntoResponses)]
@@ -109,7 +121,7 @@ pub struct NoGuest(#[to_schema] Problem);
     description = "Refused: the daemon goes on as it did"
 )]
 #[allow(dead_code, reason = "it is only described")]
-pub struct Refused(#[to_schema] Problem);
+pub struct Refused(Problem);
 
 /// What is said cannot be meant.
 #[derive(IntoResponses)]
@@ -117,14 +129,14 @@ pub struct Refused(#[to_schema] Problem);
 pub enum WrongBody {
     /// The body has not come in time.
     #[response(status = 408, content_type = "application/problem+json")]
-    Slow(#[to_schema] Problem),
+    Slow(Problem),
     /// The body is too long.
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLong(#[to_schema] Problem),
+    TooLong(Problem),
     /// The body is not said to be JSON.
     #[response(status = 415, content_type = "application/problem+json")]
-    NotJson(#[to_schema] Problem),
+    NotJson(Problem),
     /// The body is of JSON, and not what is expected.
     #[response(status = 422, content_type = "application/problem+json")]
-    Unexpected(#[to_schema] Problem),
+    Unexpected(Problem),
 }

@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -129,6 +129,11 @@ pub struct Args {
     #[arg(long, value_name = "ACTION", value_enum)]
     pub seccomp: Option<SeccompMode>,
 
+    /// What happens when the host is short of memory: give-back, in steps, file pages of guests
+    /// beyond their reservations; or ignore [default: give-back]
+    #[arg(long, value_name = "ACTION", value_enum)]
+    pub host_pressure: Option<HostPressure>,
+
     /// What the keeper tells the processes that it is made of, before they hear anything
     #[arg(long, value_name = "JSON", hide = true)]
     pub common: Option<Common>,
@@ -218,6 +223,16 @@ pub enum ArgError {
         /// What is wrong with it.
         error: String,
     },
+}
+
+/// What is done when the host is short of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum HostPressure {
+    /// It gets some of what can be dropped.
+    #[default]
+    GiveBack,
+    /// Nothing.
+    Ignore,
 }
 
 /// Number of bytes, greater than zero.

@@ -201,6 +201,7 @@ const ALL: &str = "
     workers = 2
     log-level = 'debug'
     seccomp = 'log'
+    host-pressure = 'ignore'
     crash-directory = '/var/crash'
     upgrade-binary = '/opt/zcache'
     [socket]
@@ -230,6 +231,7 @@ const ARGUMENTS: &[&str] = &[
     "--workers=2",
     "--log-level=debug",
     "--seccomp=log",
+    "--host-pressure=ignore",
     "--crash-directory=/var/crash",
     "--upgrade-binary=/opt/zcache",
     "--socket-mode=0666",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A control group whose limit of memory is below the store's: the worker is killed for it, and
-//! nothing that was accepted is lost.
+//! A control group whose limit of memory is below the store's: pages are dropped or refused, and
+//! nobody is killed. If the limit is lowered below what the daemon has, the worker is killed for it,
+//! and nothing that was accepted is lost.
 
 mod client;
 
@@ -54,6 +55,21 @@ impl Group {
         text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
     }
 
+    /// Sets the limit.
+    fn limit(&self, bytes: u64) {
+        fs::write(self.file(self.limit), bytes.to_string()).expect("the limit can be changed");
+    }
+
+    /// A daemon in the group, whose store may take a GiB.
+    fn daemon(&self) -> Daemon {
+        let processes = self.file("cgroup.procs");
+        Daemon::prepared(&[""], Start { arguments: &["--memory-limit=1G"], ..Start::default() }, |command| {
+            let join = move || fs::File::options().write(true).open(&processes)?.write_all(b"0");
+            // SAFETY: the new process has one thread, and opens and writes a file.
+            unsafe { command.pre_exec(join) };
+        })
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -78,19 +94,47 @@ fn noise(number: u64) -> Page {
     noise
 }
 
+/// A group with that limit.
+fn group(limit: u64) -> Option<Group> {
+    let group = Group::new(limit);
+    if group.is_none() {
+        println!("Not shown: this process may not make a control group with a limit of memory");
+    }
+    group
+}
+
+#[test]
+fn in_a_control_group_file_pages_go_first_then_puts_are_refused_and_nobody_is_killed() {
+    let Some(group) = group(LIMIT) else { return };
+    let daemon = group.daemon();
+    assert_eq!(daemon.lines("the control group has"), 1, "{}", daemon.log());
+    let room = daemon.stats()["store"]["memory_limit"].as_u64().expect("a number");
+    assert!((LIMIT / 2..LIMIT).contains(&room), "the store may take {room} bytes");
+    let mut guest = Client::attach(&daemon.socket(0));
+    guest.create(1, 0);
+    guest.create(2, PERSISTENT);
+    let pages = LIMIT / PAGE as u64;
+    let files = (0..pages).filter(|number| guest.put(1, 1, *number, &noise(*number)) == status::OK).count() as u64;
+    assert!(files * PAGE as u64 > room / 2, "{files} file pages were accepted");
+    let swap: Vec<u64> = (0..pages).filter(|number| guest.put(2, 1, *number, &noise(*number)) == status::OK).collect();
+    assert!(swap.len() as u64 * PAGE as u64 > room / 2, "{} swapped pages were accepted", swap.len());
+    assert!((swap.len() as u64) < pages, "nothing was refused");
+    for number in &swap {
+        assert_eq!(guest.get(2, 1, *number), Ok(noise(*number)), "page {number} is lost");
+    }
+    let stats = daemon.guest_stats(0);
+    let pool = |id: u64| stats["pools"].as_array().and_then(|pools| pools.iter().find(|pool| pool["id"] == id));
+    let evicted = pool(1).and_then(|pool| pool["evicted"].as_u64()).expect("a number");
+    assert!(evicted > files / 2, "{evicted} of {files} file pages were dropped for swapped ones");
+    assert!(!group.has_killed() && daemon.deaths() == 0, "a process was killed");
+}
+
 #[test]
 fn a_control_group_that_is_full_loses_nothing() {
-    let Some(group) = Group::new(LIMIT) else {
-        println!("Not shown: this process may not make a control group with a limit of memory");
-        return;
-    };
-    let processes = group.file("cgroup.procs");
-    let daemon = Daemon::prepared(&[""], Start { arguments: &["--memory-limit=1G"], ..Start::default() }, |command| {
-        let join = move || fs::File::options().write(true).open(&processes)?.write_all(b"0");
-        // SAFETY: the new process has one thread, and opens and writes a file.
-        unsafe { command.pre_exec(join) };
-    });
-    assert_eq!(daemon.lines("the control group has"), 1, "{}", daemon.log());
+    let Some(group) = group(2 << 30) else { return };
+    let daemon = group.daemon();
+    assert_eq!(daemon.lines("the control group has"), 0, "{}", daemon.log());
+    group.limit(LIMIT);
     let done = AtomicBool::new(false);
     let accepted = thread::scope(|threads| {
         threads.spawn(|| {
@@ -99,7 +143,7 @@ fn a_control_group_that_is_full_loses_nothing() {
             while !done.load(Ordering::Relaxed) && !group.has_killed() {
                 thread::yield_now();
             }
-            fs::write(group.file(group.limit), (1u64 << 30).to_string()).expect("the limit can be raised");
+            group.limit(1 << 30);
         });
         let mut guest = Client::attach(&daemon.socket(0));
         guest.create(1, PERSISTENT);

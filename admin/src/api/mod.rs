@@ -148,7 +148,7 @@ pub struct Disconnect {
 pub struct OnePool {
     /// Its number, as the guest's `pools` have it; all of the guest's if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = u32, required = false, minimum = 0, maximum = 4_294_967_295_u64)]
+    #[param(value_type = i64, required = false, minimum = 0, maximum = 4_294_967_295_u64)]
     pub pool: Option<u32>,
 }
 

@@ -119,8 +119,8 @@ macro_rules! read {
 }
 
 text!(
-    /// Bytes: a whole number greater than zero, or a text of one that K, M, G or T may follow, which
-    /// are powers of 1024.
+    /// Bytes: a whole number greater than zero, or a text of one that K, M, G or T may follow, powers
+    /// of 1024.
     Size,
     |text| {
         let digits = text.strip_suffix(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']).unwrap_or(text);

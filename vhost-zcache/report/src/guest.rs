@@ -45,6 +45,7 @@ pub struct GuestReport {
     /// One entry for each queue.
     pub queues: Vec<QueueReport>,
     /// Answers.
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, BTreeMap<String, u64>>))]
     pub requests: Requests,
     /// Puts that were answered REFUSED.
     pub refused: Refusals,

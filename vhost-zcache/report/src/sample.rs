@@ -29,7 +29,13 @@ pub fn report(guests: u64, age: u64) -> Report {
             guests,
             contents: contents(guests * 1000),
             ratio: 3.25,
-            background: BackgroundReport { compacted_segments: 7 * age, cold_tried: 100 * age, cold_smaller: 60 * age },
+            background: BackgroundReport {
+                compacted_segments: 7 * age,
+                cold_tried: 100 * age,
+                cold_smaller: 60 * age,
+                relief_steps: age,
+                relief_bytes: age << 20,
+            },
         },
         guests: (1..=guests).map(|number| guest(number, age)).collect(),
     }

@@ -42,4 +42,10 @@ pub struct BackgroundReport {
     pub cold_tried: u64,
     /// Of these, pages that it made smaller.
     pub cold_smaller: u64,
+    /// Times that a host which was short of memory got some back.
+    #[serde(default)]
+    pub relief_steps: u64,
+    /// Bytes that it got.
+    #[serde(default)]
+    pub relief_bytes: u64,
 }

@@ -24,6 +24,8 @@ pub(super) fn store(stats: &store::StoreStats) -> StoreReport {
             compacted_segments: stats.background.compacted_segments,
             cold_tried: stats.background.cold_tried,
             cold_smaller: stats.background.cold_smaller,
+            relief_steps: stats.background.relief_steps,
+            relief_bytes: stats.background.relief_bytes,
         },
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Words of a line that somebody says at the control socket. They have blanks between them; one that
-//! has blanks itself, or anything else that is not plain, is said as a string of JSON.
+//! Words of a line that somebody says at the control socket. They have blanks between them; one
+//! that has blanks itself, or anything else that is not plain, is said as a string of JSON.
 
 /// The words of a line, if it makes sense.
 #[must_use]

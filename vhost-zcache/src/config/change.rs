@@ -44,6 +44,7 @@ pub fn between(old: &Config, new: &Config) -> Result<Plan, Vec<String>> {
     }
     stays!(
         queues "queues", workers "workers", max_guests "max-guests", seccomp "seccomp",
+        host_pressure "host-pressure",
         crash_directory "crash-directory", upgrade_binary "upgrade-binary", stats_socket "stats-socket",
         control_socket "control-socket"
     );
@@ -147,6 +148,7 @@ mod tests {
             ("workers = 2", "workers"),
             ("max-guests = 9", "max-guests"),
             ("seccomp = 'log'", "seccomp"),
+            ("host-pressure = 'ignore'", "host-pressure"),
             ("crash-directory = '/var/crash'", "crash-directory"),
             ("upgrade-binary = '/usr/bin/new'", "upgrade-binary"),
             ("stats-socket.path = '/run/stats'", "stats-socket"),

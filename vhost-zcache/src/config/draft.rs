@@ -12,7 +12,7 @@ use super::fault::{Fault, Given, Origin};
 use super::source::Source;
 use super::{AdminSocket, Config, GuestConfig, Place, common};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{AdminPath, Args, FdGuest, GuestOptions, GuestWeight, PathGuest, PoolUuid, Size};
+use crate::args::{AdminPath, Args, FdGuest, GuestOptions, GuestWeight, HostPressure, PathGuest, PoolUuid, Size};
 use crate::sandbox::SeccompMode;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each that has
@@ -54,6 +54,9 @@ pub struct Draft {
     /// What becomes of a system call without a rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Given<SeccompMode>>,
+    /// What is done when the host is short of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_pressure: Option<Given<HostPressure>>,
     /// Where reports go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash_directory: Option<Given<PathBuf>>,
@@ -139,6 +142,7 @@ impl From<&Args> for Draft {
             workers: given(&args.workers),
             log_level: given(&args.log_level),
             seccomp: given(&args.seccomp),
+            host_pressure: given(&args.host_pressure),
             crash_directory: given(&args.crash_directory),
             upgrade_binary: given(&args.upgrade_binary),
             socket: SocketAccess { mode: args.socket_mode, owner: args.socket_owner, group: args.socket_group },
@@ -184,6 +188,7 @@ impl Draft {
         let draft = first!(
             memory_limit "memory-limit", guest_memory_limit "guest-memory-limit", max_guests "max-guests",
             queues "queues", workers "workers", log_level "log-level", seccomp "seccomp",
+            host_pressure "host-pressure",
             crash_directory "crash-directory", upgrade_binary "upgrade-binary",
             stats_socket "stats-socket", control_socket "control-socket"
         );
@@ -245,6 +250,7 @@ impl Draft {
             max_guests: self.max_guests.map(|given| given.value),
             log_level: self.log_level.map_or(LevelFilter::Info, |given| given.value),
             seccomp: self.seccomp.map(|given| given.value).unwrap_or_default(),
+            host_pressure: self.host_pressure.map(|given| given.value).unwrap_or_default(),
             crash_directory: self.crash_directory.map(|given| given.value).or_else(common::directory_of_systemd),
             upgrade_binary: self.upgrade_binary.map(|given| given.value),
             stats_socket: self.stats_socket.map(|given| given.value),

@@ -17,7 +17,7 @@ use super::fault::{Fault, Faults, Given};
 use super::section::{Page, Section};
 use super::{AdminSocket, Place};
 use crate::access::{Owner, Peers, SocketAccess};
-use crate::args::{GuestWeight, MAX_GUESTS, MAX_QUEUES};
+use crate::args::{GuestWeight, HostPressure, MAX_GUESTS, MAX_QUEUES};
 use crate::sandbox::SeccompMode;
 
 /// Bytes of a file. 4096 guests with all keys are less.
@@ -37,6 +37,8 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 
 const ACTIONS: [(&str, SeccompMode); 3] =
     [("kill", SeccompMode::Kill), ("log", SeccompMode::Log), ("none", SeccompMode::None)];
+
+const PRESSURE: [(&str, HostPressure); 2] = [("give-back", HostPressure::GiveBack), ("ignore", HostPressure::Ignore)];
 
 /// An absolute path: one that is relative would depend on where the daemon was started.
 struct Absolute(PathBuf);
@@ -104,6 +106,7 @@ pub(super) fn settings(top: &mut Section<'_, '_>) -> Draft {
         }),
         log_level: top.choice("log-level", &LEVELS),
         seccomp: top.choice("seccomp", &ACTIONS),
+        host_pressure: top.choice("host-pressure", &PRESSURE),
         crash_directory: path(top, "crash-directory"),
         upgrade_binary: path(top, "upgrade-binary"),
         ..Draft::default()

@@ -6,8 +6,9 @@
 //! command line goes before the file. The draft becomes a [`Config`] when it has no [`fault`].
 //! [`change`] says what becomes of a daemon that runs when there is another one. While it runs the
 //! operator can have keys of it be others ([`alteration`]), which are kept apart from what was
-//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know before it hears anything. A file is
-//! read again by a process of its own, the [`reader`]. `docs/configuration.md` has the keys.
+//! read ([`source`]). [`settings`] is the worker's part, [`common`] what each process has to know
+//! before it hears anything. A file is read again by a process of its own, the [`reader`].
+//! `docs/configuration.md` has the keys.
 
 pub mod alteration;
 pub mod change;
@@ -32,7 +33,7 @@ use self::draft::Draft;
 use self::fault::Faults;
 use self::source::Source;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, GuestWeight, Handed, PoolUuid};
+use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -53,6 +54,9 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// What becomes of a system call without a rule.
     pub seccomp: SeccompMode,
+    /// What is done when the host is short of memory.
+    #[serde(default)]
+    pub host_pressure: HostPressure,
     /// Where reports on workers that have died go, if anywhere but to the log.
     pub crash_directory: Option<PathBuf>,
     /// Where a newer program is looked for, if not at the daemon's own path.

@@ -21,6 +21,8 @@ const MOST_WORKERS: usize = 16;
 pub struct Settings {
     /// Physical bytes of the store.
     pub memory_limit: u64,
+    /// The most that may be, whatever the configuration says.
+    most: u64,
     /// Threads that serve queues. It stays.
     pub workers: NonZero<u8>,
     /// How much is logged.
@@ -69,6 +71,7 @@ impl Settings {
     pub fn new(config: &Config, number_of: impl Fn(&str) -> Option<usize>) -> Self {
         let mut settings = Self {
             memory_limit: config.memory_limit,
+            most: u64::MAX,
             workers: config.workers.unwrap_or_else(default_workers),
             log_level: config.log_level,
             stats_peers: config.stats_socket.as_ref().map(|socket| socket.peers.clone()).unwrap_or_default(),
@@ -78,11 +81,17 @@ impl Settings {
         settings
     }
 
+    /// The same, with a store that never takes more than so many bytes.
+    #[must_use]
+    pub fn within(self, most: u64) -> Self {
+        Self { memory_limit: self.memory_limit.min(most), most, ..self }
+    }
+
     /// Takes what can change from another configuration.
     pub fn become_of(&mut self, config: &Config, number_of: impl Fn(&str) -> Option<usize>) {
         let numbered = |guest: &GuestConfig| Some((number_of(&guest.name)?, guest.into()));
         self.guests = config.guests.iter().filter_map(numbered).collect();
-        self.memory_limit = config.memory_limit;
+        self.memory_limit = config.memory_limit.min(self.most);
         self.log_level = config.log_level;
     }
 }

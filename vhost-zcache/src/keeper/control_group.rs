@@ -1,28 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether the control group that the daemon is in has room for the store. Where it has not, the
-//! kernel kills the worker in place of refusing it memory.
+//! How much room the control group that the daemon is in has for the store. Where there is less than
+//! the store takes, the kernel kills the worker in place of refusing it memory; so the store takes
+//! less.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use log::warn;
 
-/// What the daemon's processes take besides the store.
+/// What the daemon's processes take besides the store, and the kernel for them; and the part of the
+/// group's memory that is if that is more, as page tables grow with the store.
 const BESIDES: u64 = 64 << 20;
+const BESIDES_PARTS: u64 = 16;
 
-/// Says so when the store may take more than there is room for.
-pub fn compare(store: u64) {
+/// The most that the store may take for what there is room for. Says so when that is less than it is
+/// to take.
+#[must_use]
+pub fn room_for(store: u64) -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups, Path::new("/sys/fs/cgroup")).into_iter().filter_map(|file| {
         // "max" is none.
         fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
     });
-    if let Some(limit) = limits.min().filter(|limit| *limit < store.saturating_add(BESIDES)) {
+    let Some(limit) = limits.min() else { return u64::MAX };
+    let room = room_in(limit);
+    if room < store {
         warn!(
-            "The store may take {store} bytes, but the control group has {limit} (systemd's MemoryMax): the worker is \
-             killed, again and again, when guests use them; give a smaller --memory-limit"
+            "The store takes up to {room} bytes in place of {store}: the control group has {limit} (systemd's \
+             MemoryMax), some of which the daemon takes besides"
         );
     }
+    room
+}
+
+/// Bytes for the store in a group with a limit.
+fn room_in(limit: u64) -> u64 {
+    // Of a small group, half.
+    limit - BESIDES.max(limit / BESIDES_PARTS).min(limit / 2)
 }
 
 /// Files of limits for the groups of a process, by its `/proc/PID/cgroup`: of either hierarchy,
@@ -48,6 +62,13 @@ fn limit_files(groups: &str, mount: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_the_group_is_left_to_the_processes() {
+        let rooms = [0, 64 << 20, 128 << 20, 1 << 30, 64 << 30].map(room_in);
+        assert_eq!(rooms, [0, 32 << 20, 64 << 20, 960 << 20, 60 << 30]);
+        assert!(room_in(u64::MAX) > u64::MAX / 16 * 14, "a limit that is none is no limit for the store");
+    }
 
     #[test]
     fn limits_are_of_the_group_and_all_above_it() {

@@ -9,7 +9,8 @@
 //! old one does nothing any more; a [`report`] says why it did. What another keeper needs to go on
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
 //! another program. The operator asks for that by a signal, or at the [`control`] socket.
-//! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that moves. [`events`] is what the thread waits for.
+//! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that
+//! moves. [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod control_group;
@@ -22,6 +23,7 @@ pub mod handover;
 pub mod log;
 pub mod mirror;
 pub mod numbers;
+pub mod pressure;
 pub mod process;
 pub mod reload;
 pub mod report;
@@ -53,7 +55,7 @@ use self::log::Log;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
 use self::takeover::Sockets;
-use crate::args::Handed;
+use crate::args::{Handed, HostPressure};
 use crate::config::common::{Common, folder};
 use crate::config::fault::Faults;
 use crate::config::settings::Settings;
@@ -130,10 +132,13 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         bound.push(socket);
     }
     info!("The store takes up to {} bytes", config.memory_limit);
-    control_group::compare(config.memory_limit);
-
-    let settings = Settings::new(&config, |name| numbers.of(name));
-    let recipe = Recipe { spawner, path: common.upgrade_path, settings, ledger, stats };
+    let most = control_group::room_for(config.memory_limit);
+    let settings = Settings::new(&config, |name| numbers.of(name)).within(most);
+    let pressure = match config.host_pressure {
+        HostPressure::GiveBack => pressure::open().map(Rc::new),
+        HostPressure::Ignore => None,
+    };
+    let recipe = Recipe { spawner, path: common.upgrade_path, settings, ledger, stats, pressure };
     let worker_there_was = worker;
     let worker = Worker::new(recipe, books.ledger, Reports::new(config.crash_directory.is_some()));
     let worker = worker.after(worker_there_was, found.as_mut().and_then(|found| found.arena.take()));

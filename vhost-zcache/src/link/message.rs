@@ -61,7 +61,8 @@ impl Build {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// The first message. With it come the files of the ledger, of the settings (a parcel), of the
-    /// statistics' socket if there is one, and of the store's memory if there is any.
+    /// statistics' socket if there is one, of the store's memory if there is any, and the one that
+    /// tells when memory is short, if there is one.
     Start {
         /// Number of this worker, from 1 on.
         worker: u64,
@@ -71,6 +72,8 @@ pub enum ToWorker {
         stats: bool,
         /// Whether the store's memory comes along.
         arena: bool,
+        /// Whether what tells when memory is short comes along.
+        pressure: bool,
     },
     /// Something is to be changed for a guest.
     Change {

@@ -25,7 +25,7 @@ use super::guest::GuestPlace;
 use super::places::Places;
 use super::queue::reactors::Reactors;
 use super::start::{self, Started};
-use super::{errand, last_words, sentinel};
+use super::{errand, last_words, pressure, sentinel};
 use crate::admin::stats::Reporter;
 use crate::admin::stats_socket::StatsServer;
 use crate::config::common::Common;
@@ -76,7 +76,7 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     let Some((first, files)) = link.receive::<ToWorker>(RecvFlags::empty()).map_err(Error::Link)? else {
         return Ok(());
     };
-    let ToWorker::Start { worker, lives, stats, arena } = first else {
+    let ToWorker::Start { worker, lives, stats, arena, pressure } = first else {
         return Err(Error::Link(io::ErrorKind::InvalidData.into()));
     };
     crash::arm(worker);
@@ -92,6 +92,7 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
     log::set_max_level(settings.log_level);
     let stats = if stats { Some(UnixListener::from(OwnedFd::from(files.next().ok_or_else(missing)?))) } else { None };
     let arena = if arena { Some(files.next().ok_or_else(missing)?) } else { None };
+    let pressure = if pressure { Some(files.next().ok_or_else(missing)?) } else { None };
     let is_first = arena.is_none();
 
     let Started { store, guests, reactors } = start::start(&settings, ledger, &lives, arena)?;
@@ -105,6 +106,9 @@ pub fn run(common: &Common, link: i32, sentinels: &[i32]) -> Result<(), Error> {
         let file = store.memory_file().map_err(Error::Descriptors)?;
         control.say(&FromWorker::Arena, &[file.as_fd()])?;
         crash::point(Place::ArenaGiven);
+    }
+    if let Some(file) = pressure {
+        pressure::start(file, store.clone()).map_err(Error::Thread)?;
     }
     let reporter = Reporter::new(ledger, worker, store, control.guests.clone());
     if let Some(listener) = stats {

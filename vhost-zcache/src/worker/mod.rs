@@ -6,7 +6,8 @@
 //! the next worker when this one dies, at whatever moment that is.
 //!
 //! [`start`] makes a store, or makes it again of what the worker before has left, and [`control`]
-//! does what the keeper says; an [`errand`] it does besides. A guest has a [`guest::GuestPlace`] ([`places`] are all of them), and
+//! does what the keeper says; an [`errand`] it does besides, and so
+//! it does when the host is under [`pressure`]. A guest has a [`guest::GuestPlace`] ([`places`] are all of them), and
 //! while its VMM is connected a [`device::Device`] with a [`vring`] per queue. While a ring is
 //! started and enabled a thread of [`queue`] has it. Whatever changes about it, the guest's memory
 //! included, changes while the thread has given it back, so that nothing is done with what was
@@ -19,6 +20,7 @@ pub mod guest;
 pub mod last_words;
 pub mod memory_table;
 pub mod places;
+pub mod pressure;
 pub mod queue;
 pub mod sentinel;
 pub mod start;

@@ -158,6 +158,10 @@ pub struct BackgroundStats {
     pub cold_tried: u64,
     /// Of these, pages that it made smaller.
     pub cold_smaller: u64,
+    /// Times that a host which was short of memory got some back.
+    pub relief_steps: u64,
+    /// Bytes that it got.
+    pub relief_bytes: u64,
 }
 
 /// The whole store.

@@ -228,6 +228,12 @@ impl Store {
         self.engine.give_back(bytes, Cause::Order)
     }
 
+    /// Gives a part of the ephemeral memory beyond reservations back to a host that is short of
+    /// memory, as by [`Store::give_back`], but the pages go that are worth least.
+    pub fn relieve_host(&self) -> GivenBack {
+        self.engine.relieve_host()
+    }
+
     /// One round of the background: gives back what is free, makes room ahead of what grows,
     /// compacts all there is to compact, and recompresses pages that are cold at `now`, the time
     /// since some start, until that took `budget`. For [`Background::Manual`]; `now` must not go

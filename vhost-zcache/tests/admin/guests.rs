@@ -20,10 +20,8 @@ fn a_guest_that_comes_is_served_until_it_is_removed() {
     let socket = asked.daemon.socket("b");
     let body = format!(r#"{{"socket": "{}", "mode": "0666", "memory_limit": "1M"}}"#, socket.display());
     let made = asked.send("PUT", "/v1/guests/b", &body);
-    assert_eq!(
-        (made.status, made.message().as_str()),
-        (201, "added b (until the file is read again, unless it says so too)")
-    );
+    assert_eq!(made.status, 201);
+    assert!(made.message().ends_with("added b (until the file is read again, unless it says so too)"), "{made:?}");
     let mode = fs::metadata(&socket).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o666);
     assert_eq!(asked.daemon.guest("b")["memory_limit"], 1 << 20);
@@ -86,7 +84,7 @@ fn a_daemon_without_a_file_has_guests_come_as_well() {
         socket.display()
     )));
     let said = vhost_zcache::admin::ask::ask(&control, &wish).expect("it is done");
-    assert_eq!(said, "added b (until the daemon is started anew)");
+    assert!(said.ends_with("added b (until the daemon is started anew)"), "{said}");
     let mut b = Client::attach(&socket);
     b.create(1, PERSISTENT);
     assert_eq!(b.put(1, 1, 1, &page(2)), status::OK);

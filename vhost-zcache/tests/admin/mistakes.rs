@@ -36,7 +36,7 @@ const MISTAKES: &[Mistake] = &[
     ("PATCH", "/v1/guests/a", "text/plain", "{}", 415, "Content-Type: application/json"),
     ("PATCH", "/v1/guests/a", JSON, "", 400, "the body is no JSON"),
     ("PATCH", "/v1/guests/a", JSON, "{", 400, "the body is no JSON"),
-    ("PATCH", "/v1/guests/a", JSON, "{\"memory_limit\": \"\\ud800\"}", 400, "the body is no JSON"),
+    ("PATCH", "/v1/guests/a", JSON, "{\"memory_limit\": \"\\ud800\"}", 422, "is not a size"),
     ("PATCH", "/v1/guests/a", JSON, "[]", 422, ""),
     ("PATCH", "/v1/guests/a", JSON, "null", 422, ""),
     ("PATCH", "/v1/guests/a", JSON, r#"{"limit": 1}"#, 422, "unknown field `limit`, expected one of `memory_limit`"),
@@ -118,7 +118,9 @@ fn those_who_are_slow_hold_nobody_up() {
         let part: &[u8] = match number % 3 {
             0 => b"",
             1 => b"GET /v1/stats HT",
-            _ => b"PATCH /v1/guests/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+            _ => {
+                b"PATCH /v1/settings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+            }
         };
         // The oldest have been sent away.
         let _ = stream.write_all(part);

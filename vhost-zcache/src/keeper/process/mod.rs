@@ -56,6 +56,8 @@ pub struct Recipe {
     pub ledger: Rc<File>,
     /// The socket of the statistics, if there is one.
     pub stats: Option<Rc<File>>,
+    /// What tells when memory is short, if anything does.
+    pub pressure: Option<Rc<File>>,
 }
 
 /// The worker there is, if there is one.
@@ -203,11 +205,11 @@ impl Worker {
             }
         };
         self.state = State::Up(Box::new(running));
-        let (stats, arena) = (self.recipe.stats.is_some(), self.arena.is_some());
-        let settings = Rc::new(settings);
-        let files = [Some(self.recipe.ledger.clone()), Some(settings), self.recipe.stats.clone(), self.arena.clone()];
-        let files = files.into_iter().flatten().collect();
-        self.send(ToWorker::Start { worker: self.number, lives, stats, arena }, files);
+        let Recipe { ledger, stats, pressure, .. } = &self.recipe;
+        let files = [Some(ledger), Some(&Rc::new(settings)), stats.as_ref(), self.arena.as_ref(), pressure.as_ref()];
+        let files = files.into_iter().flatten().cloned().collect();
+        let (stats, arena, pressure) = (stats.is_some(), self.arena.is_some(), pressure.is_some());
+        self.send(ToWorker::Start { worker: self.number, lives, stats, arena, pressure }, files);
         Ok(())
     }
 

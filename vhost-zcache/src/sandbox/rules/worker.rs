@@ -10,6 +10,7 @@ const CONTROL: &[Kind] = &[Kind::Control];
 const QUEUE: &[Kind] = &[Kind::Queue];
 const STATISTICS: &[Kind] = &[Kind::Statistics];
 const SENTINEL: &[Kind] = &[Kind::Sentinel];
+const STORE: &[Kind] = &[Kind::Store];
 const STATE: &[Kind] = &[Kind::State];
 const OTHERS: &[Kind] = &[Kind::Queue, Kind::Store, Kind::Statistics];
 /// Who may find the store full and make room in it: whatever one of them does for that, all do.
@@ -36,6 +37,7 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
     rule!(SERVING, SYS_fallocate, "gives memory of the store back to the host"),
     rule!(SERVING, SYS_lseek, "whether that was given back; which parts of the store's memory are in use"),
+    rule!(STORE, SYS_ppoll, "waits until the kernel tells that memory is short").with("kernels that can tell"),
     rule!(LOOKING, SYS_fallocate, "the same, of a guest that has left meanwhile, or when the store is full")
         .with("guests that leave"),
     rule!(LOOKING, SYS_lseek, "the same").with("guests that leave"),

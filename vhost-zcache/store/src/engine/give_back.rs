@@ -32,6 +32,11 @@ const MOVING: Duration = Duration::from_millis(10);
 /// Less of a shard is evicted page by page in the order of its queues. Tests use small stores.
 const LEAST_SHED: u64 = if cfg!(feature = "check") { 1 } else { 4 * SEGMENT_BYTES as u64 };
 
+/// Part of the ephemeral memory beyond reservations that a host gets which is short of memory, and
+/// the most it gets: it will say so again if that was too little.
+const STEP_PARTS: u64 = 16;
+const MOST_OF_A_STEP: u64 = 256 << 20;
+
 /// Why memory is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -78,6 +83,16 @@ impl Engine {
         }
         let milliseconds = started.elapsed().as_secs_f64() * 1e3;
         GivenBack { asked: bytes, given, garbage, holes, ephemeral, milliseconds }
+    }
+
+    /// A step of giving memory back to a host that is short of it.
+    pub(crate) fn relieve_host(&self) -> GivenBack {
+        let excess: u64 = self.registry.guests().iter().map(|guest| Claim::of(guest).excess).sum();
+        // Less than a segment cannot be given.
+        let step = (excess / STEP_PARTS).clamp(SEGMENT_BYTES as u64, MOST_OF_A_STEP);
+        let given = self.give_back(step, Cause::Pressure);
+        self.work_done.count_relief(given.given);
+        given
     }
 
     /// Gives garbage back, as much as is asked for or all; returns how much.
