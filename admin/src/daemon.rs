@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The daemon, by its two sockets for operators. What it says is bounded, and so is the time that it
-//! has.
+//! The daemon, by its two sockets for operators. What it says is bounded, and so is the time that
+//! it has.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is read of a request. Whatever is wrong with it is a [`Problem`].
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use tokio::time::timeout;
 
@@ -40,7 +41,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let body = timeout(PATIENCE, body).await;
         let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body has not come in time");
         let body: Bytes = body.map_err(late)?.map_err(|error| unread(&*error))?.to_bytes();
-        serde_json::from_slice(&body).map(Self).map_err(|error| match error.classify() {
+        let read = if body.trim_ascii_start().starts_with(b"{") {
+            serde_json::from_slice(&body)
+        } else {
+            // A list would be read as the fields in their order.
+            let is_none = || de::Error::custom("the body has to be an object");
+            serde_json::from_slice::<IgnoredAny>(&body).and_then(|_| Err(is_none()))
+        };
+        read.map(Self).map_err(|error| match error.classify() {
             Category::Data => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error),
             _ => Problem::new(StatusCode::BAD_REQUEST, format_args!("the body is no JSON: {error}")),
         })
@@ -81,16 +89,11 @@ impl<S: Send + Sync> FromRequestParts<S> for GuestName {
 pub struct OnlyNew(pub bool);
 
 impl<S: Send + Sync> FromRequestParts<S> for OnlyNew {
-    type Rejection = Problem;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match parts.headers.get(header::IF_NONE_MATCH).map(HeaderValue::as_bytes) {
-            None => Ok(Self(false)),
-            Some(b"*") => Ok(Self(true)),
-            Some(_) => {
-                Err(Problem::new(StatusCode::BAD_REQUEST, "If-None-Match can only be *: nothing has a tag here"))
-            }
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Nothing has a tag here, so anything else matches nothing.
+        Ok(Self(parts.headers.get(header::IF_NONE_MATCH).is_some_and(|value| value == "*")))
     }
 }
 

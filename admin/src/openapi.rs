@@ -78,16 +78,10 @@ pub struct NewName {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it is only described")]
 pub struct IfNoneMatch {
-    /// A guest that is there stays as it is, and the answer is 412.
-    #[param(rename = "If-None-Match", value_type = String, required = false, pattern = "^\\*$")]
+    /// If it is `*`, a guest that is there stays as it is, and the answer is 409.
+    #[param(rename = "If-None-Match", value_type = String, required = false)]
     if_none_match: Option<String>,
 }
-
-/// There is one already.
-#[derive(IntoResponses)]
-#[response(status = 412, content_type = "application/problem+json", description = "There is such a guest already")]
-#[allow(dead_code, reason = "it is only described")]
-pub struct IsThere(Problem);
 
 /// The daemon is not there, or does not do what it should.
 #[derive(IntoResponses)]

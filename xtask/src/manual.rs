@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask manual`: man pages and completions of the daemon and the programs beside it, made of
-//! their command lines.
+//! `cargo xtask manual`: man pages and completions of the daemon and the programs beside it, made
+//! of their command lines.
 
 use std::fs;
 use std::path::{Path, PathBuf};

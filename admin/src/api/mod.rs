@@ -127,6 +127,7 @@ pub struct GuestSettings {
 #[serde(deny_unknown_fields)]
 pub struct GiveBack {
     /// How much is to be given back.
+    #[serde(deserialize_with = "values::required")]
     pub bytes: Size,
 }
 

@@ -24,6 +24,15 @@ const MOST_WEIGHT: u16 = 10_000;
 /// Most characters of a user's or group's name.
 const LONGEST_USER: usize = 64;
 
+/// A key that has to be named. (Whoever does without this is told what is wrong with a value.)
+///
+/// # Errors
+///
+/// When the value is something else.
+pub fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(deserializer)
+}
+
 /// A key that is named, and is not `null`.
 ///
 /// # Errors
@@ -49,8 +58,16 @@ pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 #[serde(untagged)]
 enum Either<'a> {
     Number(u64),
+    Fraction(f64),
     #[serde(borrow)]
     Text(Cow<'a, str>),
+}
+
+/// A number of JSON as text; 7.0 is a whole one, too.
+fn whole(number: f64) -> String {
+    // What is beyond is not exact.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= MOST { format!("{number:.0}") } else { number.to_string() }
 }
 
 macro_rules! text {
@@ -109,6 +126,7 @@ macro_rules! read {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let read = match Either::deserialize(deserializer) {
                     Ok(Either::Number(number)) => number.to_string().parse(),
+                    Ok(Either::Fraction(number)) => whole(number).parse(),
                     Ok(Either::Text(text)) => text.parse(),
                     Err(_) => Err(ValueError("what is given".into(), $but)),
                 };
@@ -119,8 +137,8 @@ macro_rules! read {
 }
 
 text!(
-    /// Bytes: a whole number greater than zero, or a text of one that K, M, G or T may follow, powers
-    /// of 1024.
+    /// Bytes: a whole number greater than zero, or a text of one that K, M, G or T may follow,
+    /// powers of 1024.
     Size,
     |text| {
         let digits = text.strip_suffix(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']).unwrap_or(text);
@@ -196,7 +214,7 @@ impl FromStr for Weight {
 
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        u64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
+        whole(f64::deserialize(deserializer)?).parse().map_err(de::Error::custom)
     }
 }
 
@@ -265,7 +283,7 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_text() {
-        for (json, text) in [("1", "1"), ("\"512M\"", "512M"), ("9999999999999999", "9999999999999999")] {
+        for (json, text) in [("1", "1"), ("7.0", "7"), ("\"512M\"", "512M"), ("9999999999999999", "9999999999999999")] {
             assert_eq!(read::<Size>(json).unwrap().as_str(), text);
         }
         for json in
@@ -279,6 +297,8 @@ mod tests {
     #[test]
     fn other_values() {
         assert_eq!(read::<User>("0").unwrap().as_str(), "0");
+        assert_eq!((read::<Weight>("7.0").unwrap().number(), read::<Weight>("7").unwrap().number()), (7, 7));
+        assert!(read::<Weight>("7.5").is_err() && read::<Weight>("0").is_err() && read::<Weight>("10001").is_err());
         assert_eq!(read::<AbsolutePath>("\"/run/a\"").unwrap().as_str(), "/run/a");
         assert!(read::<AbsolutePath>("\"run/a\"").is_err());
         assert!(read::<AbsolutePath>("\"/\\u0000\"").is_err());

@@ -25,7 +25,7 @@ use crate::openapi;
     request_body = GuestSettings, responses(
     (status = 200, description = "The guest has these settings now", body = Done),
     (status = 201, description = "The guest is there, and its socket", body = Done),
-    openapi::Refused, openapi::IsThere, openapi::WrongBody, openapi::Unreachable))]
+    openapi::Refused, openapi::WrongBody, openapi::Unreachable))]
 pub async fn put(
     State(daemon): State<Shared>,
     GuestName(name): GuestName,
@@ -42,7 +42,7 @@ pub async fn put(
     let status = match is_there(&daemon, &name).await? {
         true if only_new => {
             let text = format_args!("there is a guest {name:?} already: change it, or remove it first");
-            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, text));
+            return Err(Problem::new(StatusCode::CONFLICT, text));
         }
         true => StatusCode::OK,
         false => StatusCode::CREATED,

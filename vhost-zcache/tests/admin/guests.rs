@@ -29,7 +29,7 @@ fn a_guest_that_comes_is_served_until_it_is_removed() {
     let again = asked.send("PUT", "/v1/guests/b", &body);
     assert_eq!((again.status, again.message().as_str()), (200, "nothing has changed"));
     let headers = [("Content-Type", "application/json"), ("If-None-Match", "*")];
-    assert_eq!(asked.ask("PUT", "/v1/guests/b", &headers, &body).status, 412);
+    assert_eq!(asked.ask("PUT", "/v1/guests/b", &headers, &body).status, 409);
 
     let mut b = Client::attach(&socket);
     b.create(1, PERSISTENT);

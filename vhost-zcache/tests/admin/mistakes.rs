@@ -37,8 +37,9 @@ const MISTAKES: &[Mistake] = &[
     ("PATCH", "/v1/guests/a", JSON, "", 400, "the body is no JSON"),
     ("PATCH", "/v1/guests/a", JSON, "{", 400, "the body is no JSON"),
     ("PATCH", "/v1/guests/a", JSON, "{\"memory_limit\": \"\\ud800\"}", 422, "is not a size"),
-    ("PATCH", "/v1/guests/a", JSON, "[]", 422, ""),
-    ("PATCH", "/v1/guests/a", JSON, "null", 422, ""),
+    ("PATCH", "/v1/guests/a", JSON, "[]", 422, "the body has to be an object"),
+    ("PATCH", "/v1/settings", JSON, "[null, null]", 422, "the body has to be an object"),
+    ("PATCH", "/v1/guests/a", JSON, "null", 422, "the body has to be an object"),
     ("PATCH", "/v1/guests/a", JSON, r#"{"limit": 1}"#, 422, "unknown field `limit`, expected one of `memory_limit`"),
     (
         "PATCH",
