@@ -125,6 +125,24 @@ pub const METRICS: &[Metric] = &[
         "Pages that had become cold, and that the denser codec made smaller",
         |report, out| out.add([], report.store.background.cold_smaller),
     ),
+    metric(
+        "zcache_relief_steps",
+        Counter,
+        None,
+        &[],
+        "Times that a host which was short of memory got some back",
+        |report, out| out.add([], report.store.background.relief_steps),
+    ),
+    metric(
+        "zcache_relief",
+        Counter,
+        Some(Bytes),
+        &[],
+        "Memory that a host which was short of it got",
+        |report, out| {
+            out.add([], report.store.background.relief_bytes);
+        },
+    ),
     metric("zcache_guest_connected", Gauge, None, &["guest"], "1 while a VMM is connected", |report, out| {
         of_guests(report, out, |guest| guest.connected);
     }),
