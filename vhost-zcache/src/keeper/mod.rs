@@ -9,7 +9,8 @@
 //! old one does nothing any more; a [`report`] says why it did. What another keeper needs to go on
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
 //! another program. The operator asks for that by a signal, or at the [`control`] socket.
-//! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that moves. [`events`] is what the thread waits for.
+//! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that
+//! moves. [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod control_group;
