@@ -32,7 +32,8 @@ pub const MAX_GUESTS: u16 = 4096;
 ///   memory-limit=SIZE   physical bytes this guest may use
 ///   reservation=SIZE    of these, what it can count on for its swap [default: a fair part of half
 ///                       the --memory-limit]
-///   weight=N            its part of the memory for file pages beside other guests', from 1 to 10000
+///   weight=N            its part of the memory for file pages beside other guests', from 1 to
+///                        10000
 ///                       [default: 100]
 ///   frozen=true|false   store nothing new for it [default: false]
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
