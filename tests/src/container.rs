@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A host for packages: a clean Debian of its own in a container, with systemd as its first process.
+//! A host for packages: a clean Debian in a container, with systemd as its first process.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A control group whose limit of memory is below the store's: pages are dropped or refused, and
-//! nobody is killed. If the limit is lowered below what the daemon has, the worker is killed for it,
+//! nobody is killed. If the limit is lowered below what the daemon has, the worker is killed,
 //! and nothing that was accepted is lost.
 
 mod client;

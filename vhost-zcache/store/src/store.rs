@@ -221,8 +221,8 @@ impl Store {
         self.engine.set_memory_limit(bytes);
     }
 
-    /// Gives physical memory back to the host: garbage and holes first, then ephemeral pages, of the
-    /// guests with most of them for their weight; those within reservations when no others are left.
+    /// Gives physical memory back to the host: garbage and holes first, then ephemeral pages of the
+    /// guests with most of them for their weight; within reservations when no others are left.
     /// Persistent pages stay. Others are served meanwhile.
     pub fn give_back(&self, bytes: u64) -> GivenBack {
         self.engine.give_back(bytes, Cause::Order)

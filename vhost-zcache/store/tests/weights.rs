@@ -117,7 +117,7 @@ proptest! {
     ) {
         let (reserved, limit) = (reserved << 20, limit << 20);
         let store = store();
-        // The light one is within its reservation, the heavy one has a limit, the third has neither.
+        // The light one is within its reservation, the heavy one has a limit, the third neither.
         let guests = [
             guest(&store, weight(light), reserved, None),
             guest(&store, weight(heavy), 0, Some(limit)),

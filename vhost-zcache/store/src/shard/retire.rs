@@ -61,7 +61,7 @@ impl Detached {
         Self { segments, nodes }
     }
 
-    /// Gives back about `most` segments; returns how many bytes that were, and whether that was all.
+    /// Gives back about `most` segments; returns how many bytes that were, and whether it was all.
     pub(crate) fn release(&mut self, most: usize) -> (u64, bool) {
         let mut left = self.segments.len().saturating_sub(most);
         while left > 0 && self.segments[left].segment.is_behind_in_block(&self.segments[left - 1].segment) {
