@@ -14,8 +14,8 @@ use log::warn;
 const BESIDES: u64 = 64 << 20;
 const BESIDES_PARTS: u64 = 16;
 
-/// The most that the store may take for what there is room for. Says so when that is less than it is
-/// to take.
+/// The most that the store may take for what there is room for. Says so when that is less than it
+/// is to take.
 #[must_use]
 pub fn room_for(store: u64) -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
