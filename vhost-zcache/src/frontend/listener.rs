@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, chmod, chownat, fchmod};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -19,6 +21,9 @@ use crate::access::SocketAccess;
 
 /// Connections that may wait to be accepted, as many as the standard library lets wait.
 const BACKLOG: i32 = 128;
+
+/// How long between two looks whether a socket is still in use.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// Why a socket cannot be used.
 #[derive(Debug, Error)]
@@ -96,6 +101,22 @@ impl BoundSocket {
                 // Best effort: a lock file that stays behind does no harm.
                 let _ = fs::remove_file(&lock_path);
                 Err(error)
+            }
+        }
+    }
+
+    /// Like [`BoundSocket::bind`], but whoever has the socket may be about to end, and is waited for
+    /// so long.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError`].
+    pub fn bind_after(path: &Path, access: SocketAccess, patience: Duration) -> Result<Self, SocketError> {
+        let start = Instant::now();
+        loop {
+            match Self::bind(path, access) {
+                Err(SocketError::InUse(_)) if start.elapsed() < patience => thread::sleep(LOOKS),
+                bound => return bound,
             }
         }
     }
@@ -310,7 +331,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
 
     #[test]
     fn a_live_socket_is_refused_and_a_dead_one_replaced() {
@@ -323,6 +343,18 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok(), "the first socket was harmed");
         drop(bound);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "files were left behind");
+
+        // As a process has it that ends.
+        let ending = UnixListener::bind(&path).unwrap();
+        let end = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(ending);
+        });
+        let none = BoundSocket::bind_after(&path, SocketAccess::default(), Duration::ZERO);
+        assert!(matches!(none, Err(SocketError::InUse(_))), "a live socket was taken: {none:?}");
+        let patience = Duration::from_secs(60);
+        drop(BoundSocket::bind_after(&path, SocketAccess::default(), patience).expect("its process has ended"));
+        end.join().unwrap();
 
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "the test needs a stale socket");

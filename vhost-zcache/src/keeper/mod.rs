@@ -39,6 +39,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ::log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -65,6 +66,9 @@ use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_l
 use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
 use crate::sandbox::{self, files::Reach};
 use crate::spawner::Spawner;
+
+/// How long operators' sockets may still be those of a worker that has given the ledger back.
+const OF_THE_LAST_WORKER: Duration = Duration::from_secs(1);
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
 /// before anything is opened that stays so: descriptors given by number must not be taken for
@@ -116,18 +120,19 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         sockets.keep(&numbers, handover);
     }
     let Sockets { mut doors, connected } = sockets;
+    let patience = if found.is_some() { OF_THE_LAST_WORKER } else { Duration::ZERO };
     // Removed when this function returns.
     let mut bound = Vec::new();
     let mut stats = None;
     if let Some(AdminSocket { path, access, .. }) = &config.stats_socket {
-        let socket = BoundSocket::bind(path, *access)?;
+        let socket = BoundSocket::bind_after(path, *access, patience)?;
         let listener = OwnedFd::from(socket.listener().try_clone().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
         bound.push(socket);
     }
     let mut control = None;
     if let Some(AdminSocket { path, access, peers }) = &config.control_socket {
-        let socket = BoundSocket::bind(path, *access)?;
+        let socket = BoundSocket::bind_after(path, *access, patience)?;
         control = Some(Control::new(socket.listener(), peers.clone()));
         bound.push(socket);
     }

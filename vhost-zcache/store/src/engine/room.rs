@@ -65,8 +65,7 @@ impl Effort {
     }
 
     /// Repeats a step of freeing a segment of a shard, which others can lock in between; returns
-    /// how
-    /// many bytes that freed.
+    /// how many bytes that freed.
     fn free_segment(&mut self, domain: &Domain, number: usize, mut step: impl FnMut(&mut Shard) -> Step) -> u64 {
         while self.step() {
             let mut stripe: MutexGuard<'_, Stripe> = domain.lock(number);
