@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
+    step("rustfmt and clippy components", ensure_components)?;
+    step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    step("lines of comments and documents", lines::check)?;
+    step("tests of the fault matrix", faults::check)?;
     step("guest's tool", build::tool)?;
     step("guest kernels, root disk, QEMU", || {
         for kernel in kernels(arguments) {
@@ -45,10 +49,6 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     step("daemon", || build::daemon().map(drop))?;
     step("daemon that dies where tests want it to", build::chaos_daemon)?;
-    step("rustfmt and clippy components", ensure_components)?;
-    step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
-    step("lines of comments and documents", lines::check)?;
-    step("tests of the fault matrix", faults::check)?;
     step("clippy", || {
         run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
     })?;

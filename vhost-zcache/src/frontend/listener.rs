@@ -105,8 +105,8 @@ impl BoundSocket {
         }
     }
 
-    /// Like [`BoundSocket::bind`], but whoever has the socket may be about to end, and is waited for
-    /// so long.
+    /// Like [`BoundSocket::bind`], but whoever has the socket may be about to end, and is waited
+    /// for so long.
     ///
     /// # Errors
     ///
