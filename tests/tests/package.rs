@@ -48,7 +48,7 @@ fn lives(name: &str, debian: Debian) {
         guest.await_driver_state("attached", LIMIT)?;
         guest.sh("zcachesetup swap on --backing /dev/vdb")?;
         let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib + 64))?;
-        let loads = || -> Result<u64> { Ok(guest.driver_stats()?.count("loads")?.into()) };
+        let loads = || -> Result<u64> { guest.driver_stats()?.count("loads") };
         until("a page is loaded", || Ok(loads()? > 0))?;
 
         let removed = host.run("apt-get remove --yes vhost-zcache 2>&1")?;
