@@ -67,7 +67,7 @@ use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
 use crate::sandbox::{self, files::Reach};
 use crate::spawner::Spawner;
 
-/// How long operators' sockets may still be those of a worker that has given the ledger back.
+/// How long operators' sockets may still be those of the last daemon's worker, which is ending.
 const OF_THE_LAST_WORKER: Duration = Duration::from_secs(1);
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
@@ -80,6 +80,8 @@ const OF_THE_LAST_WORKER: Duration = Duration::from_secs(1);
 pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString]) -> Result<(), Error> {
     let kept = handover::manager::inherited();
     let names_of_kept = kept.keys().cloned().collect();
+    // Whatever is left of it.
+    let was_there_one = !kept.is_empty();
     let mut found = Found::look(kept)?;
     let config = match (read, &found) {
         (Ok(config), Some(found)) => with_changes(config, &found.daemon.config),
@@ -120,7 +122,7 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         sockets.keep(&numbers, handover);
     }
     let Sockets { mut doors, connected } = sockets;
-    let patience = if found.is_some() { OF_THE_LAST_WORKER } else { Duration::ZERO };
+    let patience = if was_there_one { OF_THE_LAST_WORKER } else { Duration::ZERO };
     // Removed when this function returns.
     let mut bound = Vec::new();
     let mut stats = None;
