@@ -64,7 +64,8 @@ fn pages_read_before_the_device_came_are_served() {
     });
 }
 
-/// With put=read pages enter the pool as they are read, and stay there.
+/// With put=read pages enter the pool as they are read, a little at a time so that the device can
+/// follow, and stay there.
 #[test]
 fn put_at_read_serves_the_next_reads() {
     scenario("stock_put_read", Duration::from_secs(240), |s| {
@@ -74,7 +75,10 @@ fn put_at_read_serves_the_next_reads() {
         let guest = vm.guest();
         guest.sh(&format!(
             "zcachesetup open --put read /dev/vdb files; mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt
-             head -c 8M /dev/urandom >/mnt/file; sync; {DROP_CACHES}; md5sum </mnt/file >/tmp/sum"
+             head -c 8M /dev/urandom >/mnt/file; sync; {DROP_CACHES}
+             for mib in $(seq 0 7); do
+                 dd if=/mnt/file bs=1M skip=$mib count=1 status=none; sleep 0.2
+             done | md5sum >/tmp/sum"
         ))?;
         for _ in 0..2 {
             let before = vm.disk_io()?["vdb"].read_bytes;
