@@ -67,7 +67,7 @@ use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
 use crate::sandbox::{self, files::Reach};
 use crate::spawner::Spawner;
 
-/// How long operators' sockets may still be those of the last daemon's worker, which is ending.
+/// How long operators' sockets may still be those of the worker of a daemon that has just ended.
 const OF_THE_LAST_WORKER: Duration = Duration::from_secs(1);
 
 /// Serves the guests until a signal says to end, or until no guest can come back. To be called
@@ -80,8 +80,6 @@ const OF_THE_LAST_WORKER: Duration = Duration::from_secs(1);
 pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString]) -> Result<(), Error> {
     let kept = handover::manager::inherited();
     let names_of_kept = kept.keys().cloned().collect();
-    // Whatever is left of it.
-    let was_there_one = !kept.is_empty();
     let mut found = Found::look(kept)?;
     let config = match (read, &found) {
         (Ok(config), Some(found)) => with_changes(config, &found.daemon.config),
@@ -122,19 +120,18 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         sockets.keep(&numbers, handover);
     }
     let Sockets { mut doors, connected } = sockets;
-    let patience = if was_there_one { OF_THE_LAST_WORKER } else { Duration::ZERO };
     // Removed when this function returns.
     let mut bound = Vec::new();
     let mut stats = None;
     if let Some(AdminSocket { path, access, .. }) = &config.stats_socket {
-        let socket = BoundSocket::bind_after(path, *access, patience)?;
+        let socket = BoundSocket::bind_after(path, *access, OF_THE_LAST_WORKER)?;
         let listener = OwnedFd::from(socket.listener().try_clone().map_err(Error::Descriptors)?);
         stats = Some(Rc::new(listener.into()));
         bound.push(socket);
     }
     let mut control = None;
     if let Some(AdminSocket { path, access, peers }) = &config.control_socket {
-        let socket = BoundSocket::bind_after(path, *access, patience)?;
+        let socket = BoundSocket::bind_after(path, *access, OF_THE_LAST_WORKER)?;
         control = Some(Control::new(socket.listener(), peers.clone()));
         bound.push(socket);
     }
