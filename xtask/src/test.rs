@@ -36,8 +36,9 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
             Artefacts::get(kernel)?;
         }
         // Drivers that the controls of the coherence tests boot.
-        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle] {
-            Artefacts::with(Kernel::Debian13, Some(sabotage))?;
+        Artefacts::with(Kernel::Debian13, Some(Sabotage::Dawdle))?;
+        for sabotage in if arguments.all { &[Sabotage::Invalidate, Sabotage::Content][..] } else { &[] } {
+            Artefacts::with(Kernel::Debian13, Some(*sabotage))?;
         }
         for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify] {
             Artefacts::with(Kernel::Uml, Some(sabotage))?;

@@ -33,10 +33,11 @@ impl Work {
     }
 }
 
-crate::on_each_kernel! {
+crate::on_kernels! {
     /// Files change in every way there is on ext4, xfs and btrfs at once, clones are hammered, the
     /// page cache is dropped, memory is compacted and the mapped devices are read raw meanwhile.
-    fn files_stay_coherent;
+    fn files_stay_coherent: on_debian_12 = Debian12, on_debian_13 = Debian13,
+        extra_on_debian_13_backports = Debian13Backports;
 }
 
 #[test]
@@ -75,9 +76,9 @@ fn files_stay_coherent(kernel: Kernel) {
 
 crate::on_kernels! {
     /// Without invalidation the same work has to end with wrong bytes.
-    fn the_check_notices_a_missing_invalidation: on_debian_13 = Debian13, on_uml = Uml;
+    fn the_check_notices_a_missing_invalidation: extra_on_debian_13 = Debian13, on_uml = Uml;
     /// Without the comparison of contents, what zeroing leaves that is refused gets to the device.
-    fn the_check_notices_contents_that_no_block_has: on_debian_13 = Debian13, on_uml = Uml;
+    fn the_check_notices_contents_that_no_block_has: extra_on_debian_13 = Debian13, on_uml = Uml;
 }
 
 fn the_check_notices_a_missing_invalidation(kernel: Kernel) {
