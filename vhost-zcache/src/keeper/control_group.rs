@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How much room the control group that the daemon is in has for the store. Where there is less
-//! than
-//! the store takes, the kernel kills the worker in place of refusing it memory; so the store takes
-//! less.
+//! than the store takes, the kernel kills the worker in place of refusing it memory; so the store
+//! takes less.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,13 +6,12 @@
 //! the next worker when this one dies, at whatever moment that is.
 //!
 //! [`start`] makes a store, or makes it again of what the worker before has left, and [`control`]
-//! does what the keeper says; an [`errand`] it does besides, and so
-//! it does when the host is under [`pressure`]. A guest has a [`guest::GuestPlace`] ([`places`]
-//! are all of them), and
-//! while its VMM is connected a [`device::Device`] with a [`vring`] per queue. While a ring is
-//! started and enabled a thread of [`queue`] has it. Whatever changes about it, the guest's memory
-//! included, changes while the thread has given it back, so that nothing is done with what was
-//! before.
+//! does what the keeper says; an [`errand`] is done beside that, and so is giving memory back when
+//! the host is under [`pressure`]. A guest has a [`guest::GuestPlace`] ([`places`] are all of
+//! them), and while its VMM is connected a [`device::Device`] with a [`vring`] per queue. While a
+//! ring is started and enabled a thread of [`queue`] has it. Whatever changes about it, the guest's
+//! memory included, changes while the thread has given it back, so that nothing is done with what
+//! was before.
 
 pub mod control;
 pub mod device;

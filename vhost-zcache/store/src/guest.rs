@@ -145,8 +145,7 @@ impl Guest {
     }
 
     /// Whether nothing new is stored for the guest. What it has, it can get and flush as ever; a
-    /// put
-    /// is refused, and the key holds nothing.
+    /// put is refused, and the key holds nothing.
     pub fn set_frozen(&self, frozen: bool) {
         self.state.frozen.store(frozen, Relaxed);
     }

@@ -344,8 +344,7 @@ impl Segment {
 
     /// Gives back all that is resident of some segments, which are to be dropped then: those side
     /// by side at once, if they come one behind the other. That takes the kernel a part of the
-    /// time,
-    /// and a small one of it for all of a huge page, which it has to split otherwise.
+    /// time, and a small one of it for all of a huge page, which it has to split otherwise.
     pub(crate) fn empty<'a>(segments: impl Iterator<Item = &'a mut Self>) {
         let mut segments: Vec<&mut Self> = segments.filter(|segment| segment.populated > 0).collect();
         for run in segments.chunk_by_mut(|before, segment| segment.is_behind(before)) {
