@@ -16,8 +16,9 @@ use crate::process::Process;
 /// What it has besides what every Debian has.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps";
 
-/// How long it may take to start.
+/// How long it may take to start, and how long between two looks whether it has.
 const PATIENCE: Duration = Duration::from_secs(120);
+const LOOKS: Duration = Duration::from_millis(200);
 
 /// A running container. It ends with this value.
 #[derive(Debug)]
@@ -62,9 +63,22 @@ impl Container {
         let systemd = Process::spawn("container", command, &dir.join("container.log"))?;
         let init = first_child(systemd.pid())?;
         let container = Self { _systemd: systemd, init, root, sockets };
-        // It returns with an error when a unit has failed, which is none of ours.
-        container.run("systemctl is-system-running --wait")?;
+        container.await_boot()?;
         Ok(container)
+    }
+
+    /// Waits until all units have started or failed.
+    fn await_boot(&self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // Its exit status says as well whether a unit has failed, which is none of ours.
+            let state = String::from_utf8_lossy(&self.run("systemctl is-system-running")?.stdout).trim().to_owned();
+            if state == "running" || state == "degraded" {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "The container is still '{state}' after {PATIENCE:?}");
+            thread::sleep(LOOKS);
+        }
     }
 
     /// Where it finds a file of the host, which is copied.
@@ -105,7 +119,7 @@ impl Container {
 
 /// The release as an archive, installed once.
 fn archive(debian: Debian) -> Result<PathBuf> {
-    let path = Images::open()?.dir().join(format!("{debian}-root.tar"));
+    let path = Images::open()?.dir().join(format!("{debian}-root-{}.tar", PACKAGES.replace(',', "-")));
     if path.exists() {
         return Ok(path);
     }
@@ -141,11 +155,9 @@ fn first_child(parent: i32) -> Result<i32> {
             .split_whitespace()
             .find(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim() == "systemd"));
         if let Some(child) = systemd {
-            // Until it is there its bus answers nobody.
-            thread::sleep(Duration::from_secs(5));
             return Ok(child.parse()?);
         }
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(LOOKS);
     }
     bail!("systemd has not started in the container")
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{Args as Group, Parser, Subcommand};
 use zcache_admin::api::LogLevel;
 use zcache_admin::api::values::{AbsolutePath, Mode, PoolUuid, Size, User, ValueError, Weight};
 
@@ -78,7 +78,7 @@ pub enum Command {
 
         /// How much the daemon logs
         #[arg(long, value_name = "LEVEL", value_enum, conflicts_with = "guest")]
-        log_level: Option<Level>,
+        log_level: Option<LogLevel>,
 
         /// What the guest can count on for its swap, or `default`
         #[arg(long, value_name = "SIZE", requires = "guest")]
@@ -216,31 +216,6 @@ impl FromStr for Limit {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if text == "default" { Ok(Self(None)) } else { text.parse().map(|size| Self(Some(size))) }
-    }
-}
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "they are what they are called")]
-pub enum Level {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl From<Level> for LogLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::Off => Self::Off,
-            Level::Error => Self::Error,
-            Level::Warn => Self::Warn,
-            Level::Info => Self::Info,
-            Level::Debug => Self::Debug,
-            Level::Trace => Self::Trace,
-        }
     }
 }
 

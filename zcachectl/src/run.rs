@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             let patch = SettingsPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
                 guest_memory_limit: guest_memory_limit.as_ref().map(|limit| limit.0.clone()),
-                log_level: log_level.map(Into::into),
+                log_level: *log_level,
             };
             if patch == SettingsPatch::default() {
                 return Err(nothing("--memory-limit, --guest-memory-limit or --log-level, or a guest"));

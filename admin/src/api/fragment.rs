@@ -26,13 +26,17 @@ impl GuestPatch {
     /// Keys of a guest.
     #[must_use]
     pub fn fragment(&self, guest: &str) -> String {
+        of_guest(guest, self.keys())
+    }
+
+    fn keys(&self) -> Table {
         let mut keys = Table::new();
         put_limit(&mut keys, "memory-limit", self.memory_limit.as_ref());
         put_limit(&mut keys, "reservation", self.reservation.as_ref());
         keys.extend(self.weight.map(|weight| ("weight".to_owned(), Value::from(i64::from(weight.number())))));
         keys.extend(self.frozen.map(|frozen| ("frozen".to_owned(), Value::from(frozen))));
         put_rights(&mut keys, self.peers.as_deref(), self.allow_shared.as_deref());
-        of_guest(guest, keys)
+        keys
     }
 }
 
@@ -40,17 +44,25 @@ impl GuestSettings {
     /// Keys of a guest.
     #[must_use]
     pub fn fragment(&self, guest: &str) -> String {
-        let mut keys = Table::new();
+        let mut keys = self.limits_and_rights().keys();
         put(&mut keys, "socket", self.socket.as_ref().map(|path| path.as_str()));
         put(&mut keys, "mode", self.mode.as_ref().map(|mode| mode.as_str()));
         put(&mut keys, "owner", self.owner.as_ref().map(|owner| owner.as_str()));
         put(&mut keys, "group", self.group.as_ref().map(|group| group.as_str()));
-        put_limit(&mut keys, "memory-limit", self.memory_limit.as_ref());
-        put_limit(&mut keys, "reservation", self.reservation.as_ref());
-        keys.extend(self.weight.map(|weight| ("weight".to_owned(), Value::from(i64::from(weight.number())))));
-        keys.extend(self.frozen.map(|frozen| ("frozen".to_owned(), Value::from(frozen))));
-        put_rights(&mut keys, self.peers.as_deref(), self.allow_shared.as_deref());
         of_guest(guest, keys)
+    }
+
+    /// What can be changed of it. (To have it as one field is not for a document that refuses keys
+    /// that it does not know: serde cannot do both.)
+    fn limits_and_rights(&self) -> GuestPatch {
+        GuestPatch {
+            memory_limit: self.memory_limit.clone(),
+            reservation: self.reservation.clone(),
+            weight: self.weight,
+            frozen: self.frozen,
+            peers: self.peers.clone(),
+            allow_shared: self.allow_shared.clone(),
+        }
     }
 }
 

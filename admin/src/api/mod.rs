@@ -6,6 +6,7 @@ pub mod fragment;
 pub mod problem;
 pub mod values;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use zcache_report::{GuestReport, PoolReport};
@@ -31,7 +32,7 @@ pub struct SettingsPatch {
 }
 
 /// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "they are what they are called")]
 pub enum LogLevel {
