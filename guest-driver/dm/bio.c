@@ -38,7 +38,6 @@ enum dmz_kind {
  * @kind:	what its completion has to do
  * @iter:	what it was when it was sent to the origin
  * @start:	when that was, if it is to be known; or 0
- * @reading:	how it reads or writes
  * @work:	completes it, if that takes long
  */
 struct dmz_io {
@@ -46,7 +45,6 @@ struct dmz_io {
 	enum dmz_kind kind;
 	struct bvec_iter iter;
 	u64 start;
-	enum dmz_reading reading;
 	struct work_struct work;
 };
 
@@ -144,11 +142,12 @@ static int dmz_would_wait(struct bio *bio)
 }
 
 static int dmz_map_read(struct dmz_target *t, struct bio *bio,
-			struct dmz_io *io)
+			struct dmz_io *io, struct dmz_stream *stream)
 {
-	bool pays = dmz_get_pays(t, dmz_first(t, &bio->bi_iter), io->reading);
+	enum dmz_reading reading = dmz_reading(stream);
+	bool pays = dmz_get_pays(t, dmz_first(t, &bio->bi_iter), reading);
 
-	switch (dmz_read_from_pool(t, bio, io->reading, pays)) {
+	switch (dmz_read_from_pool(t, bio, stream, pays)) {
 	case DMZ_SERVED:
 		bio_endio(bio);
 		return DM_MAPIO_SUBMITTED;
@@ -162,7 +161,7 @@ static int dmz_map_read(struct dmz_target *t, struct bio *bio,
 	io->kind = DMZ_READ;
 	io->iter = bio->bi_iter;
 	/* What the pool leaves of a read is none of its kind. */
-	if (!pays)
+	if (!pays && reading == DMZ_SHORT)
 		io->start = ktime_get_ns();
 	return dmz_to_origin(t, bio);
 }
@@ -171,6 +170,7 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 {
 	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
 	struct dmz_target *t = ti->private;
+	struct dmz_stream *stream = NULL;
 
 	io->target = t;
 	io->kind = DMZ_NOTHING;
@@ -179,10 +179,10 @@ int dmz_map(struct dm_target *ti, struct bio *bio)
 	if (!bio_sectors(bio))
 		return dmz_to_origin(t, bio);
 	if (bio_op(bio) == REQ_OP_READ || bio_op(bio) == REQ_OP_WRITE)
-		io->reading = dmz_reading(t, dmz_first(t, &io->iter),
-					  dmz_pages(bio));
+		stream = dmz_follow(t, dmz_first(t, &io->iter), dmz_pages(bio),
+				    bio_op(bio) == REQ_OP_WRITE);
 	if (bio_op(bio) == REQ_OP_READ)
-		return dmz_map_read(t, bio, io);
+		return dmz_map_read(t, bio, io, stream);
 
 	if (bio->bi_opf & REQ_NOWAIT && dmz_blocks(t, &io->iter) > MAX_INLINE)
 		return dmz_would_wait(bio);
@@ -295,7 +295,7 @@ int dmz_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 	struct dmz_io *io = dm_per_bio_data(bio, sizeof(*io));
 
 	if (io->start)
-		dmz_origin_took(io->target, io->reading,
+		dmz_origin_took(io->target,
 				DIV_ROUND_UP(io->iter.bi_size, ZCACHE_PAGE_SIZE),
 				ktime_get_ns() - io->start);
 	if (dmz_takes_long(io)) {

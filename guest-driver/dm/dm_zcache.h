@@ -65,13 +65,21 @@ enum dmz_reading {
 #define DMZ_STREAMS	8
 
 /**
- * struct dmz_stream - transfers one after the other
+ * struct dmz_stream - transfers one after the other: see stream.c
  * @end:	the block behind the last one
  * @pages:	how many they were, if not many
+ * @object_pages: pages that were read since it came to the present object
+ * @object_hits: how many of them came from the pool
+ * @object_end:	the block behind that object; 0: its time is not taken
+ * @start:	when it came there
  */
 struct dmz_stream {
 	u64 end;
 	u32 pages;
+	u32 object_pages;
+	u32 object_hits;
+	u64 object_end;
+	u64 start;
 };
 
 /**
@@ -190,7 +198,7 @@ enum dmz_served {
 
 /* read.c */
 enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
-				   enum dmz_reading reading, bool pays);
+				   struct dmz_stream *stream, bool pays);
 
 /* change.c */
 void dmz_change(struct dmz_target *t, u64 block, u64 count, unsigned long keep);
@@ -254,11 +262,18 @@ bool dmz_page_is_cache(struct dmz_target *t, const struct bio_vec *bv,
 bool dmz_record_page(struct dmz_target *t, const struct bio_vec *bv,
 		     sector_t sector, bool write);
 
+/* stream.c */
+struct dmz_stream *dmz_follow(struct dmz_target *t, u64 block,
+			      unsigned int pages, bool write);
+enum dmz_reading dmz_reading(const struct dmz_stream *s);
+void dmz_stream_hits(struct dmz_stream *s, unsigned int hits);
+
 /* worth.c */
-enum dmz_reading dmz_reading(struct dmz_target *t, u64 block,
-			     unsigned int pages);
-void dmz_origin_took(struct dmz_target *t, enum dmz_reading reading,
-		     unsigned int pages, u64 ns);
+void dmz_lately(struct dmz_target *t, enum dmz_reading reading,
+		unsigned int pages);
+void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns);
+void dmz_object_took(struct dmz_target *t, unsigned int pages,
+		     unsigned int hits, u64 ns);
 void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
 		   unsigned int pages, unsigned int hits, u64 ns);
 void dmz_puts_took(unsigned int pages, u64 ns);

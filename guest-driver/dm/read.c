@@ -159,7 +159,7 @@ static void dmz_know_gets(struct dmz_target *t, u64 block,
  *	   not in the pool.
  */
 static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
-			     enum dmz_reading reading, unsigned int run,
+			     struct dmz_stream *stream, unsigned int run,
 			     unsigned int *missed)
 {
 	u64 block = dmz_block(t, bio->bi_iter.bi_sector);
@@ -188,8 +188,9 @@ static unsigned int dmz_fill(struct dmz_target *t, struct bio *bio,
 	while (filled < nr && !gets[filled].err)
 		filled++;
 	dmz_know_gets(t, block, gets, nr, filled, take);
+	dmz_stream_hits(stream, hits);
 	if (asked)
-		dmz_gets_took(t, block, reading, asked, hits,
+		dmz_gets_took(t, block, dmz_reading(stream), asked, hits,
 			      ktime_get_ns() - start);
 	for (*missed = filled; *missed < nr && gets[*missed].err; ++*missed)
 		;
@@ -235,14 +236,14 @@ static void dmz_accept(struct bio *bio, unsigned int pages)
  * dmz_read_from_pool - serves a read, or the first part of it
  * @t:		the target
  * @bio:	the read, which may be cut short
- * @reading:	how it reads
+ * @stream:	what it belongs to
  * @pays:	whether the pool is asked for what it may have
  *
  * Context: Process context; sleeps, unless the bio must not. It is being mapped.
  * Return: What has become of it.
  */
 enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
-				   enum dmz_reading reading, bool pays)
+				   struct dmz_stream *stream, bool pays)
 {
 	unsigned int run, filled;
 	enum dmz_where where;
@@ -254,7 +255,7 @@ enum dmz_served dmz_read_from_pool(struct dmz_target *t, struct bio *bio,
 	case DMZ_POOL:
 		if (bio->bi_opf & REQ_NOWAIT)
 			return DMZ_WOULD_WAIT;
-		filled = dmz_fill(t, bio, reading, run, &run);
+		filled = dmz_fill(t, bio, stream, run, &run);
 		if (filled)
 			run = filled;
 		else

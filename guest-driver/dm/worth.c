@@ -5,8 +5,8 @@
  * The origin has every page, and it may be faster than the pool: a disk in the
  * host's page cache hands over a long read in less time than it takes to
  * decompress it. So what each way takes is measured as it goes: for short reads,
- * each of which somebody waits for; and apart for long ones, and those that
- * follow one another, which the kernel has begun before somebody needs them.
+ * each of which somebody waits for, how long that is; and apart for long ones,
+ * and those that follow one another, how fast they move (stream.c).
  *
  * Of the objects, one in so many is always put and got, and another one never,
  * so that both ways are known whatever is done with the others. A page of these
@@ -32,10 +32,6 @@
 
 /* Of 2^so many objects one is put and got always, and one never. */
 #define SAMPLE_BITS	6
-/* Reads of so many pages or more are long, in one or one after another: */
-#define LONG_READ	8
-/* if they begin no more than so many pages behind an earlier one. */
-#define STREAM_GAP	64
 /* How far what is believed moves each time: one part in so many, */
 #define STEP_DOWN	16
 /* and so much less if it took longer: what is believed is the lower quartile. */
@@ -44,6 +40,8 @@
 #define PATIENCE	6
 /* What was seen before counts for half when so many times the memory was put. */
 #define HISTORY		24
+/* A page of a stream that took so many times as long has waited for the reader. */
+#define PAUSE		4
 /* How pages came and went counts for half when this part of the memory has. */
 #define LATELY		64
 /* A copy stays in the pool while fewer of so many pages are missing there. */
@@ -122,45 +120,29 @@ static void dmz_learn(u32 *believed, u64 ns, unsigned int pages)
 	WRITE_ONCE(*believed, old);
 }
 
-/* How many pages are transferred one after the other, nearly, up to these. */
-static u32 dmz_stream(struct dmz_worth *w, u64 block, unsigned int pages)
+/* The mean of what a page took in the last objects, without the pauses. */
+static void dmz_learn_mean(u32 *believed, u64 ns, unsigned int pages)
 {
-	struct dmz_stream *stream;
-	u32 so_far = 0;
-	unsigned int i;
+	s64 now = min_t(u64, div_u64(ns, pages), U32_MAX / (2 * PAUSE));
+	s64 old = READ_ONCE(*believed);
 
-	for (i = 0; i < DMZ_STREAMS; i++) {
-		stream = &w->streams[i];
-		if (block - READ_ONCE(stream->end) > STREAM_GAP)
-			continue;
-		so_far = READ_ONCE(stream->pages);
-		goto found;
-	}
-	i = READ_ONCE(w->next_stream);
-	WRITE_ONCE(w->next_stream, (i + 1) % DMZ_STREAMS);
-	stream = &w->streams[i];
-found:
-	so_far = min_t(u32, so_far + pages, LONG_READ);
-	WRITE_ONCE(stream->end, block + pages);
-	WRITE_ONCE(stream->pages, so_far);
-	return so_far;
+	if (old)
+		now = old + div_s64(min(now, old * PAUSE) - old, STEP_DOWN);
+	WRITE_ONCE(*believed, now);
 }
 
 /**
- * dmz_reading - somebody reads or writes
+ * dmz_lately - pages are read or written
  * @t:		the target
- * @block:	the first block
+ * @reading:	how
  * @pages:	how many
  *
  * Context: Any.
- * Return: How.
  */
-enum dmz_reading dmz_reading(struct dmz_target *t, u64 block,
-			     unsigned int pages)
+void dmz_lately(struct dmz_target *t, enum dmz_reading reading,
+		unsigned int pages)
 {
 	struct dmz_worth *w = &t->worth;
-	enum dmz_reading reading = dmz_stream(w, block, pages) < LONG_READ ?
-				   DMZ_SHORT : DMZ_LONG;
 	u32 lately = READ_ONCE(w->lately[reading]) + pages;
 	unsigned int i;
 
@@ -168,7 +150,6 @@ enum dmz_reading dmz_reading(struct dmz_target *t, u64 block,
 	if (lately >= totalram_pages() / LATELY)
 		for (i = 0; i < DMZ_NR_READINGS; i++)
 			WRITE_ONCE(w->lately[i], READ_ONCE(w->lately[i]) / 2);
-	return reading;
 }
 
 /* What a read from the pool saves, in ns a page. */
@@ -179,13 +160,10 @@ static s64 dmz_gain(struct dmz_target *t, enum dmz_reading reading)
 	s64 get = READ_ONCE(t->worth.get_ns[reading]) ?: dmz_get_usual[reading];
 
 	/*
-	 * Of two reads ahead one is over when somebody comes to need it. And
-	 * what is measured of short gets, if only samples are got, is that the
+	 * What is measured of short gets, if only samples are got, is that the
 	 * device has to wake up; if all are, it is awake.
 	 */
-	if (reading == DMZ_LONG)
-		return origin / 2 - get;
-	return origin * 2 - get;
+	return (reading == DMZ_SHORT ? origin * 2 : origin) - get;
 }
 
 /* What a page in the pool saves, if it is read as pages came and went of late. */
@@ -204,18 +182,34 @@ static s64 dmz_hope(struct dmz_target *t)
 }
 
 /**
- * dmz_origin_took - a read from the origin is done
+ * dmz_origin_took - a short read from the origin is done
  * @t:		the target
- * @reading:	how
  * @pages:	how many
  * @ns:		how long it took
  *
  * Context: Any.
  */
-void dmz_origin_took(struct dmz_target *t, enum dmz_reading reading,
-		     unsigned int pages, u64 ns)
+void dmz_origin_took(struct dmz_target *t, unsigned int pages, u64 ns)
 {
-	dmz_learn(&t->worth.origin_ns[reading], ns, pages);
+	dmz_learn(&t->worth.origin_ns[DMZ_SHORT], ns, pages);
+}
+
+/**
+ * dmz_object_took - a stream has passed through an object
+ * @t:		the target
+ * @pages:	how many were read
+ * @hits:	how many of them the pool had
+ * @ns:		how long it took
+ *
+ * Context: Any.
+ */
+void dmz_object_took(struct dmz_target *t, unsigned int pages,
+		     unsigned int hits, u64 ns)
+{
+	if (!hits)
+		dmz_learn_mean(&t->worth.origin_ns[DMZ_LONG], ns, pages);
+	else if (hits >= pages / 4 * 3)
+		dmz_learn_mean(&t->worth.get_ns[DMZ_LONG], ns, pages);
 }
 
 /**
@@ -235,7 +229,8 @@ void dmz_gets_took(struct dmz_target *t, u64 block, enum dmz_reading reading,
 	struct dmz_worth *w = &t->worth;
 	int missing = READ_ONCE(w->missing);
 
-	dmz_learn(&w->get_ns[reading], ns, pages);
+	if (reading == DMZ_SHORT)
+		dmz_learn(&w->get_ns[DMZ_SHORT], ns, pages);
 	if (dmz_sample(block) == DMZ_WITH)
 		atomic64_add(max_t(s64, dmz_gain(t, reading), 0) * hits,
 			     &w->sample_saved);
