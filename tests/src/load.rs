@@ -33,7 +33,7 @@ pub fn swaphog(mib: u32, seconds: u32) -> String {
 /// [`swaphog`] again and again, until [`STOP_LOAD`].
 #[must_use]
 pub fn swaphog_until_told(mib: u32) -> String {
-    format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(mib, 10))
+    format!("while [ ! -e /tmp/stop ]; do {}; done", swaphog(mib, 4))
 }
 
 /// Ends [`swaphog_until_told`] and [`coherence_until_told`] after their next check of all pages.
@@ -55,7 +55,7 @@ pub fn coherence(folder: &str, seconds: u32) -> String {
 /// [`coherence`] again and again, until [`STOP_LOAD`].
 #[must_use]
 pub fn coherence_until_told(folder: &str) -> String {
-    format!("while [ ! -e /tmp/stop ]; do ( {} ); done", coherence(folder, 5))
+    format!("while [ ! -e /tmp/stop ]; do ( {} ); done", coherence(folder, 3))
 }
 
 fn fio(folder: &str, mib: u32) -> String {

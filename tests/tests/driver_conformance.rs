@@ -11,7 +11,7 @@ use zcache_tests::{Endpoint, Modules, Scenario, Vm, VmOptions, scenario};
 
 /// A folder's worth of files with one checksum for all of it.
 const WRITE_FILES: &str = "mkdir -p /mnt/set && for n in $(seq 40); do \
-    head -c 2M /dev/urandom > /mnt/set/$n; done; sync; cat /mnt/set/* | md5sum > /tmp/set.md5";
+    head -c 512K /dev/urandom > /mnt/set/$n; done; sync; cat /mnt/set/* | md5sum > /tmp/set.md5";
 /// Evicts the files from the page cache, reads them again and compares.
 const CHECK_FILES: &str = "echo 1 > /proc/sys/vm/drop_caches; cat /mnt/set/* | md5sum | cmp - /tmp/set.md5";
 const EXT4: &str = "mkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt";

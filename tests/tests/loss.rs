@@ -42,14 +42,14 @@ fn files_are_read_from_the_disk_when_the_daemon_is_dead() {
     scenario("loss_files", Duration::from_secs(240), |s| {
         let (vm, daemon) = attached_guest(s, "wait")?;
         let guest = vm.guest();
-        guest.sh(&write_files("/mnt1", 64))?;
-        guest.sh(&cycle_files("/mnt1", 64))?;
+        guest.sh(&write_files("/mnt1", 32))?;
+        guest.sh(&cycle_files("/mnt1", 32))?;
         ensure!(guest.driver_stats()?.count("get_hits")? > 0, "No page of a file came back from the device");
 
         daemon.kill()?;
         let started = Instant::now();
         guest
-            .sh_within(&cycle_files("/mnt1", 64), FILE_LIMIT)
+            .sh_within(&cycle_files("/mnt1", 32), FILE_LIMIT)
             .context("Reading files does not get over the death of the daemon")?;
         guest.await_driver_state("lost", FILE_LIMIT)?;
         println!("files were read {:.1} s after the kill", started.elapsed().as_secs_f32());
@@ -59,7 +59,7 @@ fn files_are_read_from_the_disk_when_the_daemon_is_dead() {
         daemon.restart()?;
         vm.attach()?;
         let hits = guest.driver_stats()?.count("get_hits")?;
-        guest.sh(&cycle_files("/mnt1", 64))?;
+        guest.sh(&cycle_files("/mnt1", 32))?;
         ensure!(guest.driver_stats()?.count("get_hits")? > hits, "The new daemon's device brings no page back");
         Ok(())
     });

@@ -36,13 +36,13 @@ fn memory_that_is_not_shared(name: &str, memory: Memory) {
         let vm = s.vm(options)?;
         let guest = vm.guest();
         guest.sh(PREPARE)?;
-        guest.sh(&write_files("/mnt1", 32))?;
+        guest.sh(&write_files("/mnt1", 16))?;
         let timeout = TIMEOUT.as_millis();
         guest.sh(&format!("echo {timeout} >/sys/module/zcache_virtio/parameters/timeout_ms"))?;
 
         vm.attach_to(&daemon.endpoint(0)?).context("The machine refuses the device")?;
         // While the driver waits for an answer and after it, mounts and swap go on.
-        let work = guest.spawn(&format!("umount /mnt1; mount /dev/vdb /mnt1; {}", cycle_files("/mnt1", 32)))?;
+        let work = guest.spawn(&format!("umount /mnt1; mount /dev/vdb /mnt1; {}", cycle_files("/mnt1", 16)))?;
         let hog = guest.spawn(&swaphog(120, 3))?;
         guest
             .sh_within(
@@ -60,7 +60,7 @@ fn memory_that_is_not_shared(name: &str, memory: Memory) {
         ensure!(said.len() == 1, "The daemon should say once what is missing, but says {said:?}");
         ensure!(daemon.guest_stats(0)?.connected, "The daemon has ended the connection");
         vm.detach().context("The device cannot be unplugged")?;
-        guest.sh(&read_files("/mnt1", 32)).map(drop)
+        guest.sh(&read_files("/mnt1", 16)).map(drop)
     });
 }
 
@@ -74,9 +74,9 @@ fn a_second_machine_at_a_socket_in_use_is_told_at_once() {
         let first = s.vm(options.clone())?;
         let guest = first.guest();
         guest.sh(PREPARE)?;
-        guest.sh(&write_files("/mnt1", 32))?;
+        guest.sh(&write_files("/mnt1", 16))?;
         first.attach()?;
-        let work = guest.spawn(&format!("for n in 1 2 3; do {}; done", cycle_files("/mnt1", 32)))?;
+        let work = guest.spawn(&format!("for n in 1 2 3; do {}; done", cycle_files("/mnt1", 16)))?;
         let hog = guest.spawn(&swaphog(120, 10))?;
         let session = Continuity::of(&first)?;
         session.await_hits()?;
@@ -107,8 +107,8 @@ fn a_second_machine_at_a_socket_in_use_is_told_at_once() {
 
 fn serve_files(guest: &zcache_tests::Guest) -> Result<()> {
     guest.sh(PREPARE)?;
-    guest.sh(&write_files("/mnt1", 32))?;
-    guest.sh(&cycle_files("/mnt1", 32))?;
+    guest.sh(&write_files("/mnt1", 16))?;
+    guest.sh(&cycle_files("/mnt1", 16))?;
     ensure!(guest.driver_stats()?.count("get_hits")? > 0, "The device serves the second machine nothing");
     Ok(())
 }

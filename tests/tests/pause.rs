@@ -85,11 +85,11 @@ fn a_machine_that_is_reset_starts_with_nothing_on_the_device() {
     scenario("pause_reset", Duration::from_secs(300), |s| {
         let (vm, daemon) = guest_with_files_and_swap(s)?;
         let guest = vm.guest();
-        guest.sh(&write_files("/mnt1", 48))?;
-        guest.sh(&format!("{}; sync", cycle_files("/mnt1", 48)))?;
+        guest.sh(&write_files("/mnt1", 24))?;
+        guest.sh(&format!("{}; sync", cycle_files("/mnt1", 24)))?;
         // It prints nothing, see `Vm::reset`.
         let _hog = guest.spawn(&format!("( {} ) >/dev/null", swaphog_until_told(130)))?;
-        let _files = guest.spawn(&format!("while true; do {}; done", cycle_files("/mnt1", 48)))?;
+        let _files = guest.spawn(&format!("while true; do {}; done", cycle_files("/mnt1", 24)))?;
         Continuity::of(&vm)?.await_hits()?;
         ensure!(daemon.guest_stats(0)?.pages > 0, "The device holds nothing that could be stale");
 
@@ -97,7 +97,7 @@ fn a_machine_that_is_reset_starts_with_nothing_on_the_device() {
         ensure!(daemon.guest_stats(0)?.connected, "The reset has ended the connection");
         // What the old driver had put is not what is on the disk when the new one comes.
         guest.sh(&format!("{MOUNT}; swapon /dev/vdc"))?;
-        guest.sh(&write_files("/mnt1", 32))?;
+        guest.sh(&write_files("/mnt1", 16))?;
         guest.sh("swapoff /dev/vdc; umount /mnt1")?;
         vm.load_modules()?;
         guest.await_driver_state("attached", LIMIT)?;
@@ -110,8 +110,8 @@ fn a_machine_that_is_reset_starts_with_nothing_on_the_device() {
         );
 
         guest.sh(&format!("{MOUNT}; swapon /dev/vdc"))?;
-        guest.sh(&read_files("/mnt1", 32)).context("A page from before the reset came back")?;
-        guest.sh(&cycle_files("/mnt1", 32)).context("A page from before the reset came back")?;
+        guest.sh(&read_files("/mnt1", 16)).context("A page from before the reset came back")?;
+        guest.sh(&cycle_files("/mnt1", 16)).context("A page from before the reset came back")?;
         let hog = guest.spawn(&swaphog_until_told(130))?;
         let files = guest.spawn(&coherence_until_told("/mnt1/c"))?;
         let session = Continuity::of(&vm)?;

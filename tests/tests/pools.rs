@@ -38,7 +38,7 @@ fn pools_from_before_the_device_are_replayed_and_keep_their_ids() {
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkfs.btrfs -q /dev/vdc; mkswap /dev/vdd; mkdir -p /mnt1 /mnt2
                   mount /dev/vdb /mnt1; mount /dev/vdc /mnt2; swapon /dev/vdd")?;
-        guest.sh(&write_files("/mnt1", 48))?;
+        guest.sh(&write_files("/mnt1", 24))?;
         let recorded = guest.driver_pools()?;
         ensure!(recorded.len() == 3, "Two filesystems and one swap area, but the driver recorded {recorded:?}");
         ensure!(recorded.iter().all(|pool| !pool.active), "A pool is active without a device: {recorded:?}");
@@ -52,14 +52,14 @@ fn pools_from_before_the_device_are_replayed_and_keep_their_ids() {
             let stats = daemon.guest_stats(0)?;
             ensure!(stats.pools_of("ephemeral") == 2 && stats.pools_of("persistent") == 1, "{:?}", stats.pools);
 
-            guest.sh(&cycle_files("/mnt1", 48))?;
+            guest.sh(&cycle_files("/mnt1", 24))?;
             let hits_now = guest.driver_stats()?.count("get_hits")?;
             ensure!(hits_now > hits, "After attach {round} no page of a file came back from the device");
             hits = hits_now;
             vm.detach()?;
             ensure!(guest.driver_pools()?.iter().all(|pool| !pool.active), "A pool stays active after a detach");
         }
-        guest.sh(&read_files("/mnt1", 48))?;
+        guest.sh(&read_files("/mnt1", 24))?;
         Ok(())
     });
 }
@@ -72,8 +72,8 @@ fn without_a_device_the_guest_lives_on_its_disks() {
         guest.sh(
             "mkfs.ext4 -q -b 4096 /dev/vdb; mkswap /dev/vdc; mkdir -p /mnt1; mount /dev/vdb /mnt1; swapon /dev/vdc",
         )?;
-        guest.sh(&write_files("/mnt1", 48))?;
-        guest.sh(&cycle_files("/mnt1", 48))?;
+        guest.sh(&write_files("/mnt1", 24))?;
+        guest.sh(&cycle_files("/mnt1", 24))?;
         guest.sh_within(&swaphog(280, 2), Duration::from_secs(120))?;
         let stats = guest.driver_stats()?;
         for counter in ["put_unattached", "get_unattached", "store_unattached"] {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `cargo xtask test`: every check of the project, the tests that boot guests last.
 
+use std::panic::resume_unwind;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
 
 use crate::build::{self, cargo, run};
@@ -30,40 +32,68 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("lines of comments and documents", lines::check)?;
     step("tests of the fault matrix", faults::check)?;
-    step("guest's tool", build::tool)?;
-    step("guest kernels, root disk, QEMU", || {
-        for kernel in kernels(arguments) {
-            Artefacts::get(kernel)?;
-        }
-        // Drivers that the controls of the coherence tests boot.
-        Artefacts::with(Kernel::Debian13, Some(Sabotage::Dawdle))?;
-        for sabotage in if arguments.all { &[Sabotage::Invalidate, Sabotage::Content][..] } else { &[] } {
-            Artefacts::with(Kernel::Debian13, Some(*sabotage))?;
-        }
-        for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify] {
-            Artefacts::with(Kernel::Uml, Some(sabotage))?;
-        }
-        for debian in if arguments.all { Debian::ALL } else { &[] } {
-            Installed::with_driver(*debian)?;
-        }
-        Ok(())
-    })?;
-    step("daemon", || build::daemon().map(drop))?;
-    step("daemon that dies where tests want it to", build::chaos_daemon)?;
-    step("clippy", || {
-        run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
-    })?;
-    step("licences and duplicates of dependencies", dependencies::check)?;
-    step("limits in every interleaving", || {
-        run(cargo().args(["test", "--quiet", "--package", "zcache-store", "--lib", "--features", "loom", "accounting"]))
-    })?;
     step("guest driver's style", driver::check)?;
+    step("licences and duplicates of dependencies", dependencies::check)?;
+    // Cargo locks one profile's folder at a time, and a linker has one thread for much of its time.
+    beside_each_other([
+        &|| {
+            step("guest's tool", build::tool)?;
+            step("guest kernels, root disk, QEMU", || artefacts(arguments))?;
+            step("daemon that dies where tests want it to", build::chaos_daemon)
+        },
+        &|| step("daemon", || build::daemon().map(drop)),
+        &|| {
+            step("clippy", clippy)?;
+            step("limits in every interleaving", interleavings)?;
+            step("the tests themselves", build_tests)
+        },
+    ])?;
     if arguments.all {
         step("guest driver for other kernels", kernels::check)?;
         step("packages", dist::build_all)?;
     }
     println!("== tests");
     test(arguments)
+}
+
+/// Runs `lanes`, each in a thread; the first that has failed says why.
+fn beside_each_other<const N: usize>(lanes: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
+    thread::scope(|scope| {
+        let running = lanes.map(|lane| scope.spawn(lane));
+        let ended = running.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.into_iter().collect()
+    })
+}
+
+/// All that the chosen tests boot.
+fn artefacts(arguments: &Arguments) -> Result<()> {
+    for kernel in kernels(arguments) {
+        Artefacts::get(kernel)?;
+    }
+    // Drivers that the controls of the coherence tests boot.
+    Artefacts::with(Kernel::Debian13, Some(Sabotage::Dawdle))?;
+    for sabotage in if arguments.all { &[Sabotage::Invalidate, Sabotage::Content][..] } else { &[] } {
+        Artefacts::with(Kernel::Debian13, Some(*sabotage))?;
+    }
+    for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify] {
+        Artefacts::with(Kernel::Uml, Some(sabotage))?;
+    }
+    for debian in if arguments.all { Debian::ALL } else { &[] } {
+        Installed::with_driver(*debian)?;
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn interleavings() -> Result<()> {
+    run(cargo().args(["test", "--quiet", "--package", "zcache-store", "--lib", "--features", "loom", "accounting"]))
+}
+
+fn build_tests() -> Result<()> {
+    run(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
 }
 
 /// What the chosen tests boot.
@@ -73,10 +103,9 @@ fn kernels(arguments: &Arguments) -> Vec<Kernel> {
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    println!("== {name}");
     let started = Instant::now();
-    work()?;
-    println!("   {:.1} s", started.elapsed().as_secs_f32());
+    work().with_context(|| format!("Step \"{name}\" failed"))?;
+    println!("== {name}: {:.1} s", started.elapsed().as_secs_f32());
     Ok(())
 }
 

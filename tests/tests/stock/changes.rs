@@ -22,7 +22,7 @@ const COMPARE: &str = "samebytes /dev/mapper/t /dev/vdb 32
 #[test]
 fn discarded_and_zeroed_blocks_are_not_served() {
     scenario("stock_discard", Duration::from_secs(240), |s| {
-        let vm = target(s, Kernel::Debian13Backports)?;
+        let vm = target(s, Kernel::Uml)?;
         for change in [
             "blkdiscard -o 64K -l 64K /dev/mapper/t",
             "blkdiscard -o 1M -l 24M /dev/mapper/t",
@@ -43,7 +43,7 @@ fn discarded_and_zeroed_blocks_are_not_served() {
 #[test]
 fn a_resumed_target_serves_nothing_from_before() {
     scenario("stock_suspend", Duration::from_secs(240), |s| {
-        let vm = target(s, Kernel::Debian13)?;
+        let vm = target(s, Kernel::Uml)?;
         vm.guest().sh(FILL)?;
         let before = hits(&vm)?;
         vm.guest().sh(COMPARE)?;

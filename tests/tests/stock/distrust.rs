@@ -14,7 +14,7 @@ use crate::volume::Volume;
 fn a_page_of_a_wrong_checksum_is_read_from_the_disk() {
     scenario("stock_distrust", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(256))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(256))?;
         vm.attach()?;
         for (put, between) in [("evict", ""), ("read", ""), ("evict", DROP_CACHES), ("read", DROP_CACHES)] {
             let volume = Volume::mount_put(&vm, "btrfs", 0, put)?;

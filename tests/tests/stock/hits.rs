@@ -26,13 +26,13 @@ const FROM_DISK: f64 = 0.05;
 
 /// xfs has large folios on this kernel.
 #[test]
-fn xfs_on_debian_13_is_read_from_the_device() {
+fn extra_xfs_on_debian_13_is_read_from_the_device() {
     rereads_are_served(Kernel::Debian13, "xfs");
 }
 
 /// All have them on this one.
 #[test]
-fn btrfs_on_debian_13_backports_is_read_from_the_device() {
+fn extra_btrfs_on_debian_13_backports_is_read_from_the_device() {
     rereads_are_served(Kernel::Debian13Backports, "btrfs");
 }
 

@@ -15,7 +15,7 @@ const WAYS: [(&str, &str); 2] =
 
 crate::on_kernels! {
     /// Files of an erofs image are read again and again; none of it is what was compressed.
-    fn read_only_images_are_read_right: on_debian_12 = Debian12, on_debian_13_backports = Debian13Backports;
+    fn read_only_images_are_read_right: extra_on_debian_12 = Debian12, on_debian_13_backports = Debian13Backports;
 }
 
 fn read_only_images_are_read_right(kernel: Kernel) {

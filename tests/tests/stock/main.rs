@@ -80,22 +80,23 @@ macro_rules! on_kernels {
     )*};
 }
 
-/// On each kernel of Debian's.
+/// On each kernel of Debian's, the middle one with the extra tests.
 macro_rules! on_each_kernel {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {
         crate::on_kernels! {$(
             $(#[$doc])*
-            fn $body: on_debian_12 = Debian12, on_debian_13 = Debian13, on_debian_13_backports = Debian13Backports;
+            fn $body: on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_debian_13_backports = Debian13Backports;
         )*}
     };
 }
 
-/// On each release of them, the newest as a process of the host.
+/// On each release of them, the newest as a process of the host. The middle one is among the extra
+/// tests again.
 macro_rules! on_each_release {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {
         crate::on_kernels! {$(
             $(#[$doc])*
-            fn $body: on_debian_12 = Debian12, on_debian_13 = Debian13, on_uml = Uml;
+            fn $body: on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_uml = Uml;
         )*}
     };
 }

@@ -34,7 +34,7 @@ fn a_stopped_machine_keeps_files_and_swap_on_the_device() {
 
 crate::on_kernels! {
     /// The default time-out is passed once.
-    fn a_daemon_that_stood_still_is_used_again: on_debian_13 = Debian13;
+    fn a_daemon_that_stood_still_is_used_again: extra_on_debian_13 = Debian13, on_uml = Uml;
     fn a_daemon_that_stood_still_for_minutes_is_used_again:
         extra_on_debian_12 = Debian12, extra_on_debian_13 = Debian13, extra_on_uml = Uml;
     /// Ten times, for less or more than the time-out as it comes, and soon again.

@@ -70,7 +70,7 @@ fn pages_read_before_the_device_came_are_served() {
 fn put_at_read_serves_the_next_reads() {
     scenario("stock_put_read", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(64))?;
         vm.attach()?;
         let guest = vm.guest();
         guest.sh(&format!(
@@ -95,7 +95,7 @@ fn put_at_read_serves_the_next_reads() {
 fn a_target_that_is_gone_is_not_replayed() {
     scenario("stock_gone", Duration::from_secs(240), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Debian12).daemon(&daemon, 0).disk_mib(64).disk_mib(64).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(64).disk_mib(64).disk_mib(64))?;
         vm.guest().sh("zcachesetup open /dev/vdb gone; zcachesetup open /dev/vdc kept
              swap=$(zcachesetup swap on --backing /dev/vdd); zcachesetup swap off $swap
              zcachesetup close gone")?;

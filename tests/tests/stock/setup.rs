@@ -9,7 +9,7 @@ use zcache_tests::{DaemonOptions, Exit, Kernel, Vm, scenario};
 #[test]
 fn mistakes_are_one_line_and_an_exit_status() {
     scenario("stock_setup_mistakes", Duration::from_secs(240), |s| {
-        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).disk_mib(64).disk_mib(64))?;
         vm.guest().sh(
             "mkfs.ext4 -q /dev/vdb; mount /dev/vdb /mnt
              zcachesetup open /dev/vdc files; mkfs.ext4 -q /dev/mapper/files; mkdir -p /mnt1; mount /dev/mapper/files /mnt1",
@@ -41,7 +41,7 @@ fn mistakes_are_one_line_and_an_exit_status() {
 #[test]
 fn an_origin_has_one_target() {
     scenario("stock_setup_one", Duration::from_secs(240), |s| {
-        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).disk_mib(64))?;
         let guest = vm.guest();
         for round in 0..10 {
             let output = guest.sh("for name in a b; do zcachesetup open /dev/vdb $name 2>/tmp/$name & done; wait
@@ -82,7 +82,7 @@ fn refuses(vm: &Vm, command: &str, reason: &str) -> Result<()> {
 fn the_table_is_set_up_and_taken_down() {
     scenario("stock_setup_table", Duration::from_secs(180), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64).disk_mib(128))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(64).disk_mib(128))?;
         let guest = vm.guest();
         guest.sh(
             "mkfs.ext4 -q -L files /dev/vdb
@@ -131,17 +131,17 @@ fn a_target_grows_with_its_origin() {
 #[test]
 fn a_slow_line_holds_up_no_other() {
     scenario("stock_setup_slow", Duration::from_secs(180), |s| {
-        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).disk_mib(64).disk_mib(64).disk_mib(64))?;
         vm.guest()
             .sh("printf '%s\n' 'slow /dev/vdb' 'late /dev/late' 'quick /dev/vdc' >/etc/zcachetab
-             mkdir -p -m 700 /run/zcache/lock; slow=$(cat /sys/block/vdb/dev)
+             mkdir -p -m 700 /run/zcache/lock; slow=$(cat /sys/class/block/$(basename $(readlink -f /dev/vdb))/dev)
              exec 9>/run/zcache/lock/origin-$slow; flock 9
              zcachesetup start --wait 100 9>&- & started=$!
              until [ -e /dev/mapper/quick ]; do sleep 0.1; done
              [ ! -e /dev/mapper/slow ]; kill -0 $started
              zcachesetup status | grep 'zcachetab:1: not open: zcachesetup start slow'
              exec 9>&-; until [ -e /dev/mapper/slow ]; do sleep 0.1; done; kill -0 $started
-             ln -s vdd /dev/late; wait $started
+             ln -s $(readlink -f /dev/vdd) /dev/late; wait $started
              [ -e /dev/mapper/late ]; ! zcachesetup status | grep 'not open'
              zcachesetup stop; ! zcachesetup status | grep /dev/vd")
             .map(drop)
@@ -153,7 +153,7 @@ fn a_slow_line_holds_up_no_other() {
 fn a_device_that_passes_through_becomes_cached() {
     scenario("stock_setup_reload", Duration::from_secs(180), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
-        let vm = s.vm(crate::guest(Kernel::Debian13).daemon(&daemon, 0).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).daemon(&daemon, 0).disk_mib(64))?;
         let guest = vm.guest();
         guest.sh("DM_DISABLE_UDEV=1 dmsetup create --noudevsync files --uuid ZCACHE-files --table '0 131072 linear /dev/vdb 0'
              mkfs.ext4 -q /dev/mapper/files; mount /dev/mapper/files /mnt; echo hello >/mnt/file")?;
@@ -172,7 +172,7 @@ fn a_device_that_passes_through_becomes_cached() {
 #[test]
 fn what_is_needed_is_not_removable() {
     scenario("stock_setup_removable", Duration::from_secs(180), |s| {
-        let vm = s.vm(crate::guest(Kernel::Debian13).disk_mib(64).disk_mib(64))?;
+        let vm = s.vm(crate::guest(Kernel::Uml).disk_mib(64).disk_mib(64))?;
         let guest = vm.guest();
         guest.sh("zcachesetup open /dev/vdb files; mkfs.ext4 -q /dev/mapper/files
              zcachesetup removable; [ -d \"$(readlink -f /run/zcache/origins/*)\" ]

@@ -89,7 +89,7 @@ fn written_through_pages_survive_the_daemon() {
 #[test]
 fn refused_pages_go_to_the_backing_device() {
     scenario("stock_swap_full", Duration::from_secs(300), |s| {
-        let (vm, _daemon) = guest(s, Kernel::Debian13, "wait", Some("16M"))?;
+        let (vm, _daemon) = guest(s, Kernel::Uml, "wait", Some("16M"))?;
         swap_on(&vm, "--backing /dev/vdb")?;
         vm.attach()?;
         vm.guest().sh_within(&hog(&vm, 15), LIMIT).context("A page changed on a full device")?;

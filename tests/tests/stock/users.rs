@@ -40,7 +40,7 @@ const SECONDS: u32 = 2;
 crate::on_kernels! {
     /// A user has pages of his own taken for those of a file that he may read.
     fn a_user_cannot_plant_pages:
-        on_debian_12 = Debian12,
+        extra_on_debian_12 = Debian12,
         extra_on_debian_13 = Debian13,
         on_debian_13_backports = Debian13Backports;
 }
