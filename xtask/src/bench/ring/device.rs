@@ -70,9 +70,8 @@ impl Device {
             })
             .collect::<Result<Vec<_>>>()?;
         let mut device = Self { _frontend: frontend, queues };
-        let hello = HelloBody { instance: [1; 16], version: VERSION.into(), ..HelloBody::new_zeroed() };
-        device.queues[0].ask(&request(Opcode::Hello, 0, 0, hello.as_bytes()), None)?;
-        device.queues[0].ask(&request(Opcode::PoolCreate, POOL, POOL_PERSISTENT, &[]), None)?;
+        device.queues[0].ask(&hello(), None)?;
+        device.queues[0].ask(&pool(), None)?;
         Ok(device)
     }
 
@@ -95,6 +94,17 @@ impl Device {
 }
 
 /// Objects have as many pages as files of a megabyte.
+/// A session begins.
+pub(super) fn hello() -> Request {
+    let hello = HelloBody { instance: [1; 16], version: VERSION.into(), ..HelloBody::new_zeroed() };
+    request(Opcode::Hello, 0, 0, hello.as_bytes())
+}
+
+/// The pool is made.
+pub(super) fn pool() -> Request {
+    request(Opcode::PoolCreate, POOL, POOL_PERSISTENT, &[])
+}
+
 fn key(number: usize) -> KeyBody {
     let mut object = [0; 24];
     object[..8].copy_from_slice(&(number as u64 / 256).to_le_bytes());

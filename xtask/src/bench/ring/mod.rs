@@ -2,6 +2,7 @@
 //! `cargo xtask bench ring`: the data path through the daemon's real sockets and rings, beside what
 //! a bare ring and the bare codec take in the same run.
 
+mod allocations;
 mod bare;
 mod device;
 mod latency;
@@ -79,6 +80,8 @@ struct Figures {
     /// of puts and flushes.
     flood_p99_ratio: f64,
     flood_max_ms: f64,
+    /// Allocations of the device for a request.
+    allocs_per_op: f64,
 }
 
 /// Measures, and prints the table.
@@ -181,6 +184,7 @@ fn measure(binary: &Path, dir: &Path, pages: &[Page], turns: usize) -> Result<Fi
         guests32_vs_1: median(wide),
         flood_p99_ratio: median(p99),
         flood_max_ms: max,
+        allocs_per_op: allocations::per_request(pages)?,
     })
 }
 

@@ -39,6 +39,10 @@ impl Shared {
         self.file.as_raw_fd()
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Where it is in this process.
     pub(super) fn address(&self) -> u64 {
         self.start.as_ptr() as u64
