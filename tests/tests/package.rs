@@ -65,6 +65,15 @@ fn lives(name: &str, debian: Debian) {
         ensure!(guest.driver_stats()?.count("losses")? == 0, "The upgrade counts as the loss of the device");
 
         vm.detach()?;
+        // A daemon of its own for a guest, as docs/operating.md has it.
+        host.sh(
+            "printf '[guest.web2]\\nfd = \"web2\"\\n' | install -D -m 644 /dev/stdin /etc/vhost-zcache/web2.toml
+             systemctl enable --now vhost-zcache@web2.socket
+             test -S /run/zcache-guests/web2.sock; systemctl start vhost-zcache@web2; systemctl reload vhost-zcache@web2",
+        )?;
+        let removed = host.run("apt-get remove --yes vhost-zcache 2>&1")?;
+        ensure!(!removed.status.success(), "The package was removed under a daemon of one guest");
+        host.sh("systemctl stop vhost-zcache@web2")?;
         host.sh("apt-get purge --yes vhost-zcache 2>&1")?;
         host.sh("test ! -e /etc/vhost-zcache.toml; test ! -e /usr/bin/vhost-zcache; ! systemctl is-active vhost-zcache")
             .map(drop)

@@ -61,6 +61,12 @@ pub struct Args {
 
     /// Serve a guest on an inherited socket, listening or connected, by its number, or by the name
     /// that a service manager gives with it (repeatable)
+    /// Listen at N paths in place of each PATH: PATH0, PATH1 and so on, each for a guest with the
+    /// options that follow PATH
+    #[arg(long, value_name = "N", requires = "socket_path")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_GUESTS)))]
+    pub socket_count: Option<u16>,
+
     #[arg(long, alias = "socket-fd", value_name = "N|NAME[,OPTION]...")]
     pub fd: Vec<FdGuest>,
 
@@ -426,6 +432,16 @@ impl FromStr for AdminPath {
         Ok(Self { path: path.into(), access, peers })
     }
 }
+impl PathGuest {
+    /// One of several guests: its number follows the path.
+    #[must_use]
+    pub fn numbered(&self, number: u16) -> Self {
+        let mut path = self.path.clone().into_os_string();
+        path.push(number.to_string());
+        Self { path: path.into(), ..self.clone() }
+    }
+}
+
 
 /// A socket that the process has inherited.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -18,6 +18,10 @@ use vhost_zcache::error::Error;
 use vhost_zcache::{config, crash_report, keeper, spawner, worker};
 
 fn main() -> ExitCode {
+    // Whatever else is on the command line is ignored then, as with all of QEMU's back-ends.
+    if env::args_os().any(|argument| argument == "--print-capabilities") {
+        return print(&capabilities().to_string());
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
@@ -43,9 +47,6 @@ fn main() -> ExitCode {
         }
         Some(Command::Check { file }) => return check(file),
         None => {}
-    }
-    if args.print_capabilities {
-        return print(&capabilities().to_string());
     }
     if args.is_part() {
         return match args.common.clone().map_or_else(|| Common::of_arguments(&args), Ok) {
@@ -144,6 +145,6 @@ fn first_paragraph(text: &str) -> String {
 fn capabilities() -> serde_json::Value {
     json!({
         "type": "zcache",
-        "features": ["socket-path", "fd", "multiple-guests", "stats-socket", "config"],
+        "features": ["socket-path", "fd", "socket-count", "multiple-guests", "stats-socket", "config"],
     })
 }

@@ -61,11 +61,15 @@ const FAULTS: &[(&str, &str)] = &[
     // Keys that nobody knows.
     ("\nmemory_limit = '1G'\n", "2:1: \"memory_limit\" is no key here; there are memory-limit, "),
     ("[stats]\npath = '/run/s'\n", "1:2: \"stats\" is no key here"),
-    ("[guest.a]\nsocket = '/run/a'\nlimit = 1\n", "3:1: \"limit\" is no key here; there are socket, "),
+    ("[guest.a]\nsocket = '/run/a'\nlimit = 1\n", "3:1: \"limit\" is no key here; there are fd, socket, "),
     ("[socket]\npath = '/run/a'\n", "2:1: \"path\" is no key here; there are mode, owner, group"),
     ("[control-socket]\npath = '/run/c'\nlevel = 1\n", "3:1: \"level\" is no key here"),
     // What is missing.
     ("[guest.a]\nmode = '0660'\n", "1:8: guest.a has no socket"),
+    ("[guest.a]\nfd = 'a'\nmode = '0660'\n", "3:1: \"mode\" is no key here"),
+    ("[guest.a]\nsocket = '/run/a'\nfd = 'a'\n", "2:1: \"socket\" is no key here"),
+    ("[guest.a]\nfd = 2\n", "2:6: fd: a file descriptor is a number from 3 on, or a name"),
+    ("[guest.a]\nfd = 3\n[guest.b]\nfd = 3\n", "4:6: the socket 3 is given twice"),
     ("[stats-socket]\nmode = '0660'\n", "1:2: stats-socket has no path"),
     // Values of another kind.
     ("guest = 3\n", "1:1: guest is a table, [guest], and not a whole number"),
@@ -357,7 +361,7 @@ fn the_example_of_the_document_has_no_fault() {
 }
 
 /// Options that are about one run, or about guests.
-const NOT_IN_FILE: &[&str] = &["config", "socket-path", "fd", "print-capabilities", "help", "version"];
+const NOT_IN_FILE: &[&str] = &["config", "socket-path", "socket-count", "fd", "print-capabilities", "help", "version"];
 
 #[test]
 fn each_option_has_a_key() {

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use client::wire::{PERSISTENT, Req, SHARED, status};
 use client::{Client, PATIENCE, Setup, Shape, eventually, page};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Signal;
+use serde_json::Value;
 
 #[test]
 fn reconnecting_leaves_nothing_behind() {
@@ -98,7 +100,7 @@ fn wrong_command_lines_get_one_clear_line() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name).display().to_string();
     fs::write(path("file"), "data").expect("a file");
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 21] = [
         (&[], "There is no guest: give --socket-path, --fd or --config"),
         (&["--bogus"], "--bogus"),
         (&["--socket-path"], "--socket-path"),
@@ -112,6 +114,8 @@ fn wrong_command_lines_get_one_clear_line() {
         (&["--socket-path", "a", "--queues", "0"], "1..=64"),
         (&["--socket-path", "a", "--log-level", "loud"], "--log-level"),
         (&["--socket-path", "a", "--socket-path", "a"], "twice"),
+        (&["--socket-count", "1", "--socket-path", "a", "--socket-path", "a"], "a0 is given twice"),
+        (&["--socket-count", "2", "--fd", "3"], "--socket-path"),
         (&["--socket-path", "a,group=no such group"], "no such group"),
         (&["--socket-path", "a", "--socket-owner", "no such user"], "no such user"),
         (&["--socket-path", "a", "--socket-mode", "u+rw"], "octal number"),
@@ -143,8 +147,44 @@ fn wrong_command_lines_get_one_clear_line() {
 fn capabilities_are_json() {
     let output = run(&["--print-capabilities"]);
     assert!(output.status.success());
-    let capabilities: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let capabilities: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(capabilities["type"], "zcache");
+    let features = capabilities["features"].as_array().expect("a list");
+    for feature in ["socket-path", "fd", "socket-count"] {
+        assert!(features.iter().any(|known| known == feature), "{feature} is not among {features:?}");
+    }
+    let again = run(&["--bogus", "--print-capabilities", "--socket-path"]);
+    assert!(again.status.success(), "QEMU's conventions have it that other arguments are ignored");
+    assert_eq!(again.stdout, output.stdout);
+}
+
+/// As the daemons of rust-vmm's vhost-device have it: the paths are numbered, also a single one.
+#[test]
+fn a_count_of_sockets_makes_numbered_ones_with_the_same_options() {
+    for count in [1, 3] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("vm.sock").display().to_string();
+        let stats = directory.path().join("stats").display().to_string();
+        let mut command = binary();
+        command.args(["--socket-count", &count.to_string(), "--socket-path", &format!("{path},memory-limit=1M")]);
+        let mut child = command.args(["--stats-socket", &stats, "--log-level", "error"]).spawn().expect("the daemon");
+        for number in 0..count {
+            let socket = PathBuf::from(format!("{path}{number}"));
+            eventually("there is the socket", || UnixStream::connect(&socket).is_ok());
+            let mut guest = Client::attach(&socket);
+            guest.create(0, PERSISTENT);
+            assert_eq!(guest.put(0, 1, 1, &page(1)), status::OK, "at {}", socket.display());
+        }
+        let known: Value = serde_json::from_reader(UnixStream::connect(&stats).expect("statistics")).expect("JSON");
+        let known = known["guests"].as_array().expect("guests");
+        assert_eq!(known.len(), count, "of --socket-count {count}");
+        for (number, guest) in known.iter().enumerate() {
+            let (name, limit) = (&guest["name"], &guest["memory_limit"]);
+            assert_eq!((name, limit), (&format!("{path}{number}").into(), &(1 << 20).into()));
+        }
+        child.kill().expect("the daemon");
+        wait(&mut child);
+    }
 }
 
 #[test]
@@ -197,6 +237,19 @@ fn a_socket_that_a_service_manager_gives_is_known_by_its_name() {
     for _ in 0..2 {
         Client::attach(&path).create(0, 0);
     }
+    child.kill().expect("the daemon");
+    wait(&mut child);
+    let file = directory.path().join("zcache.toml");
+    fs::write(&file, "[guest.first]\nfd = 'web1'\nmemory-limit = '1M'\n").expect("the file");
+    let stats = directory.path().join("stats");
+    let (file, path_of_stats) = (file.display().to_string(), stats.display().to_string());
+    let mut child = start(&["--config", &file, "--stats-socket", &path_of_stats]);
+    Client::attach(&path).create(0, 0);
+    let known: Value = serde_json::from_reader(UnixStream::connect(&stats).expect("statistics")).expect("JSON");
+    assert_eq!(
+        (&known["guests"][0]["name"], &known["guests"][0]["memory_limit"]),
+        (&"first".into(), &(1 << 20).into())
+    );
     child.kill().expect("the daemon");
     wait(&mut child);
     for (arguments, expected) in [
@@ -267,7 +320,7 @@ fn statistics_are_for_the_owner_and_say_what_happened() {
     assert_eq!(guest["requests"]["unknown"]["unsupported"], 1);
     assert_eq!(guest["pools"][0]["id"], 5);
     assert_eq!(guest["pools"][0]["kind"], "persistent");
-    assert_eq!(guest["pools"][0]["uuid"], serde_json::Value::Null);
+    assert_eq!(guest["pools"][0]["uuid"], Value::Null);
     assert_eq!(guest["pools"][0]["pages"], 2);
     assert_eq!(guest["pools"][0]["puts"], 2);
     assert_eq!(guest["pools"][0]["hits"], 1);

@@ -71,6 +71,9 @@ pub fn between(old: &Config, new: &Config) -> Result<Plan, Vec<String>> {
     }
     let stays = |name: &str| new.guests.iter().any(|guest| guest.name == name);
     plan.removed = old.guests.iter().map(|guest| guest.name.clone()).filter(|name| !stays(name)).collect();
+    for guest in plan.added.iter().filter(|guest| guest.path().is_none()) {
+        refused.push(format!("guest.{}.fd: a socket can be inherited only as the daemon starts", guest.name));
+    }
     // A path is free when nobody has it any more, and that is known when all is done.
     for guest in &plan.added {
         if let Some(path) = guest.path()
@@ -161,6 +164,9 @@ mod tests {
         let taken = BEFORE.replace("guest.b", "guest.c");
         let refused = between(&config(BEFORE), &config(&taken)).unwrap_err();
         assert_eq!(refused, ["guest.c.socket: /run/b is another guest's until it is removed"]);
+        let inherited = BEFORE.to_owned() + "[guest.c]\nfd = 'c'\n";
+        let refused = between(&config(BEFORE), &config(&inherited)).unwrap_err();
+        assert_eq!(refused, ["guest.c.fd: a socket can be inherited only as the daemon starts"]);
         let elsewhere = BEFORE.replace("/run/b", "/run/x");
         let refused = between(&config(BEFORE), &config(&elsewhere)).unwrap_err();
         assert_eq!(refused, ["guest.b: the path of its socket cannot change while the daemon runs"]);

@@ -113,8 +113,11 @@ impl From<&Args> for Draft {
             let AdminPath { path, access, peers } = socket.clone()?;
             Some(Given::on_command_line(AdminSocket { path, access, peers }))
         };
-        let paths = args.socket_path.iter().map(|guest| {
-            let PathGuest { path, access, options } = guest.clone();
+        let sockets = args.socket_path.iter().flat_map(|guest| match args.socket_count {
+            None => vec![guest.clone()],
+            Some(count) => (0..count).map(|number| guest.numbered(number)).collect(),
+        });
+        let paths = sockets.map(|PathGuest { path, access, options }| {
             (path.display().to_string(), Place::Path { path, access }, options)
         });
         let inherited = args.fd.iter().map(|guest| {
@@ -312,6 +315,15 @@ impl Draft {
     }
 
     fn check_limits(&self, faults: &mut Vec<Fault>) {
+        let mut seen = BTreeSet::new();
+        for guest in &self.guests {
+            if let Place::Inherited(socket) = &guest.place.value
+                && !seen.insert(socket)
+                && guest.place.at != Origin::CommandLine
+            {
+                faults.push(Fault::new(guest.place.at, format!("the socket {socket} is given twice")));
+            }
+        }
         let store = self.store_limit();
         let mut sum = 0u64;
         for guest in &self.guests {

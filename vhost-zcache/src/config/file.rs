@@ -196,13 +196,25 @@ pub(super) fn fault_of_name(name: &str) -> Option<String> {
     })
 }
 
+/// Where a guest's VMM is met.
+fn place(section: &mut Section<'_, '_>, name: &str) -> Option<Given<Place>> {
+    let is_inherited = section.is_given("fd");
+    let fd = section.text_or_number("fd");
+    if is_inherited {
+        // It has the path, mode and owner that it has: no keys for these.
+        return fd.map(|Given { value, at }| Given { value: Place::Inherited(value), at });
+    }
+    let socket = section.required("socket", &format!("guest.{name}"), path);
+    let access = access(section);
+    socket.map(|Given { value: path, at }| Given { value: Place::Path { path, access }, at })
+}
+
 fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<usize>) -> Option<DraftGuest> {
     if let Some(text) = fault_of_name(&name) {
         page.fault(&at, text);
     }
     let mut section = Section::new(page, table, at);
-    let socket = section.required("socket", &format!("guest.{name}"), path);
-    let access = access(&mut section);
+    let place = place(&mut section, &name);
     let peers = peers(&mut section);
     let memory_limit = section.text_or_number("memory-limit");
     let reservation = section.text_or_number("reservation");

@@ -62,7 +62,7 @@ pub enum SocketError {
     #[error("File descriptor {0} is not open")]
     NotOpen(i32),
     /// A name of which the service manager has given no socket.
-    #[error("No socket named {0:?} was given for --fd (LISTEN_FDNAMES)")]
+    #[error("No socket named {0:?} was given for --fd, or as a guest's fd (LISTEN_FDNAMES)")]
     NotGiven(String),
     /// A descriptor that is given by its number and by its name.
     #[error("File descriptor {0} is given twice")]

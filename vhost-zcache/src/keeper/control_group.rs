@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How much room the control group that the daemon is in has for the store. Where there is less
-//! than the store takes, the kernel kills the worker in place of refusing it memory; so the store
-//! takes less.
+//! than the store takes, the kernel kills the worker in place of refusing it memory, or makes it
+//! wait for memory that it does not find; so the store takes less.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub fn room_for(store: u64) -> u64 {
     if room < store {
         warn!(
             "The store takes up to {room} bytes in place of {store}: the control group has {limit} (systemd's \
-             MemoryMax), some of which the daemon takes besides"
+             MemoryMax or MemoryHigh), some of which the daemon takes besides"
         );
     }
     room
@@ -46,15 +46,16 @@ fn limit_files(groups: &str, mount: &Path) -> Vec<PathBuf> {
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (root, name) = match controllers {
-            "" => (mount.to_owned(), "memory.max"),
+        let (root, names) = match controllers {
+            "" => (mount.to_owned(), &["memory.max", "memory.high"][..]),
             _ if controllers.split(',').any(|controller| controller == "memory") => {
-                (mount.join("memory"), "memory.limit_in_bytes")
+                (mount.join("memory"), &["memory.limit_in_bytes"][..])
             }
             _ => continue,
         };
         let group = Path::new(path.trim_start_matches('/'));
-        files.extend(group.ancestors().map(|group| root.join(group).join(name)));
+        let of_group = |group: &Path| names.iter().map(|name| root.join(group).join(name)).collect::<Vec<_>>();
+        files.extend(group.ancestors().flat_map(of_group));
     }
     files
 }
@@ -78,7 +79,9 @@ mod tests {
             "memory/a/memory.limit_in_bytes",
             "memory/memory.limit_in_bytes",
             "d/memory.max",
+            "d/memory.high",
             "memory.max",
+            "memory.high",
         ];
         assert_eq!(files, expected.map(|file| Path::new("/sys/fs/cgroup").join(file)));
     }

@@ -223,6 +223,9 @@ impl Keeper {
             self.worker.beat();
             self.beat_of_reload();
             self.beat_of_errand();
+            if let Some(handover) = self.handover.as_mut().filter(|_| self.worker.is_well()) {
+                handover.are_well();
+            }
             for number in self.all() {
                 self.attend(number, ops, Guest::look_after);
             }

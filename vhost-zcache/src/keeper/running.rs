@@ -212,6 +212,12 @@ impl Running {
         self.exit_status().is_some()
     }
 
+    /// Whether it was ready for so long.
+    #[must_use]
+    pub fn has_lived(&self, long: Duration) -> bool {
+        self.ready.is_some_and(|ready| ready.elapsed() >= long)
+    }
+
     /// How the process has ended, if it has.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child.status().unwrap_or_else(|error| {

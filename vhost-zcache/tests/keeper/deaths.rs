@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The keeper is killed, or ends in good order, and the service is started again.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::wire::{PERSISTENT, status};
-use crate::client::{Client, Setup, page};
+use crate::client::{Client, Setup, eventually, page};
 use crate::manager::Managed;
 use crate::model::{ALLOW, while_guests_work_at};
 
@@ -100,7 +101,7 @@ fn a_hundred_keepers_leave_nothing_behind() {
     has_its_pages(&mut guest, "in the end");
     // All that is kept of a guest goes with it.
     drop(guest);
-    crate::client::eventually("what the guest had is not kept", || {
+    eventually("what the guest had is not kept", || {
         service.kept().iter().all(|name| !name.starts_with("zcache-f") && !name.starts_with("zcache-c"))
     });
 }
@@ -165,4 +166,31 @@ fn keepers_that_are_killed_are_not_noticed_under_load() {
         assert!(work.join().expect("a guest that has lost nothing") > 10, "it has done nothing");
     });
     has_its_pages(&mut guest, "in the end");
+}
+
+#[test]
+fn the_manager_hears_that_the_daemon_lives_while_a_worker_does() {
+    let service = Managed::start(&["a"], &[]);
+    let before = service.signs();
+    eventually("there are signs of life", || service.signs() >= before + 2);
+
+    let mut killed = BTreeSet::new();
+    let mut kill_workers = |is_enough: &dyn Fn(usize) -> bool| {
+        while !is_enough(killed.len()) {
+            if let Some(worker) = service.worker().and_then(|worker| Pid::from_raw(i32::try_from(worker).ok()?)) {
+                // It may just have ended.
+                let _ = kill_process(worker, Signal::KILL);
+                killed.insert(worker.as_raw_nonzero());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    // A few deaths in a row are nothing.
+    kill_workers(&|deaths| deaths > 6);
+    let (before, start) = (service.signs(), Instant::now());
+    kill_workers(&|_| start.elapsed() > Duration::from_secs(2));
+    // There would be four; a machine that is busy may let a worker live long enough for one.
+    assert!(service.signs() <= before + 1, "there were signs of life while each worker died at once");
+    let before = service.signs();
+    eventually("there are signs of life again", || service.signs() > before);
 }

@@ -28,6 +28,8 @@ use crate::client::{PATIENCE, eventually};
 struct Store {
     files: Vec<(String, OwnedFd)>,
     ready: usize,
+    /// Signs of life.
+    signs: usize,
     /// Files that were given a second time, and not taken.
     refused: usize,
 }
@@ -88,6 +90,11 @@ impl Managed {
     /// Files that the manager has not taken, because it has them.
     pub(crate) fn refused(&self) -> usize {
         self.store.lock().expect("the store").refused
+    }
+
+    /// Signs of life that the daemons have given.
+    pub(crate) fn signs(&self) -> usize {
+        self.store.lock().expect("the store").signs
     }
 
     /// Loses a file whose name begins so.
@@ -211,6 +218,8 @@ fn spawn(
     command.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""]).arg(program).stdin(Stdio::null());
     command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
     command.env("NOTIFY_SOCKET", directory.path().join("notify"));
+    // A sign of life is given at each look.
+    command.env("WATCHDOG_USEC", "1000000");
     if !getuid().is_root() {
         command.env(vhost_zcache::sandbox::probe::WATCHED, "");
     }
@@ -266,6 +275,7 @@ fn keep_next(socket: &UnixDatagram, store: &Mutex<Store>) -> bool {
     for line in text.lines() {
         match line {
             "READY=1" => store.ready += 1,
+            "WATCHDOG=1" => store.signs += 1,
             "FDSTOREREMOVE=1" => store.files.retain(|(known, _)| *known != name),
             _ => {}
         }

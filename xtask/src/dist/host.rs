@@ -12,15 +12,14 @@ use super::{Date, VERSION};
 use crate::manual;
 
 const DOCUMENTS: &str = "usr/share/doc/vhost-zcache";
-const UNITS: [&str; 2] = ["vhost-zcache.service", "zcache-admin.service"];
 
 pub(super) fn package(programs: &Programs, date: &Date, directory: &Path) -> Result<()> {
     let package = Package::new()?;
     for program in HOST {
         package.copy(&format!("usr/bin/{program}"), &programs.of(program), 0o755)?;
     }
-    for unit in UNITS {
-        package.copy(&format!("usr/lib/systemd/system/{unit}"), &source(&format!("docs/{unit}")), 0o644)?;
+    for unit in documents_of(&["service", "socket"])? {
+        package.copy(&format!("usr/lib/systemd/system/{}", name(&unit)?), &unit, 0o644)?;
     }
     package.copy("usr/lib/sysusers.d/vhost-zcache.conf", &source("packaging/sysusers.conf"), 0o644)?;
     package.copy("etc/vhost-zcache.toml", &source("packaging/vhost-zcache.toml"), 0o644)?;
@@ -39,7 +38,7 @@ pub(super) fn package(programs: &Programs, date: &Date, directory: &Path) -> Res
 fn pages(package: &Package) -> Result<()> {
     let folder = tempfile::tempdir()?;
     for path in manual::write(folder.path())? {
-        let name = path.file_name().context("A page has a name")?.to_string_lossy().into_owned();
+        let name = name(&path)?;
         let content = fs::read(&path)?;
         match Path::new(&name).extension().and_then(|end| end.to_str()) {
             Some("8") => package.compressed(&format!("usr/share/man/man8/{name}"), content)?,
@@ -62,14 +61,26 @@ fn documents(package: &Package, date: &Date) -> Result<()> {
     package.compressed(&format!("{DOCUMENTS}/changelog"), changelog)?;
     package.compressed(&format!("{DOCUMENTS}/CHANGELOG.md"), read("CHANGELOG.md")?)?;
     package.compressed(&format!("{DOCUMENTS}/README.md"), read("README.md")?)?;
-    for entry in fs::read_dir(source("docs"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "md") {
-            let name = path.file_name().context("A document has a name")?.to_string_lossy().into_owned();
-            package.compressed(&format!("{DOCUMENTS}/docs/{name}"), fs::read(&path)?)?;
-        }
+    for path in documents_of(&["md"])? {
+        package.compressed(&format!("{DOCUMENTS}/docs/{}", name(&path)?), fs::read(&path)?)?;
     }
     Ok(())
+}
+
+/// Files among the documents, by the ends of their names.
+fn documents_of(ends: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(source("docs"))? {
+        let path = entry?.path();
+        if path.extension().and_then(|end| end.to_str()).is_some_and(|end| ends.contains(&end)) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn name(path: &Path) -> Result<String> {
+    Ok(path.file_name().context("A file has a name")?.to_string_lossy().into_owned())
 }
 
 /// A file of the project's tree.

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use rustix::io::Errno;
@@ -62,6 +63,38 @@ pub struct Manager {
     kept: BTreeSet<String>,
     /// Bytes of these.
     bytes: usize,
+    watchdog: Option<Watchdog>,
+}
+
+/// Signs of life that the manager waits for.
+struct Watchdog {
+    /// A quarter of the time after which the manager takes the daemon for dead: the keeper looks
+    /// twice a second, so a sign may be late by that much.
+    period: Duration,
+    next: Instant,
+}
+
+impl Watchdog {
+    /// What the environment asks for (`sd_watchdog_enabled(3)`), if it is this process that is
+    /// asked.
+    fn from_environment() -> Option<Self> {
+        let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+        if env::var_os("WATCHDOG_PID").is_some() && number("WATCHDOG_PID") != Some(process::id().into()) {
+            return None;
+        }
+        let period = Duration::from_micros(number("WATCHDOG_USEC").filter(|time| *time > 0)?) / 4;
+        Some(Self { period, next: Instant::now() })
+    }
+
+    /// Whether a sign is due, which is given then.
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = now >= self.next;
+        if due {
+            self.next = now + self.period;
+        }
+        due
+    }
 }
 
 impl Manager {
@@ -83,7 +116,7 @@ impl Manager {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         connect(&socket, &address)?;
         let bytes = kept.iter().map(|name| name.len() + 1).sum();
-        Ok(Self { socket, waiting: VecDeque::new(), kept, bytes })
+        Ok(Self { socket, waiting: VecDeque::new(), kept, bytes, watchdog: Watchdog::from_environment() })
     }
 
     /// Has a file kept under a name.
@@ -126,6 +159,13 @@ impl Manager {
     /// Says something.
     pub fn say(&mut self, text: &str) {
         self.push(text.to_owned(), Given::Nothing);
+    }
+
+    /// All is well: says so if the manager waits for it by now.
+    pub fn give_sign_of_life(&mut self) {
+        if self.watchdog.as_mut().is_some_and(Watchdog::is_due) {
+            self.say("WATCHDOG=1");
+        }
     }
 
     /// Takes note of a name. What there is no room for is missing to the next keeper, which says

@@ -192,6 +192,12 @@ impl Handover {
         self.manager.flush();
     }
 
+    /// Keeper and worker are well, of which the manager may want signs.
+    pub fn are_well(&mut self) {
+        self.manager.give_sign_of_life();
+        self.manager.flush();
+    }
+
     /// Tells the manager that guests are served.
     pub fn ready(&mut self) {
         info!("What guests have is kept by the service manager as well");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use log::error;
 
-use super::{State, Worker};
+use super::{FREE_DEATHS, SHORT_LIFE, State, Worker};
+use crate::keeper::running::Running;
 use crate::link::message::ToWorker;
 
 /// Time between two looks at whether the worker is alive.
@@ -22,6 +23,17 @@ const START_PATIENCE: u32 = 600;
 const CHAIN_PATIENCE: u32 = 120;
 
 impl Worker {
+    /// Whether there is a worker that answers, or there will be in a moment. Not so while worker
+    /// after worker dies, or one that was killed does not end.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let (answers, lives) = match &self.state {
+            State::Up(running) => (running.unanswered <= patience(running), running.has_lived(SHORT_LIFE)),
+            State::Down { .. } => (true, false),
+        };
+        answers && (lives || self.short_lives <= FREE_DEATHS)
+    }
+
     /// Asks the worker whether it is alive, and kills one that has not answered for long, or in
     /// which a chain does not come to an end.
     pub fn beat(&mut self) {
@@ -29,9 +41,8 @@ impl Worker {
         self.beat_of_next();
         let number = self.number;
         let State::Up(running) = &mut self.state else { return };
-        let patience = if running.ready.is_some() { PATIENCE } else { START_PATIENCE };
         running.unanswered += 1;
-        if running.unanswered > patience {
+        if running.unanswered > patience(running) {
             error!("Worker {number} does not answer, and is replaced");
             running.was_silent = true;
             running.kill();
@@ -54,4 +65,8 @@ impl Worker {
             self.send(ToWorker::Ping, Vec::new());
         }
     }
+}
+
+fn patience(running: &Running) -> u32 {
+    if running.ready.is_some() { PATIENCE } else { START_PATIENCE }
 }

@@ -312,7 +312,7 @@ impl Worker {
             return None;
         };
         let running = *running;
-        let lived = running.ready.is_some_and(|ready| ready.elapsed() >= SHORT_LIFE);
+        let lived = running.has_lived(SHORT_LIFE);
         let pause = if running.left {
             Duration::ZERO
         } else {
