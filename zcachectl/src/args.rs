@@ -198,24 +198,31 @@ pub struct Rights {
     pub weight: Option<Weight>,
 
     /// User whose processes may be at the other end of the guest's socket, by name or number
-    /// (repeatable) [default: all who can connect]
+    /// (repeatable); or `default`, for all who can connect
     #[arg(long, value_name = "USER")]
-    pub peer: Vec<User>,
+    pub peer: Vec<OrDefault<User>>,
 
-    /// UUID of a shared pool that the guest may join (repeatable)
+    /// UUID of a shared pool that the guest may join (repeatable); or `default`, for none
     #[arg(long, value_name = "UUID")]
-    pub allow_shared: Vec<PoolUuid>,
+    pub allow_shared: Vec<OrDefault<PoolUuid>>,
+
+    /// The guests with which it shares these: those of the same domain [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<TrustDomain>,
 }
 
-/// A size, or the default in its place.
+/// A value, or the default in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit(pub Option<Size>);
+pub struct OrDefault<T>(pub Option<T>);
 
-impl FromStr for Limit {
+/// A size, or the default in its place.
+pub type Limit = OrDefault<Size>;
+
+impl<T: FromStr<Err = ValueError>> FromStr for OrDefault<T> {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "default" { Ok(Self(None)) } else { text.parse().map(|size| Self(Some(size))) }
+        if text == "default" { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
     }
 }
 

@@ -11,7 +11,7 @@ use zcache_admin::api::{Done, GiveBack, GuestPatch, GuestSettings, Guests, Setti
 use zcache_report::{GuestReport, Report};
 use zcache_top::TopError;
 
-use crate::args::{Args, Command, Rights};
+use crate::args::{Args, Command, OrDefault, Rights};
 use crate::client::{Client, Document, guest};
 use crate::error::Error;
 use crate::show;
@@ -51,8 +51,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 reservation: reservation.as_ref().map(|limit| limit.0.clone()),
                 weight: *weight,
                 frozen: None,
-                peers: given(peer),
-                allow_shared: given(allow_shared),
+                peers: list("--peer", peer)?,
+                allow_shared: list("--allow-shared", allow_shared)?,
+                trust_domain: trust_domain.clone(),
             };
             if patch == GuestPatch::default() {
                 return Err(nothing("--memory-limit, --reservation, --weight, --peer or --allow-shared"));
@@ -83,8 +84,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 reservation: reservation.clone().map(Some),
                 weight: rights.weight,
                 frozen: None,
-                peers: given(&rights.peer),
-                allow_shared: given(&rights.allow_shared),
+                peers: list("--peer", &rights.peer)?,
+                allow_shared: list("--allow-shared", &rights.allow_shared)?,
+                trust_domain: rights.trust_domain.clone(),
             };
             session.client.make(&guest(name, ""), &settings).map(Some)
         }
@@ -151,8 +153,15 @@ impl Session {
     }
 }
 
-fn given<T: Clone>(values: &[T]) -> Option<Vec<T>> {
-    (!values.is_empty()).then(|| values.to_vec())
+/// What a list becomes, if anything is said of it. The default is an empty one.
+fn list<T: Clone>(option: &str, values: &[OrDefault<T>]) -> Result<Option<Vec<T>>, Error> {
+    let given: Vec<T> = values.iter().filter_map(|value| value.0.clone()).collect();
+    match (values.len(), given.len()) {
+        (0, _) => Ok(None),
+        (1, 0) => Ok(Some(given)),
+        (all, with_value) if all == with_value => Ok(Some(given)),
+        _ => Err(Error::Usage(format!("{option} default stands alone: it is in place of all others"))),
+    }
 }
 
 fn nothing(options: &str) -> Error {
