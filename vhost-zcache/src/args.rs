@@ -37,6 +37,8 @@ pub const MAX_GUESTS: u16 = 4096;
 ///                       [default: 100]
 ///   frozen=true|false   store nothing new for it [default: false]
 ///   allow-shared=UUID   a shared pool this guest may join (repeatable)
+///   trust-domain=NAME   the guests with which it shares these pools, if they may join them, too:
+///                       those of the same domain [default: default]
 ///   peer=USER           user whose processes may be at the other end, by name or number, whatever
 ///                       the mode says (repeatable)
 ///   mode=MODE           who may connect to the socket, as an octal number [default: 0600, or
@@ -59,14 +61,14 @@ pub struct Args {
     #[arg(long, value_name = "PATH[,OPTION]...")]
     pub socket_path: Vec<PathGuest>,
 
-    /// Serve a guest on an inherited socket, listening or connected, by its number, or by the name
-    /// that a service manager gives with it (repeatable)
     /// Listen at N paths in place of each PATH: PATH0, PATH1 and so on, each for a guest with the
     /// options that follow PATH
     #[arg(long, value_name = "N", requires = "socket_path")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_GUESTS)))]
     pub socket_count: Option<u16>,
 
+    /// Serve a guest on an inherited socket, listening or connected, by its number, or by the name
+    /// that a service manager gives with it (repeatable)
     #[arg(long, alias = "socket-fd", value_name = "N|NAME[,OPTION]...")]
     pub fd: Vec<FdGuest>,
 
@@ -218,8 +220,9 @@ pub enum ArgError {
     Descriptor,
     /// An unknown option of a guest.
     #[error(
-        "{0:?} is not an option here; for guests there are memory-limit=SIZE, reservation=SIZE, weight=N, frozen=BOOL and \
-         allow-shared=UUID, for sockets peer=USER, and with a path mode=MODE, owner=USER and group=GROUP"
+        "{0:?} is not an option here; for guests there are memory-limit=SIZE, reservation=SIZE, weight=N, frozen=BOOL, \
+         allow-shared=UUID and trust-domain=NAME, for sockets peer=USER, and with a path mode=MODE, owner=USER and \
+         group=GROUP"
     )]
     Option(String),
     /// An option of a guest with a wrong value.
@@ -292,6 +295,8 @@ pub struct GuestOptions {
     pub frozen: Option<bool>,
     /// UUIDs of shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
+    /// With whom it shares these.
+    pub trust_domain: Option<TrustDomain>,
     /// Whose processes may be at the other end.
     pub peers: Peers,
 }
@@ -305,6 +310,7 @@ impl GuestOptions {
             "weight" => self.weight = Some(parse("weight", value)?),
             "frozen" => self.frozen = Some(parse("frozen", value)?),
             "allow-shared" => self.allow_shared.push(parse("allow-shared", value)?),
+            "trust-domain" => self.trust_domain = Some(parse("trust-domain", value)?),
             "peer" => self.peers.add(parse("peer", value)?),
             _ => return Ok(false),
         }
@@ -356,6 +362,33 @@ impl FromStr for PoolUuid {
     }
 }
 
+/// Most characters of a trust domain's name.
+const LONGEST_DOMAIN: usize = 64;
+
+/// Name of guests that may share pools with each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrustDomain(pub String);
+
+impl Default for TrustDomain {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if (1..=LONGEST_DOMAIN).contains(&text.len()) && text.chars().all(is_plain) {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!("{text:?} is not of 1 to {LONGEST_DOMAIN} letters, digits, '-', '_' and '.'"))
+        }
+    }
+}
+
 impl SocketAccess {
     /// Takes `NAME=VALUE` if it is an option of a socket's; whether it is.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, ArgError> {
@@ -399,6 +432,16 @@ pub struct PathGuest {
     pub options: GuestOptions,
 }
 
+impl PathGuest {
+    /// One of several guests: its number follows the path.
+    #[must_use]
+    pub fn numbered(&self, number: u16) -> Self {
+        let mut path = self.path.clone().into_os_string();
+        path.push(number.to_string());
+        Self { path: path.into(), ..self.clone() }
+    }
+}
+
 impl FromStr for PathGuest {
     type Err = ArgError;
 
@@ -432,16 +475,6 @@ impl FromStr for AdminPath {
         Ok(Self { path: path.into(), access, peers })
     }
 }
-impl PathGuest {
-    /// One of several guests: its number follows the path.
-    #[must_use]
-    pub fn numbered(&self, number: u16) -> Self {
-        let mut path = self.path.clone().into_os_string();
-        path.push(number.to_string());
-        Self { path: path.into(), ..self.clone() }
-    }
-}
-
 
 /// A socket that the process has inherited.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -114,6 +114,7 @@ const FAULTS: &[(&str, &str)] = &[
         "[guest.a]\nsocket = '/run/a'\nallow-shared = ['00000000-0000-0000-0000-000000000000']\n",
         "3:17: allow-shared: the zero UUID names no pool",
     ),
+    ("[guest.a]\nsocket = '/run/a'\ntrust-domain = 'a b'\n", "3:16: trust-domain: \"a b\" is not of 1 to 64 letters"),
     // Weights, and what is true.
     ("[guest.a]\nsocket = '/run/a'\nweight = 0\n", "3:10: weight is a number from 1 to 10000, and not 0"),
     ("[guest.a]\nsocket = '/run/a'\nfrozen = 'no'\n", "3:10: frozen is true or false, and not text"),
@@ -247,7 +248,7 @@ const ARGUMENTS: &[&str] = &[
 
 const GUEST: &str = "[guest.a]\nsocket = '/run/a'\nmode = '0660'\nowner = 0\ngroup = 0\npeers = ['root']\n\
                      memory-limit = 1048576\nreservation = '512K'\nweight = 300\nfrozen = true\n\
-                     allow-shared = ['00112233-4455-6677-8899-aabbccddeeff']\n";
+                     allow-shared = ['00112233-4455-6677-8899-aabbccddeeff']\ntrust-domain = 'tenant1'\n";
 
 #[test]
 fn a_file_means_the_same_as_the_command_line() {
@@ -255,7 +256,7 @@ fn a_file_means_the_same_as_the_command_line() {
     let file = File::of(&format!("{without_guest}{GUEST}"));
     let of_file = load(&["--config", file.path().to_str().expect("text")]);
     let socket = "--socket-path=/run/a,mode=0660,owner=0,group=0,peer=root,memory-limit=1M,reservation=512K,\
-                  weight=300,frozen=true,allow-shared=00112233-4455-6677-8899-aabbccddeeff";
+                  weight=300,frozen=true,allow-shared=00112233-4455-6677-8899-aabbccddeeff,trust-domain=tenant1";
     let mut of_arguments = load(&[ARGUMENTS, &[socket]].concat());
     assert_eq!(of_arguments.guests[0].name, "/run/a", "known by its path");
     of_arguments.guests[0].name = "a".into();

@@ -6,6 +6,7 @@ mod client;
 use client::daemon::Daemon;
 use client::wire::{EXCLUSIVE, PERSISTENT, Page, Req, SHARED, opcode, status};
 use client::{Client, Setup, Shape, eventually, page};
+use rustix::process::Signal;
 
 const UUID: [u8; 16] = [0xab; 16];
 const ALLOWED: &str = "allow-shared=abababab-abab-abab-abab-abababababab";
@@ -55,6 +56,33 @@ fn a_shared_pool_is_for_those_the_operator_named() {
     assert_eq!(one.get(1, 7, 7), Ok(page(2)));
     assert_eq!(two.one(Req::flush_object(2, 7)).value, 1);
     assert_eq!(one.get(1, 7, 7), Err(status::MISS));
+}
+
+/// A pool of the same UUID is another one in each trust domain, also for who joins again after the
+/// worker has died.
+#[test]
+fn a_shared_pool_ends_at_the_trust_domain() {
+    let of = |domain: &str| format!("{ALLOWED},trust-domain={domain}");
+    let daemon = Daemon::with(&[&of("red"), &of("red"), &of("blue"), ALLOWED], &[]);
+    let mut guests: Vec<Client> = (0..4).map(|number| Client::attach(&daemon.socket(number))).collect();
+    for guest in &mut guests {
+        assert_eq!(guest.status(Req::create(1, SHARED, UUID)), status::OK);
+    }
+    for round in 0..2 {
+        let [red, friend, blue, other] = &mut guests[..] else { panic!("four guests") };
+        assert_eq!(red.put(1, 7, round, &page(1)), status::OK);
+        assert_eq!(friend.get(1, 7, round), Ok(page(1)), "guests of one domain share it");
+        for (stranger, whose) in [(blue, "another domain"), (other, "no named domain")] {
+            assert_eq!(stranger.get(1, 7, round), Err(status::MISS), "a guest of {whose} reads it");
+            assert_eq!(stranger.put(1, 7, round, &page(2)), status::OK);
+            assert_eq!(stranger.one(Req::flush_object(1, 7)).value, 1, "a guest of {whose} has more than its page");
+            stranger.one(Req::flush_pool(1));
+        }
+        assert_eq!(red.get(1, 7, round), Ok(page(1)), "guests of other domains have changed it");
+        daemon.signal_worker(Signal::KILL);
+    }
+    assert_eq!(daemon.guest_stats(2)["trust_domain"], "blue");
+    assert_eq!(daemon.guest_stats(3)["trust_domain"], "default");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand};
 use zcache_admin::api::LogLevel;
-use zcache_admin::api::values::{AbsolutePath, Mode, PoolUuid, Size, User, ValueError, Weight};
+use zcache_admin::api::values::{AbsolutePath, Mode, PoolUuid, Size, TrustDomain, User, ValueError, Weight};
 
 /// Where zcache-admin listens, if nobody says.
 pub const SOCKET: &str = "/run/vhost-zcache/admin.sock";

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         Command::Stats => return session.look("/v1/stats", |report: Report| show::stats(&report)),
         Command::Set { guest: Some(name), memory_limit, reservation, rights, .. } => {
-            let Rights { weight, peer, allow_shared } = rights;
+            let Rights { weight, peer, allow_shared, trust_domain } = rights;
             let patch = GuestPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),
                 reservation: reservation.as_ref().map(|limit| limit.0.clone()),
@@ -56,13 +56,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 trust_domain: trust_domain.clone(),
             };
             if patch == GuestPatch::default() {
-                return Err(nothing("--memory-limit, --reservation, --weight, --peer or --allow-shared"));
+                return Err(nothing(
+                    "--memory-limit, --reservation, --weight, --peer, --allow-shared or --trust-domain",
+                ));
             }
             session.send(Method::PATCH, &guest(name, ""), &patch)
         }
         Command::Set { guest: None, memory_limit, guest_memory_limit, log_level, rights, .. } => {
-            if rights.weight.is_some() || !rights.peer.is_empty() || !rights.allow_shared.is_empty() {
-                return Err(Error::Usage("--weight, --peer and --allow-shared are about a guest: name it".into()));
+            let Rights { weight, peer, allow_shared, trust_domain } = rights;
+            if weight.is_some() || trust_domain.is_some() || !peer.is_empty() || !allow_shared.is_empty() {
+                let options = "--weight, --peer, --allow-shared and --trust-domain";
+                return Err(Error::Usage(format!("{options} are about a guest: name it")));
             }
             let patch = SettingsPatch {
                 memory_limit: memory_limit.as_ref().map(|limit| limit.0.clone()),

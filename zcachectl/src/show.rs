@@ -89,6 +89,7 @@ pub fn guest(guest: &GuestReport) -> String {
         ("reserved for swap", size(guest.reserved_bytes)),
         ("weight", guest.weight.to_string()),
         ("frozen", if guest.frozen { "yes: nothing new is stored" } else { "no" }.into()),
+        ("trust domain", guest.trust_domain.clone()),
         ("eviction", guest.eviction.name().into()),
     ];
     facts.extend(contents(&guest.contents, guest.physical_bytes));

@@ -36,6 +36,7 @@ impl GuestPatch {
         keys.extend(self.weight.map(|weight| ("weight".to_owned(), Value::from(i64::from(weight.number())))));
         keys.extend(self.frozen.map(|frozen| ("frozen".to_owned(), Value::from(frozen))));
         put_rights(&mut keys, self.peers.as_deref(), self.allow_shared.as_deref());
+        put(&mut keys, "trust-domain", self.trust_domain.as_ref().map(|domain| domain.as_str()));
         keys
     }
 }
@@ -62,6 +63,7 @@ impl GuestSettings {
             frozen: self.frozen,
             peers: self.peers.clone(),
             allow_shared: self.allow_shared.clone(),
+            trust_domain: self.trust_domain.clone(),
         }
     }
 }
@@ -95,7 +97,7 @@ mod tests {
     fn all_keys_are_ones_of_a_file() {
         let json = r#"{"socket": "/run/a \"b\"\n", "mode": "0660", "owner": 0, "group": "root", "memory_limit": "1G",
                        "reservation": null, "weight": 7, "frozen": true, "peers": ["root", 0],
-                       "allow_shared": ["6d1e7c3a-0000-4000-8000-000000000000"]}"#;
+                       "allow_shared": ["6d1e7c3a-0000-4000-8000-000000000000"], "trust_domain": "red"}"#;
         let guest: GuestSettings = serde_json::from_str(json).unwrap();
         let (_, faults) = alteration::parse(&guest.fragment("/run/a guest"));
         assert_eq!(faults, []);

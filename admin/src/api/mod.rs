@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use zcache_report::{GuestReport, PoolReport};
 
-use self::values::{AbsolutePath, Mode, PoolUuid, Size, User, Weight, or_default};
+use self::values::{AbsolutePath, Mode, PoolUuid, Size, TrustDomain, User, Weight, or_default};
 
 /// Limits and settings of the daemon to be changed; those that are not named stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -73,6 +73,10 @@ pub struct GuestPatch {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
     #[schema(value_type = Vec<PoolUuid>, required = false)]
     pub allow_shared: Option<Vec<PoolUuid>>,
+    /// The guests with which it shares these: those of the same domain. For who connects next.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = TrustDomain, required = false)]
+    pub trust_domain: Option<TrustDomain>,
 }
 
 /// A guest as it is to be. What is not named has its default; the socket of a guest that is there
@@ -121,6 +125,11 @@ pub struct GuestSettings {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
     #[schema(value_type = Vec<PoolUuid>, required = false)]
     pub allow_shared: Option<Vec<PoolUuid>>,
+    /// The guests with which it shares these: those of the same domain; `default` if nothing is
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "values::given")]
+    #[schema(value_type = TrustDomain, required = false)]
+    pub trust_domain: Option<TrustDomain>,
 }
 
 /// Memory that the host needs.

@@ -190,6 +190,13 @@ text!(
 );
 read!(PoolUuid, "a UUID such as \"6d1e7c3a-0000-4000-8000-000000000000\"", text);
 
+text!(
+    /// Name of guests that may share pools with each other.
+    TrustDomain,
+    |text| text.parse::<vhost_zcache::args::TrustDomain>().is_ok()
+);
+read!(TrustDomain, "a trust domain: 1 to 64 letters, digits, '-', '_' and '.'", text);
+
 /// A guest's part of the memory for file pages, beside other guests'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -267,11 +274,18 @@ impl PartialSchema for PoolUuid {
     }
 }
 
+impl PartialSchema for TrustDomain {
+    fn schema() -> RefOr<Schema> {
+        text_schema("Name of guests that may share pools with each other.", "^[0-9A-Za-z_.-]{1,64}$").into()
+    }
+}
+
 impl ToSchema for Size {}
 impl ToSchema for User {}
 impl ToSchema for AbsolutePath {}
 impl ToSchema for Mode {}
 impl ToSchema for PoolUuid {}
+impl ToSchema for TrustDomain {}
 
 #[cfg(test)]
 mod tests {
@@ -306,5 +320,7 @@ mod tests {
         assert!(read::<Mode>("\"1777\"").is_err() && read::<Mode>("\"rw\"").is_err() && read::<Mode>("660").is_err());
         assert!(read::<PoolUuid>("\"6d1e7c3a-0000-4000-8000-000000000000\"").is_ok());
         assert!(read::<PoolUuid>("\"6d1e7c3a\"").is_err());
+        assert_eq!(read::<TrustDomain>("\"tenant-1\"").unwrap().as_str(), "tenant-1");
+        assert!(read::<TrustDomain>("\"a b\"").is_err() && read::<TrustDomain>("7").is_err());
     }
 }

@@ -37,6 +37,9 @@ pub struct GuestReport {
     /// Nothing new is stored for it.
     #[serde(default)]
     pub frozen: bool,
+    /// With whom it shares pools, from its next connection on.
+    #[serde(default)]
+    pub trust_domain: String,
     /// How its ephemeral pages make room for others.
     pub eviction: EvictionPolicy,
     /// Pages charged to it.

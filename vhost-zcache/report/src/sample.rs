@@ -52,6 +52,7 @@ fn guest(number: u64, age: u64) -> GuestReport {
         memory_limit: Some(1 << 30),
         reserved_bytes: 512 << 20,
         weight: 100,
+        trust_domain: "default".into(),
         eviction: EvictionPolicy::Clock,
         contents: contents(number * 1000),
         queues: vec![QueueReport { chains: 30 * counted, requests: 40 * counted, ..QueueReport::default() }; 2],

@@ -57,6 +57,7 @@ fn guest_report(guest: &GuestPlace) -> GuestReport {
         memory_limit: guest.memory_limit(),
         reserved_bytes: guest.reserved_bytes(),
         weight: guest.weight().into(),
+        trust_domain: guest.trust_domain().to_string(),
         frozen: guest.is_frozen(),
         queues: queues.iter().map(|queue| queue_report(&queue.counters)).collect(),
         requests: requests(queues),

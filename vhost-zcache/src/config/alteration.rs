@@ -17,7 +17,7 @@ use super::fault::{Fault, Given};
 use super::file::{Tables, access, path, peers, settings, weight};
 use super::section::{Page, Section};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{GuestWeight, PoolUuid, Size};
+use crate::args::{GuestWeight, PoolUuid, Size, TrustDomain};
 
 /// A limit, or the default in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,7 @@ pub struct GuestPatch {
     weight: Option<Given<GuestWeight>>,
     frozen: Option<Given<bool>>,
     allow_shared: Option<Vec<PoolUuid>>,
+    trust_domain: Option<Given<TrustDomain>>,
 }
 
 /// What a text says, as far as it makes sense; and where it does not.
@@ -135,6 +136,7 @@ fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<us
         frozen: section.flag("frozen"),
         allow_shared: Some(section.list("allow-shared").into_iter().map(|given| given.value).collect())
             .filter(|_| has_pools),
+        trust_domain: section.text("trust-domain"),
     };
     section.finish();
     // There is no line that would say whose it is.
@@ -182,6 +184,7 @@ impl GuestPatch {
             weight: None,
             frozen: None,
             allow_shared: Vec::new(),
+            trust_domain: None,
         };
         self.laid_over(empty)
     }
@@ -222,6 +225,7 @@ impl GuestPatch {
         }
         guest.weight = self.weight.or(guest.weight);
         guest.frozen = self.frozen.or(guest.frozen);
+        guest.trust_domain = self.trust_domain.or(guest.trust_domain);
         Ok(guest)
     }
 }

@@ -12,7 +12,9 @@ use super::fault::{Fault, Given, Origin};
 use super::source::Source;
 use super::{AdminSocket, Config, GuestConfig, Place, common};
 use crate::access::{Peers, SocketAccess};
-use crate::args::{AdminPath, Args, FdGuest, GuestOptions, GuestWeight, HostPressure, PathGuest, PoolUuid, Size};
+use crate::args::{
+    AdminPath, Args, FdGuest, GuestOptions, GuestWeight, HostPressure, PathGuest, PoolUuid, Size, TrustDomain,
+};
 use crate::sandbox::SeccompMode;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each that has
@@ -102,6 +104,9 @@ pub struct DraftGuest {
     /// Shared pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_shared: Vec<PoolUuid>,
+    /// With whom it shares these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<Given<TrustDomain>>,
 }
 
 impl From<&Args> for Draft {
@@ -125,7 +130,7 @@ impl From<&Args> for Draft {
             (format!("fd:{socket}"), Place::Inherited(socket), options)
         });
         let guests = paths.chain(inherited).map(|(name, place, options)| {
-            let GuestOptions { memory_limit, reservation, weight, frozen, allow_shared, peers } = options;
+            let GuestOptions { memory_limit, reservation, weight, frozen, allow_shared, trust_domain, peers } = options;
             DraftGuest {
                 name: Given::on_command_line(name),
                 place: Given::on_command_line(place),
@@ -135,6 +140,7 @@ impl From<&Args> for Draft {
                 weight: given(&weight),
                 frozen: given(&frozen),
                 allow_shared,
+                trust_domain: given(&trust_domain),
             }
         });
         Self {
@@ -226,23 +232,22 @@ impl Draft {
         let defaults = self.socket;
         let default_limit = self.guest_memory_limit.as_ref().map(|limit| limit.value.0);
         let guests = self.guests.into_iter().map(|guest| {
-            let DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared } = guest;
-            let place = match place.value {
+            let place = match guest.place.value {
                 Place::Path { path, access } => Place::Path { path, access: access.or(defaults) },
                 inherited @ Place::Inherited(_) => inherited,
             };
-            let memory_limit = memory_limit.map(|limit| limit.value.0).or(default_limit);
+            let memory_limit = guest.memory_limit.map(|limit| limit.value.0).or(default_limit);
             let share = memory_limit.unwrap_or(u64::MAX).min(share);
-            let reservation = reservation.map_or(share, |reservation| reservation.value.0);
             GuestConfig {
-                name: name.value,
+                name: guest.name.value,
                 place,
-                peers,
+                peers: guest.peers,
                 memory_limit,
-                reservation,
-                weight: weight.map(|weight| weight.value).unwrap_or_default(),
-                frozen: frozen.is_some_and(|frozen| frozen.value),
-                allow_shared,
+                reservation: guest.reservation.map_or(share, |reservation| reservation.value.0),
+                weight: guest.weight.map(|weight| weight.value).unwrap_or_default(),
+                frozen: guest.frozen.is_some_and(|frozen| frozen.value),
+                allow_shared: guest.allow_shared,
+                trust_domain: guest.trust_domain.map(|domain| domain.value).unwrap_or_default(),
             }
         });
         Ok(Config {
@@ -307,14 +312,6 @@ impl Draft {
                 faults.push(Fault::new(at, text));
             }
         }
-        for given in [&self.crash_directory, &self.upgrade_binary].into_iter().flatten() {
-            if given.value.to_str().is_none() {
-                faults.push(Fault::new(given.at, format!("{} is not valid UTF-8", given.value.display())));
-            }
-        }
-    }
-
-    fn check_limits(&self, faults: &mut Vec<Fault>) {
         let mut seen = BTreeSet::new();
         for guest in &self.guests {
             if let Place::Inherited(socket) = &guest.place.value
@@ -324,6 +321,14 @@ impl Draft {
                 faults.push(Fault::new(guest.place.at, format!("the socket {socket} is given twice")));
             }
         }
+        for given in [&self.crash_directory, &self.upgrade_binary].into_iter().flatten() {
+            if given.value.to_str().is_none() {
+                faults.push(Fault::new(given.at, format!("{} is not valid UTF-8", given.value.display())));
+            }
+        }
+    }
+
+    fn check_limits(&self, faults: &mut Vec<Fault>) {
         let store = self.store_limit();
         let mut sum = 0u64;
         for guest in &self.guests {

@@ -220,8 +220,18 @@ fn guest<'a>(page: &mut Page<'a>, name: String, table: DeTable<'a>, at: Range<us
     let reservation = section.text_or_number("reservation");
     let (weight, frozen) = (weight(&mut section), section.flag("frozen"));
     let allow_shared = section.list("allow-shared").into_iter().map(|given| given.value).collect();
+    let trust_domain = section.text("trust-domain");
     let name = Given { value: name, at: section.origin() };
     section.finish();
-    let place = socket.map(|Given { value: path, at }| Given { value: Place::Path { path, access }, at });
-    place.map(|place| DraftGuest { name, place, peers, memory_limit, reservation, weight, frozen, allow_shared })
+    place.map(|place| DraftGuest {
+        name,
+        place,
+        peers,
+        memory_limit,
+        reservation,
+        weight,
+        frozen,
+        allow_shared,
+        trust_domain,
+    })
 }

@@ -33,7 +33,7 @@ use self::draft::Draft;
 use self::fault::Faults;
 use self::source::Source;
 use crate::access::{Peers, SocketAccess};
-use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid};
+use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid, TrustDomain};
 use crate::sandbox::SeccompMode;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
@@ -103,6 +103,9 @@ pub struct GuestConfig {
     pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
+    /// With whom it shares these.
+    #[serde(default)]
+    pub trust_domain: TrustDomain,
 }
 
 /// Where a VMM is met.

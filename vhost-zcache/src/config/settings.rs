@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, GuestConfig};
 use crate::access::Peers;
-use crate::args::{GuestWeight, PoolUuid};
+use crate::args::{GuestWeight, PoolUuid, TrustDomain};
 
 /// Most threads that serve queues, if the operator does not say.
 const MOST_WORKERS: usize = 16;
@@ -50,6 +50,9 @@ pub struct GuestSettings {
     pub frozen: bool,
     /// Shared pools it may join.
     pub allow_shared: Vec<PoolUuid>,
+    /// With whom it shares these.
+    #[serde(default)]
+    pub trust_domain: TrustDomain,
 }
 
 impl From<&GuestConfig> for GuestSettings {
@@ -61,6 +64,7 @@ impl From<&GuestConfig> for GuestSettings {
             weight: guest.weight,
             frozen: guest.frozen,
             allow_shared: guest.allow_shared.clone(),
+            trust_domain: guest.trust_domain.clone(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct GuestPolicy {
     pub frozen: bool,
     /// UUIDs of shared pools the guest may create, from its next connection on.
     pub allow_shared: Vec<[u8; ID_SIZE]>,
+    /// With whom it shares these, from its next connection on.
+    pub trust_domain: Arc<str>,
 }
 
 /// One socket, and the guest that connects to it.
@@ -68,6 +70,7 @@ impl GuestPolicy {
         config.memory_limit = self.memory_limit;
         config.reservation = Some(Arc::clone(&self.reservation));
         (config.weight, config.frozen) = (self.weight, self.frozen);
+        config.trust_domain = Arc::clone(&self.trust_domain);
         config
     }
 }
@@ -110,6 +113,12 @@ impl GuestPlace {
     #[must_use]
     pub fn weight(&self) -> Weight {
         self.policy().weight
+    }
+
+    /// With whom it shares pools, from its next connection on.
+    #[must_use]
+    pub fn trust_domain(&self) -> Arc<str> {
+        Arc::clone(&self.policy().trust_domain)
     }
 
     /// Whether nothing new is stored for it.

@@ -50,6 +50,7 @@ pub fn policy(guest: &GuestSettings, reserve: impl Fn(u64) -> Arc<Reservation>) 
         weight: guest.weight.0,
         frozen: guest.frozen,
         allow_shared: guest.allow_shared.iter().map(|pool| pool.0).collect(),
+        trust_domain: guest.trust_domain.0.as_str().into(),
     }
 }
 

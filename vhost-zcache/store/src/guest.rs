@@ -31,13 +31,22 @@ pub struct GuestConfig {
     pub weight: Weight,
     /// Nothing new is stored for it.
     pub frozen: bool,
+    /// The shared pools that it may share are those of guests with the same name here.
+    pub trust_domain: Arc<str>,
 }
 
 impl GuestConfig {
     /// A guest without a limit of its own.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), memory_limit: None, reservation: None, weight: Weight::default(), frozen: false }
+        Self {
+            name: name.into(),
+            memory_limit: None,
+            reservation: None,
+            weight: Weight::default(),
+            frozen: false,
+            trust_domain: "default".into(),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Entry {
     pub(crate) fn kind(&self) -> PoolKind {
         match self {
             Self::Own { kind, .. } => *kind,
-            Self::Shared(shared) => PoolKind::SharedEphemeral(shared.uuid),
+            Self::Shared(shared) => PoolKind::SharedEphemeral(shared.name.uuid),
         }
     }
 }
@@ -103,6 +103,8 @@ pub(crate) struct GuestState {
     pub(crate) weight: GuestWeight,
     /// Puts are refused.
     pub(crate) frozen: AtomicBool,
+    /// With whom it may share pools.
+    pub(crate) trust_domain: Arc<str>,
     pub(crate) pools: Mutex<Pools>,
     /// Made with the first pool.
     pub(crate) domain: OnceLock<Arc<Domain>>,

@@ -8,7 +8,7 @@ use super::domain::Domain;
 use super::guest_state::{Entry, GuestState, Pools};
 use super::names::PoolRef;
 use super::roster::Roster;
-use super::shared::{self, Shared};
+use super::shared::{self, Shared, SharedName};
 use super::{EPHEMERAL, Engine, PERSISTENT, SHARD_OVERHEAD};
 use crate::key::PoolId;
 use crate::op::Refusal;
@@ -71,9 +71,10 @@ impl Engine {
     /// Makes the guest a member of a shared pool; the pool, and the guest's heap in it.
     fn join(&self, uuid: [u8; 16], guest: &GuestState) -> (Arc<Shared>, usize) {
         let mut known = self.registry.shared();
-        let pool = known.get(&uuid).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let pool = Arc::new(Shared::new(&self.common, uuid));
-            known.insert(uuid, Arc::downgrade(&pool));
+        let name = SharedName { trust_domain: Arc::clone(&guest.trust_domain), uuid };
+        let pool = known.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let pool = Arc::new(Shared::new(&self.common, name.clone()));
+            known.insert(name, Arc::downgrade(&pool));
             pool
         });
         let heap = pool.join(guest.number, &guest.account);
@@ -112,7 +113,7 @@ impl Engine {
                 let mut known = self.registry.shared();
                 let (pages, last) = shared.leave(guest.number);
                 if last {
-                    known.remove(&shared.uuid);
+                    known.remove(&shared.name);
                     self.garbage.add(guest.number, shared.domain.detach());
                 }
                 pools.base.shrink(self.common.shards as u64 * SHARD_OVERHEAD);

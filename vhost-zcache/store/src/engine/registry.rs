@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::domain::Domain;
 use super::guest_state::{GuestState, Pools};
-use super::shared::Shared;
+use super::shared::{Shared, SharedName};
 use super::victim::GuestWeight;
 use super::{EPHEMERAL, Engine, PERSISTENT};
 use crate::accounting::{Account, Charge, Reservation, Use};
@@ -18,7 +18,7 @@ use crate::pool::PoolKind;
 pub(crate) struct Registry {
     guests: Mutex<BTreeMap<u32, Arc<GuestState>>>,
     next_guest: AtomicU32,
-    shared: Mutex<HashMap<[u8; 16], Weak<Shared>>>,
+    shared: Mutex<HashMap<SharedName, Weak<Shared>>>,
 }
 
 impl Default for Registry {
@@ -32,9 +32,9 @@ impl Registry {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shared pools by UUID. Whoever joins or leaves one holds this, so that a pool cannot end
+    /// The shared pools by name. Whoever joins or leaves one holds this, so that a pool cannot end
     /// while somebody joins.
-    pub(super) fn shared(&self) -> MutexGuard<'_, HashMap<[u8; 16], Weak<Shared>>> {
+    pub(super) fn shared(&self) -> MutexGuard<'_, HashMap<SharedName, Weak<Shared>>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,6 +87,7 @@ impl Engine {
             account,
             weight: GuestWeight::new(config.weight),
             frozen: AtomicBool::new(config.frozen),
+            trust_domain: config.trust_domain,
             pools: Mutex::new(Pools::new(base)),
             domain: OnceLock::new(),
         })

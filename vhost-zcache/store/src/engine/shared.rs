@@ -17,10 +17,17 @@ use crate::stats::Contents;
 /// The name of the pool within its domain.
 pub(crate) const POOL: PoolId = PoolId(0);
 
+/// What tells a shared pool from others: of one UUID there is one in each trust domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SharedName {
+    pub(crate) trust_domain: Arc<str>,
+    pub(crate) uuid: [u8; 16],
+}
+
 /// A shared pool.
 pub(crate) struct Shared {
     pub(crate) domain: Arc<Domain>,
-    pub(crate) uuid: [u8; 16],
+    pub(crate) name: SharedName,
     members: Mutex<Vec<Member>>,
 }
 
@@ -30,14 +37,14 @@ struct Member {
 }
 
 impl Shared {
-    pub(crate) fn new(common: &Common, uuid: [u8; 16]) -> Self {
+    pub(crate) fn new(common: &Common, name: SharedName) -> Self {
         let domain = Domain::new(common, false);
         for mut stripe in domain.each() {
             let pool = stripe.shard.add_pool(POOL.0, Life::default());
             // Whose heap it is does not matter: each member has its own.
             stripe.names.set(POOL, Life::default(), PoolRef::Own { pool, heap: 0 });
         }
-        Self { domain: Arc::new(domain), uuid, members: Mutex::new(Vec::new()) }
+        Self { domain: Arc::new(domain), name, members: Mutex::new(Vec::new()) }
     }
 
     fn members(&self) -> MutexGuard<'_, Vec<Member>> {
