@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use vhost_zcache::args::AdminPath;
+use vhost_zcache::sandbox::SeccompMode;
 
 /// Answers HTTP on a Unix socket for operators and orchestrators of a vhost-zcache daemon
 ///
@@ -31,6 +32,10 @@ pub struct Args {
     /// The daemon's --control-socket
     #[arg(long, value_name = "PATH", default_value = "/run/zcache/control.sock")]
     pub control_socket: PathBuf,
+
+    /// What happens when it makes a system call that it has no rule for
+    #[arg(long, value_name = "ACTION", value_enum, default_value = "kill")]
+    pub seccomp: SeccompMode,
 }
 
 /// An address that only this machine can reach.

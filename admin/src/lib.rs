@@ -12,10 +12,12 @@
 //! | [`routes`] | what is done for each request |
 //! | [`daemon`] | the daemon's sockets |
 //! | [`server`] | the own socket, and how much of it anybody gets |
+//! | [`confine`] | what the process may still do |
 //! | [`args`] | the command line |
 
 pub mod api;
 pub mod args;
+pub mod confine;
 pub mod daemon;
 pub mod extract;
 pub mod openapi;

@@ -17,8 +17,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use vhost_zcache::access::Peers;
 use vhost_zcache::args::AdminPath;
+use vhost_zcache::config::common::folder;
 use vhost_zcache::frontend::listener::{BoundSocket, Endpoint, SocketError};
+use vhost_zcache::sandbox::SandboxError;
+use vhost_zcache::sandbox::files::Reach;
 use zcache_admin::args::Args;
+use zcache_admin::confine::confine;
 use zcache_admin::daemon::Daemon;
 use zcache_admin::{routes, server};
 
@@ -35,6 +39,8 @@ enum Error {
     NotListening,
     #[error("Cannot listen on {address} for metrics: {why}")]
     Address { address: SocketAddr, why: io::Error },
+    #[error("Rights cannot be given up: {0}")]
+    Confine(#[from] SandboxError),
     #[error("Cannot begin: {0}")]
     Begin(#[from] io::Error),
 }
@@ -54,11 +60,12 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Error> {
     // Before anything is opened.
     let given = if args.socket.is_none() { Some(given()?) } else { None };
-    let mut bound = None;
+    let (mut bound, mut reach) = (None, Reach::Nothing);
     let (listener, peers) = match (args.socket, given) {
         (Some(AdminPath { path, access, peers }), _) => {
             // Removed when this function returns.
             let socket = bound.insert(BoundSocket::bind(&path, access)?);
+            reach = Reach::Remove(vec![folder(&path)]);
             (socket.listener(), peers)
         }
         (None, Some(given)) => (Rc::new(given), Peers::default()),
@@ -73,6 +80,8 @@ fn run(args: Args) -> Result<(), Error> {
             let listener = TcpListener::bind(address).await.map_err(|why| Error::Address { address, why })?;
             tokio::spawn(server::serve_machine(listener, routes::metrics::only(Arc::clone(&daemon))));
         }
+        // All that it listens at is open, and nobody has been heard yet.
+        confine(args.seccomp, &reach)?;
         info!("ready");
         // Who has it started may ask from now on.
         let _ = sd_notify::notify(&[NotifyState::Ready]);

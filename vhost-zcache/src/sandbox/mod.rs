@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use self::files::Reach;
 use self::filter::{Filter, FilterError};
-use self::rule::Kind;
+use self::rule::{Kind, Rule};
 use crate::config::common::Common;
 
 /// What becomes of a system call without a rule.
@@ -81,7 +81,7 @@ pub fn close_off() -> Result<(), SandboxError> {
 pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxError> {
     give_up(reach)?;
     Filter::new(&rules::of(Kind::Keeper), mode, std::process::id())?.apply()?;
-    probe::confined(Kind::Keeper);
+    probe::confined(Kind::Keeper.name());
     Ok(())
 }
 
@@ -127,7 +127,22 @@ pub fn confine_worker(mode: SeccompMode) -> Result<(), SandboxError> {
     let threads = threads.collect::<Result<_, _>>()?;
     Filter::new(&rules::of_worker(), mode, std::process::id())?.apply()?;
     let _ = THREADS.set(threads);
-    probe::confined(Kind::Control);
+    probe::confined(Kind::Control.name());
+    Ok(())
+}
+
+/// Confines a process beside the daemon, which needs `reach` when it ends, to what all Rust
+/// programs do and to calls of its `own`. Its tests know it by a name.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_beside(name: &str, mode: SeccompMode, reach: &Reach, own: &[Rule]) -> Result<(), SandboxError> {
+    close_off()?;
+    give_up(reach)?;
+    let rules: Vec<&Rule> = rules::runtime::RULES.iter().chain(own).collect();
+    Filter::new(&rules, mode, std::process::id())?.apply()?;
+    probe::confined(name);
     Ok(())
 }
 
@@ -140,5 +155,5 @@ pub fn confine_thread(kind: Kind) {
         error!("{}", SandboxError::Calls(error));
         std::process::abort();
     }
-    probe::confined(kind);
+    probe::confined(kind.name());
 }

@@ -4,8 +4,6 @@
 //! In a build for tests the environment variable [`VARIABLE`] names who does what: `queue:denied`.
 //! In a release it is nothing.
 
-use super::rule::Kind;
-
 /// Says who does what.
 pub const VARIABLE: &str = "ZCACHE_PROBE";
 
@@ -17,12 +15,12 @@ pub(super) fn is_watched() -> bool {
     cfg!(debug_assertions) && std::env::var_os(WATCHED).is_some()
 }
 
-/// A thread of this kind is confined.
-pub(super) fn confined(kind: Kind) {
+/// A thread of the kind of this name is confined.
+pub(super) fn confined(name: &str) {
     #[cfg(debug_assertions)]
-    deeds::confined(kind);
+    deeds::confined(name);
     #[cfg(not(debug_assertions))]
-    let _ = kind;
+    let _ = name;
 }
 
 #[cfg(debug_assertions)]
@@ -33,7 +31,7 @@ mod deeds {
     use rustix::net::{AddressFamily, SocketType, socket};
     use rustix::process::{getppid, test_kill_process};
 
-    use super::{Kind, VARIABLE};
+    use super::VARIABLE;
 
     /// Takes all of the stack there is.
     #[allow(unconditional_recursion, reason = "that is what it is for")]
@@ -42,9 +40,9 @@ mod deeds {
         std::hint::black_box([depth; 64])[0] + deeper(depth + 1)
     }
 
-    pub(super) fn confined(kind: Kind) {
+    pub(super) fn confined(name: &str) {
         let Ok(text) = env::var(VARIABLE) else { return };
-        let Some(("", deed)) = text.strip_prefix(kind.name()).and_then(|rest| rest.split_once(':')) else { return };
+        let Some(("", deed)) = text.strip_prefix(name).and_then(|rest| rest.split_once(':')) else { return };
         let outcome = match deed {
             // No thread has a rule for it.
             "denied" => format!("{:?}", socket(AddressFamily::INET, SocketType::STREAM, None).map(drop)),
@@ -59,6 +57,6 @@ mod deeds {
             "execute" => format!("{:?}", process::Command::new("/bin/true").status().map(drop)),
             _ => return,
         };
-        info!("Probe of {}: {deed}: {outcome}", kind.name());
+        info!("Probe of {name}: {deed}: {outcome}");
     }
 }

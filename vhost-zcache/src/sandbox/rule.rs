@@ -148,12 +148,15 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub(super) const fn new(who: &'static [Kind], symbol: &'static str, number: c_long, why: &'static str) -> Self {
+    /// A call is allowed. `symbol` is what `libc` calls its number.
+    #[must_use]
+    pub const fn new(who: &'static [Kind], symbol: &'static str, number: c_long, why: &'static str) -> Self {
         Self { symbol, number, who, verdict: Verdict::Allow, conditions: &[], only: "", seen: Seen::InTests, why }
     }
 
     /// The rule is for calls of which these conditions hold.
-    pub(super) const fn only(self, only: &'static str, conditions: &'static [Condition]) -> Self {
+    #[must_use]
+    pub const fn only(self, only: &'static str, conditions: &'static [Condition]) -> Self {
         Self { only, conditions, ..self }
     }
 
