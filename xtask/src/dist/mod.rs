@@ -4,6 +4,7 @@
 //! Two runs on one commit with one compiler make the same bytes: programs know no paths of the
 //! machine, and files in packages have the commit's date.
 
+mod again;
 mod host;
 mod package;
 mod programs;
@@ -24,16 +25,27 @@ pub(crate) struct Arguments {
     /// Folder to put them into
     #[arg(default_value = DIRECTORY)]
     directory: PathBuf,
+
+    /// Build the commit once more elsewhere, and fail if anything comes out differently
+    #[arg(long)]
+    twice: bool,
 }
 
 /// The release that is packaged.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Checksums.
+const SUMS: &str = "SHA256SUMS";
+
 /// Where they are put.
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/dist");
 
 pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
-    build(&std::path::absolute(&arguments.directory)?)?;
+    let directory = std::path::absolute(&arguments.directory)?;
+    build(&directory)?;
+    if arguments.twice {
+        again::compare(&directory)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,7 +118,7 @@ fn sums(directory: &Path) -> Result<()> {
     names.sort();
     let output = Command::new("sha256sum").args(&names).current_dir(directory).output()?;
     ensure!(output.status.success(), "sha256sum failed: {}", String::from_utf8_lossy(&output.stderr));
-    fs::write(directory.join("SHA256SUMS"), &output.stdout)?;
+    fs::write(directory.join(SUMS), &output.stdout)?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
