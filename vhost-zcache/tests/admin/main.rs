@@ -5,6 +5,7 @@
 
 #[path = "../client/mod.rs"]
 mod client;
+mod crowd;
 
 #[path = "../reload/file.rs"]
 #[allow(dead_code, reason = "the tests of reloading use the rest")]
@@ -13,4 +14,7 @@ mod guests;
 mod http;
 mod limits;
 mod mistakes;
+#[path = "../deaths/model.rs"]
+#[allow(dead_code, reason = "the tests of the worker's deaths use the rest")]
+mod model;
 mod schemas;
