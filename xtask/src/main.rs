@@ -9,6 +9,8 @@ mod coverage;
 mod demo;
 mod dependencies;
 mod dist;
+#[cfg(test)]
+mod documents;
 mod driver;
 mod faults;
 mod fio;
