@@ -124,13 +124,13 @@ fn a_folder_without_room_costs_a_line_and_leaves_nothing() {
     let mut daemon =
         Daemon::prepared(&[], Start { arguments: &["--config", text(&config)], ..Start::default() }, |c| {
             // So that a file that becomes too large is an error, as on a disk that is full.
-            // SAFETY: changes what a signal does, in the new process, and nothing else.
-            unsafe {
-                c.pre_exec(|| {
-                    libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-                    Ok(())
-                })
+            let ignore = || {
+                // SAFETY: changes what a signal does.
+                unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+                Ok(())
             };
+            // SAFETY: it makes one system call in the new process, and nothing else.
+            unsafe { c.pre_exec(ignore) };
         });
     let (_guest, _) = host.settle("a", 150);
     let spawner = daemon.spawner().and_then(|pid| Pid::from_raw(pid.cast_signed())).expect("the spawner");
