@@ -6,7 +6,7 @@ use twox_hash::XxHash3_64;
 use vhost_zcache::device_state::stream::{Damage, Decoder, Encoder, MAX_CHUNK, Record, VERSION};
 use vhost_zcache::saving::key::Key;
 use vhost_zcache::saving::sealed::{OpenError, Opener};
-use zcache_store::{Guest, GuestConfig, PoolKind, Scratch, Store, StoreConfig};
+use zcache_store::{Guest, GuestConfig, PoolKind, Scratch, Store, StoreConfig, StoredPage};
 
 /// Reads the bytes as a stream and as what is in one.
 pub fn run(data: &[u8]) {
@@ -59,8 +59,10 @@ fn take(records: &[u8]) {
                 let _ = guest.create_pool(pool, kind);
             }
             Record::Page(key, page) => {
-                // It may be none, or of a pool that there is not.
+                // It may be none, or of a pool that there is not. Its sum is as easily made as found.
                 let _ = guest.import(&mut scratch, &key, page);
+                let sum = XxHash3_64::oneshot(page.bytes);
+                let _ = guest.import(&mut scratch, &key, StoredPage { sum, ..page });
             }
             _ => {}
         }

@@ -109,3 +109,19 @@ fn what_workers_die_of_is_not_taken_back_a_third_time() {
     assert!(!guest.hello(1).1, "{}", daemon.log());
     assert_eq!(daemon.deaths(), 2);
 }
+
+#[test]
+fn an_end_while_a_guest_takes_its_pages_back_loses_nothing() {
+    let host = Host::with("save-timeout = 1");
+    let epoch = host.save(50);
+    // Its thread stands still when it has read the first part.
+    let mut daemon = host.start_dying("state-moved:1:1:hang");
+    let guest = host.connect("a");
+    end(&mut daemon);
+    assert_eq!(host.files(), ["a.saved"], "{}", daemon.log());
+    drop(guest);
+    let _daemon = host.start();
+    let mut guest = host.connect("a");
+    assert_eq!(guest.hello(1), (epoch, true));
+    verify(&mut guest, 50, 0);
+}

@@ -133,3 +133,16 @@ fn the_configuration_space_is_read_while_a_guest_is_saved() {
     assert!(daemon.wait_for_end().success());
     assert_eq!(host.files(), ["a.saved"], "{}", daemon.log());
 }
+
+#[test]
+fn a_guest_that_is_frozen_gets_back_what_it_had() {
+    let host = Host::new();
+    let epoch = host.save(50);
+    let text = fs::read_to_string(host.config()).expect("the configuration");
+    fs::write(host.config(), text.replace("/a'", "/a'\nfrozen = true")).expect("the configuration");
+    let _daemon = host.start();
+    let mut guest = host.connect("a");
+    assert_eq!(guest.hello(1), (epoch, true));
+    verify(&mut guest, 50, 0);
+    assert_eq!(guest.put(SWAP, 1, 99, &page(1)), status::REFUSED);
+}

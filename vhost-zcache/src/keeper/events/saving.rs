@@ -10,6 +10,8 @@ use event_manager::{EventOps, EventSet, Events};
 use log::{error, info, warn};
 
 use super::{Keeper, SAVER, unwatch, watch};
+use crate::keeper::guest::Guest;
+use crate::keeper::process::Worker;
 use crate::keeper::saver::Saver;
 
 /// How far the end is.
@@ -38,7 +40,7 @@ impl Keeper {
         let mut left = VecDeque::new();
         for (number, attended) in &mut self.guests {
             attended.guest.leave();
-            if self.worker.holds(*number, attended.guest.life()) {
+            if has_something(&attended.guest, &self.worker, *number) || attended.guest.is_taking_back() {
                 left.push_back(*number);
             }
         }
@@ -97,7 +99,7 @@ impl Keeper {
             return false;
         }
         ending.left.pop_front();
-        if !self.worker.holds(number, attended.guest.life()) {
+        if !has_something(&attended.guest, &self.worker, number) {
             // Its VMM has left, and with it what it had.
             return true;
         }
@@ -121,4 +123,9 @@ impl Keeper {
     fn name_of(&self, number: usize) -> &str {
         self.guests.get(&number).map_or("a guest that has gone", |attended| attended.guest.log().name())
     }
+}
+
+/// Whether there is something to save of a guest. What it has not taken back is saved already.
+fn has_something(guest: &Guest, worker: &Worker, number: usize) -> bool {
+    guest.is_connected() && !guest.has_saved() && worker.may_hold(number, guest.life())
 }

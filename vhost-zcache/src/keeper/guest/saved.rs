@@ -54,9 +54,15 @@ impl Guest {
 
     /// Leaves what is saved of it to be found again.
     pub fn leave_saved(&self, saved: &mut BTreeSet<String>) {
-        if matches!(self.saved, Saved::There(_)) {
+        if self.has_saved() {
             saved.insert(self.log.name().to_owned());
         }
+    }
+
+    /// Whether something is saved of it that it has not taken back.
+    #[must_use]
+    pub fn has_saved(&self) -> bool {
+        matches!(self.saved, Saved::There(_))
     }
 
     /// Its saver's socket, if there is one to be heard.
@@ -68,6 +74,12 @@ impl Guest {
                 Some(saver.socket())
             }
         }
+    }
+
+    /// Whether what was saved is on its way, so that the file may be gone soon.
+    #[must_use]
+    pub fn is_taking_back(&self) -> bool {
+        self.saved.is_under_way()
     }
 
     /// Whether no ring may be served, by a worker that is told so.
@@ -85,6 +97,11 @@ impl Guest {
     /// Has a worker hold all rings and load what was saved, if something was.
     pub(super) fn take_back(&mut self, worker: &mut Worker) {
         let Saved::There(attempts) = self.saved else { return };
+        if self.is_left {
+            // It is for the next daemon.
+            self.hold(true, worker);
+            return;
+        }
         let name = self.log.name().to_owned();
         let start = || -> io::Result<_> {
             let saver = Saver::start(worker.spawner())?;

@@ -161,10 +161,11 @@ impl Worker {
         self.ledger.restore(guest).is_quarantined()
     }
 
-    /// Whether a driver has said HELLO on a connection of a guest, or a state was loaded.
+    /// Whether a driver may have said HELLO on a connection of a guest. (A record that a worker
+    /// writes to at that moment may not be readable.)
     #[must_use]
-    pub fn holds(&self, guest: usize, life: u64) -> bool {
-        self.ledger.session(guest).read().is_some_and(|session| session.life == life && session.holds != 0)
+    pub fn may_hold(&self, guest: usize, life: u64) -> bool {
+        self.ledger.session(guest).read().is_none_or(|session| session.life == life && session.holds != 0)
     }
 
     /// A guest has nothing any more that could be taken over.
