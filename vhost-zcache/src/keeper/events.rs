@@ -280,6 +280,7 @@ impl Keeper {
                 FromWorker::Settled => self.reload_is_settled(),
                 FromWorker::Run { ticket, outcome } => self.errand_was_run(ticket, &outcome),
                 FromWorker::Done { guest: number, ticket, outcome } => {
+                    self.worker_tells_of_state(number, ticket, &outcome);
                     self.attend(number, ops, |guest, worker| guest.done(ticket, outcome, worker));
                 }
                 FromWorker::Arena

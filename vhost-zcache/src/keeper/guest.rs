@@ -452,6 +452,11 @@ impl Guest {
         Ok(())
     }
 
+    /// Has a worker say what has become of the state that it gives; by which ticket.
+    pub fn ask_for_state(&mut self, worker: &mut Worker) -> u64 {
+        self.ask(Change::CheckState, Vec::new(), worker)
+    }
+
     /// Looks whether what is under way has waited for too long, or has killed too many workers.
     pub fn look_after(&mut self, worker: &mut Worker) {
         let State::Connected(connection) = &self.state else { return };

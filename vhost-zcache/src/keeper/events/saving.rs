@@ -18,13 +18,24 @@ use crate::keeper::saver::Saver;
 pub(super) struct Ending {
     /// Guests that are not saved yet.
     left: VecDeque<usize>,
-    /// The guest that is being saved, and the worker that does it.
-    current: Option<(usize, u64)>,
+    current: Option<Current>,
     saver: Option<Saver>,
     /// When it is over, whatever is not saved.
     pub(super) until: Instant,
     /// The saver's socket, as long as it is waited on.
     watched: Option<RawFd>,
+}
+
+/// A guest that is being saved.
+struct Current {
+    number: usize,
+    /// The worker that does it.
+    by: u64,
+    /// Why it is not saved, if it is not, and the ticket by which the worker is asked about it: it
+    /// may have died of late.
+    failed: Option<(String, u64)>,
+    /// What the worker says.
+    verdict: Option<Result<u16, String>>,
 }
 
 impl Keeper {
@@ -55,7 +66,7 @@ impl Keeper {
         let Some(mut ending) = self.ending.take() else { return };
         while self.save_next(&mut ending) {}
         if Instant::now() >= ending.until {
-            for number in ending.current.iter().map(|(number, _)| number).chain(&ending.left) {
+            for number in ending.current.iter().map(|current| &current.number).chain(&ending.left) {
                 error!("{}: not saved: there was no time (save-timeout)", self.name_of(*number));
             }
             self.end = Some(Ok(()));
@@ -78,16 +89,10 @@ impl Keeper {
     /// Hears what has become of one guest, and begins with the next; whether there is more to do
     /// now.
     fn save_next(&mut self, ending: &mut Ending) -> bool {
-        if let Some((number, by)) = ending.current {
-            let Some(outcome) = ending.saver.as_ref().and_then(Saver::outcome) else { return false };
-            ending.current = None;
-            match outcome {
-                Ok(pages) => info!("{}: saved, {pages} pages", self.name_of(number)),
-                Err(why) if by != self.worker.number() => {
-                    warn!("{}: not saved: {why}; once more, as the worker has died", self.name_of(number));
-                    ending.left.push_back(number);
-                }
-                Err(why) => error!("{}: not saved: {why}", self.name_of(number)),
+        if let Some(current) = ending.current.take() {
+            ending.current = self.hear_of(current, ending);
+            if ending.current.is_some() {
+                return false;
             }
         }
         let Some(number) = ending.left.front().copied() else { return false };
@@ -114,10 +119,58 @@ impl Keeper {
         }
         let Some(saver) = &ending.saver else { return false };
         match attended.guest.save(saver, &mut self.worker) {
-            Ok(()) => ending.current = Some((number, self.worker.number())),
+            Ok(()) => {
+                let by = self.worker.number();
+                ending.current = Some(Current { number, by, failed: None, verdict: None });
+            }
             Err(error) => error!("{}: not saved: {error}", attended.guest.log().name()),
         }
         true
+    }
+
+    /// Hears what has become of a guest; the guest again, if that is not known.
+    fn hear_of(&mut self, mut current: Current, ending: &mut Ending) -> Option<Current> {
+        let number = current.number;
+        if current.failed.is_none() {
+            match ending.saver.as_ref().and_then(Saver::outcome) {
+                None => return Some(current),
+                Some(Ok(pages)) => {
+                    info!("{}: saved, {pages} pages", self.name_of(number));
+                    return None;
+                }
+                Some(Err(why)) => {
+                    let ticket = self.guests.get_mut(&number)?.guest.ask_for_state(&mut self.worker);
+                    current.failed = Some((why, ticket));
+                }
+            }
+        }
+        let name = self.name_of(number);
+        match (&current.failed, &current.verdict) {
+            (Some((why, _)), Some(verdict)) => {
+                // Of what was not written the worker knows only that nobody reads it any more.
+                error!(
+                    "{name}: not saved: {why}{}",
+                    verdict.as_ref().err().map_or(String::new(), |w| format!(" ({w})"))
+                );
+                None
+            }
+            (Some((why, _)), None) if current.by != self.worker.number() => {
+                warn!("{name}: not saved: {why}; once more, as the worker has died");
+                ending.left.push_back(number);
+                None
+            }
+            _ => Some(current),
+        }
+    }
+
+    /// The worker has said what has become of a guest's state, if that is what it was asked.
+    pub(super) fn worker_tells_of_state(&mut self, guest: usize, said: u64, verdict: &Result<u16, String>) {
+        if let Some(current) = self.ending.as_mut().and_then(|ending| ending.current.as_mut())
+            && current.number == guest
+            && current.failed.as_ref().is_some_and(|(_, ticket)| *ticket == said)
+        {
+            current.verdict = Some(verdict.clone());
+        }
     }
 
     fn name_of(&self, number: usize) -> &str {
