@@ -59,7 +59,7 @@ fn take(records: &[u8]) {
                 let _ = guest.create_pool(pool, kind);
             }
             Record::Page(key, page) => {
-                // It may be none, or of a pool that there is not. Its sum is as easily made as found.
+                // It may be none, or of a pool that there is not. A sum is easier made than found.
                 let _ = guest.import(&mut scratch, &key, page);
                 let sum = XxHash3_64::oneshot(page.bytes);
                 let _ = guest.import(&mut scratch, &key, StoredPage { sum, ..page });

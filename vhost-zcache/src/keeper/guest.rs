@@ -432,7 +432,7 @@ impl Guest {
         self.is_left = true;
     }
 
-    /// Whether it can be saved, when its VMM waits for nothing and it has all that was saved before.
+    /// Whether it can be saved: its VMM waits for nothing, and what was saved before is there.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         let waits = matches!(&self.state, State::Connected(connection) if connection.pending.is_some());

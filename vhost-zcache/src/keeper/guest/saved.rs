@@ -13,13 +13,10 @@ use std::os::fd::RawFd;
 
 use log::{error, info, warn};
 
-use super::{Guest, State};
+use super::{Guest, MOST_ATTEMPTS, State};
 use crate::keeper::process::Worker;
 use crate::keeper::saver::Saver;
 use crate::link::message::{Change, Direction, RingChange};
-
-/// Workers that may die of one state.
-const MOST_ATTEMPTS: u32 = 2;
 
 /// How far it is.
 #[derive(Default)]
@@ -27,7 +24,7 @@ pub(super) enum Saved {
     /// Nothing is saved of the guest.
     #[default]
     Nothing,
-    /// There is a file; workers that have died of it.
+    /// There is a file; workers that have died while they read it.
     There(u32),
     /// It is being read. `refused` is why the worker does not take it.
     Loading { saver: Saver, attempts: u32, ticket: u64, refused: Option<String> },
