@@ -13,6 +13,7 @@ pub mod link;
 pub mod message;
 pub mod request;
 pub mod ring;
+pub mod state;
 pub mod store;
 
 #[path = "../../vhost-zcache/store/tests/common/mod.rs"]
@@ -41,5 +42,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "message", run: message::run, most_bytes: 4096 },
     Target { name: "request", run: request::run, most_bytes: 48 },
     Target { name: "ring", run: ring::run, most_bytes: 2048 },
+    Target { name: "state", run: state::run, most_bytes: 8192 },
     Target { name: "store", run: store::run, most_bytes: 2048 },
 ];

@@ -47,4 +47,4 @@ macro_rules! replays {
     )* };
 }
 
-replays! { arena ledger link message request ring store }
+replays! { arena ledger link message request ring state store }

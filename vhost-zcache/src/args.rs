@@ -20,6 +20,9 @@ use crate::sandbox::SeccompMode;
 /// Most queues of a device. QEMU's and Cloud Hypervisor's generic devices take no more.
 pub const MAX_QUEUES: u16 = 64;
 
+/// Most seconds that the daemon's end may be let take.
+pub const LONGEST_END: u16 = 3600;
+
 /// Most guests of one daemon.
 pub const MAX_GUESTS: u16 = 4096;
 
@@ -129,6 +132,20 @@ pub struct Args {
     #[arg(long, value_name = "DIRECTORY")]
     pub crash_directory: Option<PathBuf>,
 
+    /// Write what guests have swapped out to files in DIRECTORY at SIGTERM and SIGINT, and take it
+    /// back at the next start; takes --save-key [default: it is lost]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub save_directory: Option<PathBuf>,
+
+    /// File with the key of these files: 32 random bytes, or 64 hexadecimal digits, that nobody
+    /// else may read
+    #[arg(long, value_name = "FILE")]
+    pub save_key: Option<PathBuf>,
+
+    /// How long the end may take for it; what is not written then is lost [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=i64::from(LONGEST_END)))]
+    pub save_timeout: Option<u16>,
+
     /// Program of which the worker process is made anew at SIGUSR2 or by
     /// `vhost-zcache upgrade` [default: the daemon's own path]
     #[arg(long, value_name = "PATH")]
@@ -159,6 +176,10 @@ pub struct Args {
     /// Read the configuration for the keeper at the other end of this inherited socket
     #[arg(long, value_name = "N", hide = true)]
     pub reader_link: Option<i32>,
+
+    /// Save states, and read them, for the keeper at the other end of this inherited socket
+    #[arg(long, value_name = "N", hide = true)]
+    pub saver_link: Option<i32>,
 
     /// Write the report that is on standard input to a file in this directory
     #[arg(long, value_name = "DIRECTORY", hide = true)]
@@ -277,8 +298,8 @@ impl Args {
     /// Whether this is to be one of the processes that the keeper starts.
     #[must_use]
     pub fn is_part(&self) -> bool {
-        let has_link = !self.worker_link.is_empty() || self.spawner_link.is_some() || self.reader_link.is_some();
-        has_link || self.write_crash_report.is_some()
+        let links = [self.spawner_link, self.reader_link, self.saver_link];
+        !self.worker_link.is_empty() || links.iter().any(Option::is_some) || self.write_crash_report.is_some()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::fault::Faults;
 use crate::frontend::listener::SocketError;
 use crate::keeper::handover::manifest::ManifestError;
 use crate::sandbox::SandboxError;
+use crate::saving::SavingError;
 
 /// Why the daemon did not start, or had to end.
 #[derive(Debug, Error)]
@@ -26,6 +27,9 @@ pub enum Error {
     /// A guest's thread cannot be started.
     #[error("Cannot start a thread: {0}")]
     Thread(io::Error),
+    /// States cannot be saved or taken back.
+    #[error(transparent)]
+    Saving(#[from] SavingError),
     /// The control plane cannot run.
     #[error("Cannot wait for events: {0}")]
     Events(event_manager::Error),

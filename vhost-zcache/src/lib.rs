@@ -14,6 +14,7 @@
 //! | [`worker`] | the process that may die: rings, threads, the store |
 //! | [`device`] | chains and requests; knows virtio |
 //! | [`device_state`] | a guest's session and pages on their way to another daemon |
+//! | [`saving`] | what guests have, in files from one daemon to the next |
 //! | [`admin`] | statistics |
 //! | [`spawner`] | the process that starts workers for the keeper |
 //! | [`sandbox`] | what each of them may do |
@@ -38,5 +39,6 @@ pub mod keeper;
 pub mod ledger;
 pub mod link;
 pub mod sandbox;
+pub mod saving;
 pub mod spawner;
 pub mod worker;

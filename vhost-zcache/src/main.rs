@@ -15,7 +15,7 @@ use vhost_zcache::args::{Args, Command};
 use vhost_zcache::config::common::Common;
 use vhost_zcache::config::fault::Faults;
 use vhost_zcache::error::Error;
-use vhost_zcache::{config, crash_report, keeper, spawner, worker};
+use vhost_zcache::{config, crash_report, keeper, saving, spawner, worker};
 
 fn main() -> ExitCode {
     // Whatever else is on the command line is ignored then, as with all of QEMU's back-ends.
@@ -77,10 +77,11 @@ fn be_part(args: &Args, common: &Common) -> ExitCode {
     if let Some((link, sentinels)) = args.worker_link.split_first() {
         return end(worker::control::run(common, *link, sentinels));
     }
-    match (args.reader_link, args.spawner_link) {
-        (Some(link), _) => end(config::reader::run(args, common, link)),
-        (None, Some(link)) => end(spawner::process::run(common, link)),
-        (None, None) => fail("It is not said what to be"),
+    match (args.reader_link, args.saver_link, args.spawner_link) {
+        (Some(link), ..) => end(config::reader::run(args, common, link)),
+        (None, Some(link), _) => end(saving::process::run(common, link)),
+        (None, None, Some(link)) => end(spawner::process::run(common, link)),
+        (None, None, None) => fail("It is not said what to be"),
     }
 }
 

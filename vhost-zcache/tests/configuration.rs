@@ -99,6 +99,9 @@ const FAULTS: &[(&str, &str)] = &[
     // Words.
     ("log-level = 'loud'\n", "1:13: log-level is one of off, error, warn, info, debug, trace, and not \"loud\""),
     ("seccomp = 'on'\n", "1:11: seccomp is one of kill, log, none, and not \"on\""),
+    // What does not go together.
+    ("save-directory = '/a'\n", "1:18: save-directory takes save-key"),
+    ("save-timeout = 5\n", "1:16: save-key and save-timeout mean nothing without save-directory"),
     // Paths.
     ("crash-directory = 'crash'\n", "1:19: crash-directory: a path in a file begins with /"),
     ("[guest.a]\nsocket = ''\n", "2:10: socket: a path in a file begins with /"),
@@ -208,6 +211,9 @@ const ALL: &str = "
     seccomp = 'log'
     host-pressure = 'ignore'
     crash-directory = '/var/crash'
+    save-directory = '/var/saved'
+    save-key = '/etc/key'
+    save-timeout = 30
     upgrade-binary = '/opt/zcache'
     [socket]
     mode = '0666'
@@ -238,6 +244,9 @@ const ARGUMENTS: &[&str] = &[
     "--seccomp=log",
     "--host-pressure=ignore",
     "--crash-directory=/var/crash",
+    "--save-directory=/var/saved",
+    "--save-key=/etc/key",
+    "--save-timeout=30",
     "--upgrade-binary=/opt/zcache",
     "--socket-mode=0666",
     "--socket-owner=0",

@@ -45,7 +45,8 @@ pub fn between(old: &Config, new: &Config) -> Result<Plan, Vec<String>> {
     stays!(
         queues "queues", workers "workers", max_guests "max-guests", seccomp "seccomp",
         host_pressure "host-pressure",
-        crash_directory "crash-directory", upgrade_binary "upgrade-binary", stats_socket "stats-socket",
+        crash_directory "crash-directory", saving "save-directory, save-key or save-timeout",
+        upgrade_binary "upgrade-binary", stats_socket "stats-socket",
         control_socket "control-socket"
     );
     let mut plan = Plan::default();
@@ -153,6 +154,7 @@ mod tests {
             ("seccomp = 'log'", "seccomp"),
             ("host-pressure = 'ignore'", "host-pressure"),
             ("crash-directory = '/var/crash'", "crash-directory"),
+            ("save-directory = '/var/saved'\nsave-key = '/etc/key'", "save-directory, save-key or save-timeout"),
             ("upgrade-binary = '/usr/bin/new'", "upgrade-binary"),
             ("stats-socket.path = '/run/stats'", "stats-socket"),
             ("control-socket.path = '/run/control'", "control-socket"),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use crate::args::Args;
 use crate::sandbox::SeccompMode;
+use crate::saving::Saving;
 
 /// What each process knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Common {
     pub log_level: LevelFilter,
     /// Where reports on workers that have died go, if anywhere but to the log.
     pub crash_directory: Option<PathBuf>,
+    /// Where and how what guests have is saved, if it is.
+    #[serde(default)]
+    pub saving: Option<Saving>,
     /// Where a newer program is looked for.
     pub upgrade_path: PathBuf,
     /// The folders of the daemon's sockets, in which others may be made later; none if there can be
@@ -43,6 +47,7 @@ impl Common {
             seccomp: config.seccomp,
             log_level: config.log_level,
             crash_directory: config.crash_directory.clone(),
+            saving: config.saving.clone(),
             upgrade_path: config.upgrade_path()?,
             socket_folders: folders.collect(),
         })
@@ -59,6 +64,7 @@ impl Common {
             seccomp: args.seccomp.unwrap_or_default(),
             log_level: args.log_level.unwrap_or(LevelFilter::Info),
             crash_directory: args.crash_directory.clone().or_else(directory_of_systemd),
+            saving: None,
             upgrade_path: args.upgrade_binary.clone().map_or_else(env::current_exe, Ok)?,
             socket_folders: BTreeSet::new(),
         })

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::args::{
     AdminPath, Args, FdGuest, GuestOptions, GuestWeight, HostPressure, PathGuest, PoolUuid, Size, TrustDomain,
 };
 use crate::sandbox::SeccompMode;
+use crate::saving::Saving;
 
 /// Part of the store that is reserved for its guests' persistent pages, the same for each that has
 /// no reservation of its own. The other part is for whoever comes first, so that a guest that needs
@@ -27,6 +29,10 @@ const DEFAULT_SHARE: u64 = 4;
 
 /// Queues of a guest's device, if the operator does not say.
 const DEFAULT_QUEUES: u16 = 8;
+
+/// Seconds that the daemon's end may take, if the operator does not say. Service managers wait for
+/// 90, by default.
+const DEFAULT_END: u16 = 60;
 
 /// Most bytes of a socket's path: what the kernel takes, less the zero behind it.
 const LONGEST_PATH: usize = 107;
@@ -62,6 +68,15 @@ pub struct Draft {
     /// Where reports go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash_directory: Option<Given<PathBuf>>,
+    /// Where what guests have is saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_directory: Option<Given<PathBuf>>,
+    /// What has the key for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_key: Option<Given<PathBuf>>,
+    /// Seconds that it may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_timeout: Option<Given<u16>>,
     /// Where newer programs are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_binary: Option<Given<PathBuf>>,
@@ -153,6 +168,9 @@ impl From<&Args> for Draft {
             seccomp: given(&args.seccomp),
             host_pressure: given(&args.host_pressure),
             crash_directory: given(&args.crash_directory),
+            save_directory: given(&args.save_directory),
+            save_key: given(&args.save_key),
+            save_timeout: given(&args.save_timeout),
             upgrade_binary: given(&args.upgrade_binary),
             socket: SocketAccess { mode: args.socket_mode, owner: args.socket_owner, group: args.socket_group },
             stats_socket: admin(&args.stats_socket),
@@ -199,6 +217,7 @@ impl Draft {
             queues "queues", workers "workers", log_level "log-level", seccomp "seccomp",
             host_pressure "host-pressure",
             crash_directory "crash-directory", upgrade_binary "upgrade-binary",
+            save_directory "save-directory", save_key "save-key", save_timeout "save-timeout",
             stats_socket "stats-socket", control_socket "control-socket"
         );
         (draft, overridden)
@@ -214,6 +233,7 @@ impl Draft {
         self.check_names(&mut faults);
         self.check_sockets(&mut faults);
         self.check_limits(&mut faults);
+        self.check_saving(&mut faults);
         if self.guests.is_empty() && !self.may_be_without_guests {
             faults.push(Fault::new(Origin::CommandLine, "There is no guest: give --socket-path, --fd or --config"));
         }
@@ -227,7 +247,7 @@ impl Draft {
             return Err(faults);
         }
         let source = Source::unaltered(self.clone());
-        let memory_limit = self.store_limit();
+        let (memory_limit, saving) = (self.store_limit(), self.saving());
         let share = self.share();
         let defaults = self.socket;
         let default_limit = self.guest_memory_limit.as_ref().map(|limit| limit.value.0);
@@ -260,6 +280,7 @@ impl Draft {
             seccomp: self.seccomp.map(|given| given.value).unwrap_or_default(),
             host_pressure: self.host_pressure.map(|given| given.value).unwrap_or_default(),
             crash_directory: self.crash_directory.map(|given| given.value).or_else(common::directory_of_systemd),
+            saving,
             upgrade_binary: self.upgrade_binary.map(|given| given.value),
             stats_socket: self.stats_socket.map(|given| given.value),
             control_socket: self.control_socket.map(|given| given.value),
@@ -321,11 +342,33 @@ impl Draft {
                 faults.push(Fault::new(guest.place.at, format!("the socket {socket} is given twice")));
             }
         }
-        for given in [&self.crash_directory, &self.upgrade_binary].into_iter().flatten() {
+        let paths = [&self.crash_directory, &self.upgrade_binary, &self.save_directory, &self.save_key];
+        for given in paths.into_iter().flatten() {
             if given.value.to_str().is_none() {
                 faults.push(Fault::new(given.at, format!("{} is not valid UTF-8", given.value.display())));
             }
         }
+    }
+
+    /// Pages of guests go to no disk as they are.
+    fn check_saving(&self, faults: &mut Vec<Fault>) {
+        match (&self.save_directory, &self.save_key, &self.save_timeout) {
+            (Some(directory), None, _) => {
+                let text = "save-directory takes save-key: what guests have is not written to a disk without a key";
+                faults.push(Fault::new(directory.at, text));
+            }
+            (None, Some(Given { at, .. }), _) | (None, None, Some(Given { at, .. })) => {
+                faults.push(Fault::new(*at, "save-key and save-timeout mean nothing without save-directory"));
+            }
+            _ => {}
+        }
+    }
+
+    fn saving(&self) -> Option<Saving> {
+        let (directory, key) = self.save_directory.as_ref().zip(self.save_key.as_ref())?;
+        let seconds = self.save_timeout.as_ref().map_or(DEFAULT_END, |given| given.value);
+        let timeout = Duration::from_secs(seconds.into());
+        Some(Saving { directory: directory.value.clone(), key: key.value.clone(), timeout })
     }
 
     fn check_limits(&self, faults: &mut Vec<Fault>) {

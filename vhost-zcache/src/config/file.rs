@@ -17,7 +17,7 @@ use super::fault::{Fault, Faults, Given};
 use super::section::{Page, Section};
 use super::{AdminSocket, Place};
 use crate::access::{Owner, Peers, SocketAccess};
-use crate::args::{GuestWeight, HostPressure, MAX_GUESTS, MAX_QUEUES};
+use crate::args::{GuestWeight, HostPressure, LONGEST_END, MAX_GUESTS, MAX_QUEUES};
 use crate::sandbox::SeccompMode;
 
 /// Bytes of a file. 4096 guests with all keys are less.
@@ -108,6 +108,9 @@ pub(super) fn settings(top: &mut Section<'_, '_>) -> Draft {
         seccomp: top.choice("seccomp", &ACTIONS),
         host_pressure: top.choice("host-pressure", &PRESSURE),
         crash_directory: path(top, "crash-directory"),
+        save_directory: path(top, "save-directory"),
+        save_key: path(top, "save-key"),
+        save_timeout: top.number("save-timeout", 1, LONGEST_END.into()),
         upgrade_binary: path(top, "upgrade-binary"),
         ..Draft::default()
     }

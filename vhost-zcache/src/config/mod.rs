@@ -35,6 +35,7 @@ use self::source::Source;
 use crate::access::{Peers, SocketAccess};
 use crate::args::{Args, GuestWeight, Handed, HostPressure, PoolUuid, TrustDomain};
 use crate::sandbox::SeccompMode;
+use crate::saving::Saving;
 
 /// Guests that can be added to a running daemon, if the operator does not say.
 const SPARE_GUESTS: usize = 16;
@@ -59,6 +60,9 @@ pub struct Config {
     pub host_pressure: HostPressure,
     /// Where reports on workers that have died go, if anywhere but to the log.
     pub crash_directory: Option<PathBuf>,
+    /// Where and how what guests have is saved, if it is.
+    #[serde(default)]
+    pub saving: Option<Saving>,
     /// Where a newer program is looked for, if not at the daemon's own path.
     pub upgrade_binary: Option<PathBuf>,
     /// Where statistics are read.

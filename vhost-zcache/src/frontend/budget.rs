@@ -23,10 +23,14 @@ const QUEUE_DESCRIPTORS: u64 = 6;
 /// Files of memory that each guest may share. Where there are descriptors left it may share more.
 const MEMORY_FILES: u64 = 32;
 
+/// Descriptors while what was saved of a guest is taken back: the process that reads it, what the
+/// keeper hears it by, and both ends of a pipe.
+const SAVER_DESCRIPTORS: u64 = 4;
+
 /// Descriptors of a connection besides those of its queues: the socket, a message's files until it
-/// is answered, and the files of its memory and of the log of that, which the keeper holds for the
-/// next worker.
-const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES + 1;
+/// is answered, the files of its memory and of the log of that, which the keeper holds for the
+/// next worker, and those of its saver.
+const CONNECTION_DESCRIPTORS: u64 = 1 + MAX_MESSAGE_FILES as u64 + MEMORY_FILES + 1 + SAVER_DESCRIPTORS;
 
 /// Readers of the statistics that may be slow at the same time.
 pub const MAX_STATS_READERS: usize = 8;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the keeper waits for, and what it does then; [`reload`] is about another configuration,
-//! [`errand`] about what a worker does for the operator.
+//! [`errand`] about what a worker does for the operator, [`saving`] about the end.
 
 mod errand;
 mod reload;
+mod saving;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -17,6 +18,7 @@ use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber
 use log::{error, info};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
+use self::saving::Ending;
 use super::control::Control;
 use super::dispatch::Facts;
 use super::errands::Errands;
@@ -41,15 +43,19 @@ const UPGRADE: u32 = 2;
 const CONTROL: u32 = 3;
 const READ_AGAIN: u32 = 4;
 const RELOAD: u32 = 5;
+const SAVER: u32 = 6;
+const GUEST_SAVER: u32 = 1 << 28;
 const WORKER: u32 = 1 << 29;
 const DOOR: u32 = 1 << 30;
 const VMM: u32 = 1 << 31;
+const KINDS: u32 = GUEST_SAVER | DOOR | VMM;
 
 /// What is being waited on for one guest.
 #[derive(Debug, Clone, Copy, Default)]
 struct Watched {
     door: Option<RawFd>,
     vmm: Option<(RawFd, EventSet)>,
+    saver: Option<RawFd>,
 }
 
 /// A guest, and what is being waited on for it.
@@ -86,6 +92,8 @@ pub struct Beginning {
     pub guests: Vec<(usize, Guest)>,
     /// VMMs at the other ends of inherited sockets.
     pub connected: Vec<(usize, UnixStream)>,
+    /// Guests of whom something is saved.
+    pub saved: BTreeSet<String>,
 }
 
 /// The keeper's state.
@@ -96,6 +104,8 @@ pub struct Keeper {
     /// Inherited connections, until there is a worker.
     connected: Vec<(usize, UnixStream)>,
     worker: Worker,
+    /// Guests of whom something is saved, and who are not there.
+    saved: BTreeSet<String>,
     /// What is being waited on for the worker.
     worker_watched: Vec<WorkerFile>,
     descriptors: DescriptorBudget,
@@ -114,6 +124,8 @@ pub struct Keeper {
     next_beat: Instant,
     /// Whether there was a worker that was ready, so that guests are let in.
     is_open: bool,
+    /// The daemon is to end, and what guests have is being saved.
+    ending: Option<Ending>,
     end: Option<Result<(), Error>>,
 }
 
@@ -129,14 +141,19 @@ impl Keeper {
         handover: Option<Handover>,
     ) -> Self {
         let Operator { signals, control } = operator;
-        let Beginning { config, numbers, guests, connected } = beginning;
-        let attend = |(number, guest)| (number, Attended { guest, watched: Watched::default() });
+        let Beginning { config, numbers, guests, connected, mut saved } = beginning;
+        let attend = |(number, mut guest): (usize, Guest)| {
+            guest.find_saved(&mut saved);
+            (number, Attended { guest, watched: Watched::default() })
+        };
+        let guests = guests.into_iter().map(attend).collect();
         let next_beat = Instant::now() + BEAT;
         Self {
             config,
             numbers,
-            guests: guests.into_iter().map(attend).collect(),
+            guests,
             connected,
+            saved,
             worker,
             worker_watched: Vec::new(),
             descriptors,
@@ -151,6 +168,7 @@ impl Keeper {
             timer: None,
             next_beat,
             is_open: false,
+            ending: None,
             end: None,
         }
     }
@@ -233,7 +251,12 @@ impl Keeper {
         self.worker_may_have_ended(ops);
         if self.worker.is_wanted() {
             match self.worker.start(self.lives()) {
-                Ok(()) => self.introduce_all(),
+                Ok(()) => {
+                    self.introduce_all();
+                    for number in self.all() {
+                        self.watch_guest(number, ops);
+                    }
+                }
                 // Nobody will ever serve these guests again; a daemon that is started anew can.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.end = Some(Err(Error::Worker(error))),
                 Err(error) => error!("{}", Error::Worker(error)),
@@ -260,6 +283,7 @@ impl Keeper {
                 FromWorker::Settled => self.reload_is_settled(),
                 FromWorker::Run { ticket, outcome } => self.errand_was_run(ticket, &outcome),
                 FromWorker::Done { guest: number, ticket, outcome } => {
+                    self.worker_tells_of_state(number, ticket, &outcome);
                     self.attend(number, ops, |guest, worker| guest.done(ticket, outcome, worker));
                 }
                 FromWorker::Arena
@@ -333,9 +357,12 @@ impl Keeper {
     /// next keeper.
     fn watch_guest(&mut self, number: usize, ops: &mut EventOps<'_>) {
         let Some(Attended { guest, watched }) = self.guests.get_mut(&number) else { return };
-        let Interest { door, reads, writes } =
-            if self.is_open { guest.interest() } else { Interest { door: false, ..guest.interest() } };
-        let token = u32::try_from(number).unwrap_or(u32::MAX) & !(DOOR | VMM);
+        let Interest { door, reads, writes } = if self.is_open && self.ending.is_none() {
+            guest.interest()
+        } else {
+            Interest { door: false, ..guest.interest() }
+        };
+        let token = u32::try_from(number).unwrap_or(u32::MAX) & !KINDS;
 
         let wanted = guest.door_socket().filter(|_| door);
         if wanted != watched.door {
@@ -362,6 +389,16 @@ impl Keeper {
                 watch(Events::with_data_raw(fd, VMM | token, set), ops);
             }
             watched.vmm = wanted;
+        }
+        let wanted = guest.saver_socket();
+        if wanted != watched.saver {
+            if let Some(fd) = watched.saver.take() {
+                unwatch(fd, ops);
+            }
+            if let Some(fd) = wanted {
+                watch(Events::with_data_raw(fd, GUEST_SAVER | token, EventSet::IN), ops);
+            }
+            watched.saver = wanted;
         }
         if let Some(handover) = &mut self.handover {
             handover.note_guest(number, |number_of| guest.snapshot(number_of));
@@ -442,7 +479,8 @@ impl Keeper {
     /// Sets the timer to what is due next.
     fn set_timer(&mut self) {
         let doors = self.guests.values_mut().filter_map(|attended| attended.guest.door_opens());
-        let due = doors.chain(self.worker.due()).chain([self.next_beat]).min();
+        let end = self.ending.as_ref().map(|ending| ending.until);
+        let due = doors.chain(end).chain(self.worker.due()).chain([self.next_beat]).min();
         let left = due.map_or(BEAT, |due| due.saturating_duration_since(Instant::now()));
         // A timer of 0 never goes off.
         let left = left.max(Duration::from_micros(1));
@@ -489,10 +527,7 @@ fn unwatch(fd: RawFd, ops: &mut EventOps<'_>) {
 impl MutEventSubscriber for Keeper {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            SIGNALS => {
-                info!("Ending because of a signal");
-                self.end = Some(Ok(()));
-            }
+            SIGNALS => self.told_to_end(),
             TIMER => self.timer_went_off(ops),
             UPGRADE => {
                 // A signal more is no other wish.
@@ -507,12 +542,16 @@ impl MutEventSubscriber for Keeper {
                 self.reload_by_signal();
             }
             RELOAD => self.heed_reader(ops),
+            // What it says is heard below.
+            SAVER => {}
             token if token & WORKER != 0 => self.worker_gives_a_sign(token, ops),
             token => {
-                let number = (token & !(DOOR | VMM)) as usize;
+                let number = (token & !KINDS) as usize;
                 self.touch(number);
                 if let Some(Attended { guest, .. }) = self.guests.get_mut(&number) {
-                    if token & DOOR != 0 {
+                    if token & GUEST_SAVER != 0 {
+                        guest.saver_says(&mut self.worker);
+                    } else if token & DOOR != 0 {
                         guest.knocked(&mut self.worker, &self.descriptors, self.facts);
                     } else {
                         guest.go_on(&mut self.worker);
@@ -524,6 +563,7 @@ impl MutEventSubscriber for Keeper {
         self.watch_worker(ops);
         self.watch_reader(ops);
         self.watch_control(ops);
+        self.go_on_ending(ops);
         self.note_worker();
         self.set_timer();
     }

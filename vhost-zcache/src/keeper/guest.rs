@@ -7,9 +7,12 @@
 //! bounded: one change that is under way and one message.
 
 mod kept;
+mod saved;
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,17 +20,19 @@ use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{Error, Result};
 use zerocopy::IntoBytes;
 
+use self::saved::Saved;
 use super::dispatch::{Answer, Dispatcher, Facts, Step, is_question};
 use super::door::Door;
 use super::log::Log;
 use super::mirror::{Carried, Mirror};
 use super::process::Worker;
+use super::saver::Saver;
 use super::state::{self, Loading};
 use crate::access::Peers;
 use crate::frontend::budget::{Admission, DescriptorBudget};
 use crate::frontend::log_limit::Occasion;
 use crate::frontend::message::{Channel, End, Message};
-use crate::link::message::Change;
+use crate::link::message::{Change, Direction, RingChange};
 
 /// How long a message waits for a worker when there is none. Then it is carried out without: no
 /// worker means that nobody serves a ring or touches memory.
@@ -60,6 +65,11 @@ pub struct Guest {
     lives: u64,
     /// Changes that were asked of a worker.
     tickets: u64,
+    saved: Saved,
+    /// The daemon ends: what the VMM says that takes the worker is left.
+    is_left: bool,
+    /// And no ring is served any more.
+    is_held: bool,
 }
 
 enum State {
@@ -99,7 +109,19 @@ impl Guest {
     /// A guest that is not connected, and comes to a door.
     #[must_use]
     pub fn new(number: usize, log: Log, door: Option<Door>, peers: Peers) -> Self {
-        Self { number, log, door, peers, state: State::Vacant, closed: None, lives: 0, tickets: 0 }
+        Self {
+            number,
+            log,
+            door,
+            peers,
+            state: State::Vacant,
+            closed: None,
+            lives: 0,
+            tickets: 0,
+            saved: Saved::default(),
+            is_left: false,
+            is_held: false,
+        }
     }
 
     /// The log of its socket.
@@ -232,6 +254,9 @@ impl Guest {
             admission,
         }));
         self.submit((Change::Connect(self.lives), Vec::new()), 0, Answer::None, worker);
+        if self.is_held() {
+            self.hold(true, worker);
+        }
     }
 
     /// The VMM has sent something, takes an answer, or is gone.
@@ -254,7 +279,7 @@ impl Guest {
                     None => return Ok(()),
                 },
             };
-            if connection.pending.is_some() && !is_question(message.request) {
+            if (connection.pending.is_some() || self.is_left) && !is_question(message.request) {
                 connection.waiting = Some(message);
                 return Ok(());
             }
@@ -272,7 +297,11 @@ impl Guest {
                         // Nobody serves a ring or touches memory.
                         let outcome = connection.mirror.without_worker(&carried.0);
                         connection.settle(carried, request, answer, outcome, &self.log)?;
+                    } else if carried.0.is_of_state() && self.saved.is_under_way() {
+                        let outcome = Err("what was saved is being taken back".into());
+                        connection.settle(carried, request, answer, outcome, &self.log)?;
                     } else {
+                        self.take_back_before(&carried.0, worker);
                         self.submit(carried, request, answer, worker);
                     }
                 }
@@ -291,8 +320,18 @@ impl Guest {
         connection.pending = Some(Pending { carried, request, answer, ticket, since, attempts });
     }
 
+    /// Has a worker carry out a change that no VMM waits for; its ticket.
+    fn ask(&mut self, change: Change, files: Vec<Rc<File>>, worker: &mut Worker) -> u64 {
+        self.tickets += 1;
+        worker.change(self.number, (change, files), Some(self.tickets));
+        self.tickets
+    }
+
     /// A worker has carried out a change, or has not.
     pub fn done(&mut self, ticket: u64, outcome: std::result::Result<u16, String>, worker: &mut Worker) {
+        if self.saved_is_done(ticket, &outcome, worker) {
+            return;
+        }
         match &mut self.state {
             State::Leaving { ticket: leaving, .. } if *leaving == ticket => self.state = State::Vacant,
             State::Connected(connection) if connection.pending.as_ref().is_some_and(|p| p.ticket == ticket) => {
@@ -319,6 +358,7 @@ impl Guest {
         let Connection { channel, mirror, pending, waiting, admission, .. } = *connection;
         drop((mirror, pending, waiting));
         self.closed = Some(channel);
+        self.loses_saved(false, worker);
         worker.forget(self.number);
         if worker.is_up() {
             self.tickets += 1;
@@ -334,6 +374,7 @@ impl Guest {
 
     /// The worker is dead. It does nothing any more to what guests had.
     pub fn worker_ended(&mut self, worker: &mut Worker) {
+        self.loses_saved(true, worker);
         match &mut self.state {
             State::Leaving { .. } => self.state = State::Vacant,
             State::Vacant => {}
@@ -356,9 +397,19 @@ impl Guest {
         if worker.is_quarantined(self.number) {
             return;
         }
-        let connects = connection.pending.as_ref().is_some_and(|p| matches!(p.carried.0, Change::Connect(_)));
+        let pending = connection.pending.as_ref().map(|pending| &pending.carried.0);
+        let connects = matches!(pending, Some(Change::Connect(_)));
+        let starts = connection.mirror.is_started() || matches!(pending, Some(Change::Ring(_, RingChange::Kick(true))));
         if !connects {
             worker.change(self.number, (Change::Connect(self.lives), Vec::new()), None);
+            if self.is_held() {
+                self.hold(true, worker);
+            } else if starts {
+                self.take_back(worker);
+            }
+        }
+        let State::Connected(connection) = &mut self.state else { return };
+        if !connects {
             for carried in connection.mirror.changes() {
                 worker.change(self.number, carried, None);
             }
@@ -371,6 +422,39 @@ impl Guest {
             }
             worker.change(self.number, pending.carried.clone(), Some(pending.ticket));
         }
+        if connects && self.is_held() {
+            self.hold(true, worker);
+        }
+    }
+
+    /// The daemon ends, and the VMM is not to change anything any more.
+    pub fn leave(&mut self) {
+        self.is_left = true;
+    }
+
+    /// Whether it can be saved: its VMM waits for nothing, and what was saved before is there.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let waits = matches!(&self.state, State::Connected(connection) if connection.pending.is_some());
+        !waits && !self.saved.is_under_way()
+    }
+
+    /// Has a worker serve no ring any more, and give a saver what the guest has.
+    ///
+    /// # Errors
+    ///
+    /// When the saver has ended.
+    pub fn save(&mut self, saver: &Saver, worker: &mut Worker) -> std::io::Result<()> {
+        self.is_held = true;
+        self.hold(true, worker);
+        let file = saver.save(self.log.name().to_owned())?;
+        self.ask(Change::MoveState(Direction::Save), vec![file], worker);
+        Ok(())
+    }
+
+    /// Has a worker say what has become of the state that it gives; by which ticket.
+    pub fn ask_for_state(&mut self, worker: &mut Worker) -> u64 {
+        self.ask(Change::CheckState, Vec::new(), worker)
     }
 
     /// Looks whether what is under way has waited for too long, or has killed too many workers.

@@ -125,7 +125,7 @@ impl Mirror {
     pub fn commit(&mut self, (change, files): Carried, base: u16) {
         let mut files = files.into_iter();
         match change {
-            Change::Connect(_) | Change::Disconnect | Change::MoveState(_) | Change::CheckState => {}
+            Change::Connect(_) | Change::Disconnect | Change::Hold(_) | Change::MoveState(_) | Change::CheckState => {}
             Change::Features(features) => self.features = Some(features),
             Change::Table(regions) => {
                 self.regions.clear();
@@ -153,6 +153,12 @@ impl Mirror {
                 }
             }
         }
+    }
+
+    /// Whether a ring is started.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.rings.iter().any(|ring| ring.kick.is_some())
     }
 
     /// Adds a region. VMMs pass a file once for each region that is in it, and one descriptor is

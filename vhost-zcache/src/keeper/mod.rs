@@ -10,7 +10,7 @@
 //! is left to it by a service manager ([`handover`], [`takeover`]). A [`running`] process may be of
 //! another program. The operator asks for that by a signal, or at the [`control`] socket.
 //! What a worker does for the operator is one of its [`errands`]. [`state`] is about a guest that
-//! moves. [`events`] is what the thread waits for.
+//! moves; a [`saver`] has what guests have saved. [`events`] is what the thread waits for.
 
 pub mod control;
 pub mod control_group;
@@ -29,6 +29,7 @@ pub mod reload;
 pub mod report;
 pub mod residence;
 pub mod running;
+pub mod saver;
 pub mod state;
 pub mod takeover;
 
@@ -53,6 +54,7 @@ use self::handover::found::Found;
 use self::handover::manager::{Manager, handed};
 use self::handover::note::DaemonNote;
 use self::log::Log;
+use self::numbers::Numbers;
 use self::process::{Recipe, Worker};
 use self::report::Reports;
 use self::takeover::Sockets;
@@ -64,7 +66,9 @@ use crate::config::{AdminSocket, Config, GuestConfig, Place};
 use crate::error::Error;
 use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_limit};
 use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
+use crate::ledger::Ledger;
 use crate::sandbox::{self, files::Reach};
+use crate::saving::Saving;
 use crate::spawner::Spawner;
 
 /// How long operators' sockets may still be those of the worker of a daemon that has just ended.
@@ -106,6 +110,7 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
 
     let numbers = takeover::numbers(found.as_ref(), &config);
     let books = takeover::books(found.as_ref(), &numbers, config.queues)?;
+    let saved = saved(found.as_ref(), &config, &numbers, &books.ledger)?;
     let worker = found.as_ref().map_or(0, |found| found.daemon.worker);
     let ledger = Rc::new(books.file.try_clone().map_err(Error::Descriptors)?);
     let mut handover = match manager {
@@ -168,10 +173,36 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
         guests.push((number, guest));
     }
     drop(found);
-    let beginning = Beginning { config, numbers, guests, connected };
+    let beginning = Beginning { config, numbers, guests, connected, saved };
     let keeper = Keeper::new(beginning, worker, descriptors, facts, Operator { signals, control }, handover);
     residence::settle();
     keeper.run(&reach)
+}
+
+/// Guests of whom something is saved that they may take back. Who has gone on meanwhile may not.
+fn saved(
+    found: Option<&Found>,
+    config: &Config,
+    numbers: &Numbers,
+    ledger: &Ledger,
+) -> Result<BTreeSet<String>, Error> {
+    if let Some(found) = found {
+        let places: Vec<&Saving> = config.saving.iter().chain(&found.daemon.config.saving).collect();
+        for (number, name) in numbers.iter() {
+            if ledger.session(number).read().is_some_and(|session| session.holds != 0) {
+                places.iter().try_for_each(|saving| saving.forget(name))?;
+            }
+        }
+    }
+    match config.saving.as_ref().map(Saving::look).transpose() {
+        Ok(saved) => Ok(saved.unwrap_or_default()),
+        // Guests are not to lose what they have.
+        Err(fault) if found.is_some() => {
+            error!("{fault}");
+            Ok(BTreeSet::new())
+        }
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// What was read, with what the operator has had the keeper before go by since that had read it.

@@ -171,6 +171,8 @@ pub enum Change {
     Log(LogArea),
     /// Something about a ring.
     Ring(usize, RingChange),
+    /// No ring is to be served, whatever else is said, until it is said that it may be again.
+    Hold(bool),
     /// The guest's state is to be moved to or from the file that comes along.
     MoveState(Direction),
     /// Whether the state was moved is to be said, as soon as that is known.

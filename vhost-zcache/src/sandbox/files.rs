@@ -21,6 +21,8 @@ pub enum Reach {
         reports: Option<PathBuf>,
         /// Where others make sockets, with their locks.
         sockets: Vec<PathBuf>,
+        /// Where others save what guests have.
+        saved: Option<PathBuf>,
     },
     /// To read, and to make sockets.
     Read {
@@ -29,6 +31,8 @@ pub enum Reach {
     },
     /// To write reports to this folder, and to remove old ones.
     Report(PathBuf),
+    /// To read, write and remove what guests have, in this folder.
+    Save(PathBuf),
     /// Nothing.
     Nothing,
 }
@@ -59,23 +63,29 @@ pub fn confine(reach: &Reach) -> Result<(), RulesetError> {
     // The keeper's signals are for the worker, with which it was closed off.
     let mut ruleset = match reach {
         Reach::Remove(_) | Reach::Execute { .. } => ruleset,
-        Reach::Read { .. } | Reach::Report(_) | Reach::Nothing => ruleset.scope(Scope::from_all(NEWEST))?,
+        Reach::Read { .. } | Reach::Report(_) | Reach::Save(_) | Reach::Nothing => {
+            ruleset.scope(Scope::from_all(NEWEST))?
+        }
     }
     .create()?;
     let report = AccessFs::ReadDir | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
+    let save = report | AccessFs::ReadFile;
     let socket = AccessFs::MakeSock | AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
     let folders: Vec<(&Path, BitFlags<AccessFs>)> = match reach {
         Reach::Remove(folders) => folders.iter().map(|folder| (&**folder, AccessFs::RemoveFile.into())).collect(),
-        Reach::Execute { reports, sockets } => {
+        Reach::Execute { reports, sockets, saved } => {
             let reports = reports.iter().map(|folder| (&**folder, report));
             let sockets = sockets.iter().map(|folder| (&**folder, socket));
-            [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter().chain(reports).chain(sockets).collect()
+            let saved = saved.iter().map(|folder| (&**folder, save));
+            let all = [(Path::new("/"), AccessFs::from_read(NEWEST))].into_iter();
+            all.chain(reports).chain(sockets).chain(saved).collect()
         }
         Reach::Read { sockets } => {
             let sockets = sockets.iter().map(|folder| (&**folder, socket));
             [(Path::new("/"), AccessFs::ReadFile | AccessFs::ReadDir)].into_iter().chain(sockets).collect()
         }
         Reach::Report(folder) => vec![(folder.as_path(), report)],
+        Reach::Save(folder) => vec![(folder.as_path(), save)],
         Reach::Nothing => Vec::new(),
     };
     for (folder, access) in folders {

@@ -85,15 +85,16 @@ pub fn confine_keeper(mode: SeccompMode, reach: &Reach) -> Result<(), SandboxErr
     Ok(())
 }
 
-/// Confines the spawner, which has reports written to a directory, and sockets made in folders. Its
-/// filter is of another kind, because all that it executes keeps it.
+/// Confines the spawner, which has reports and what guests have written to directories, and sockets
+/// made in folders. Its filter is of another kind, because all that it executes keeps it.
 ///
 /// # Errors
 ///
 /// [`SandboxError`].
 pub fn confine_spawner(common: &Common) -> Result<(), SandboxError> {
     let (reports, sockets) = (common.crash_directory.clone(), common.socket_folders.iter().cloned().collect());
-    give_up(&Reach::Execute { reports, sockets })?;
+    let saved = common.saving.as_ref().map(|saving| saving.directory.clone());
+    give_up(&Reach::Execute { reports, sockets, saved })?;
     Ok(Filter::denying(rules::spawner::NEVER, common.seccomp)?.apply()?)
 }
 
@@ -104,6 +105,15 @@ pub fn confine_spawner(common: &Common) -> Result<(), SandboxError> {
 /// [`SandboxError`].
 pub fn confine_report(directory: &Path) -> Result<(), SandboxError> {
     give_up(&Reach::Report(directory.into()))
+}
+
+/// Confines the process that saves what guests have to a directory, which has the spawner's filter.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn confine_saver(directory: &Path) -> Result<(), SandboxError> {
+    give_up(&Reach::Save(directory.into()))
 }
 
 /// Confines the process that reads the configuration again, which has the spawner's filter.

@@ -54,6 +54,8 @@ enum Wish {
     Report,
     /// A process that reads the configuration again. It is to have the link that comes along.
     Reader,
+    /// A process that saves what guests have. It is to have the link that comes along.
+    Saver,
     /// To look whether a process is about to end.
     Look {
         /// Its number.
@@ -156,6 +158,15 @@ impl Spawner {
     /// As for a worker.
     pub fn read(&self, link: BorrowedFd<'_>) -> io::Result<Child> {
         started(self.ask(Wish::Reader, &[link])?)
+    }
+
+    /// Starts a process that saves what guests have, and gets a link.
+    ///
+    /// # Errors
+    ///
+    /// As for a worker.
+    pub fn save(&self, link: BorrowedFd<'_>) -> io::Result<Child> {
+        started(self.ask(Wish::Saver, &[link])?)
     }
 
     /// Whether a child does nothing any more, although it may not have ended. `false` if that

@@ -48,7 +48,8 @@ pub fn run(common: &Common, link: i32) -> Result<(), Error> {
         let started = match wish {
             Wish::Worker(program) => process.start_worker(program, &files),
             Wish::Report => process.start_report(&files),
-            Wish::Reader => process.start_reader(&files),
+            Wish::Reader => process.start_with_link(c"--reader-link", &files),
+            Wish::Saver => process.start_with_link(c"--saver-link", &files),
             Wish::Keep => {
                 process.programs.keep();
                 link.send(&Answer { number, outcome: Outcome::Kept }, &[], SendFlags::empty()).map_err(Error::Link)?;
@@ -101,9 +102,9 @@ impl Process {
         start(&Execution { program: self.programs.own(), arguments, input, given: Vec::new() })
     }
 
-    fn start_reader(&self, files: &[File]) -> Result<Sibling, Failure> {
+    fn start_with_link(&self, name: &CStr, files: &[File]) -> Result<Sibling, Failure> {
         let [link] = files else { return Err(io::Error::from_raw_os_error(libc::EINVAL).into()) };
-        let arguments = self.arguments_and(c"--reader-link", CString::new(link.as_raw_fd().to_string()));
+        let arguments = self.arguments_and(name, CString::new(link.as_raw_fd().to_string()));
         start(&Execution { program: self.programs.own(), arguments, input: None, given: vec![link.as_fd()] })
     }
 }

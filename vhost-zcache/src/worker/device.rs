@@ -24,7 +24,7 @@ pub enum ChangeError {
     /// The memory table stays as it was.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The state of a guest is moved while its rings are stopped.
+    /// The state of a guest is moved while its rings are stopped, or it is held.
     #[error("a queue is not stopped")]
     NotStopped,
     /// A state is not moved.
@@ -48,6 +48,8 @@ pub struct Device {
     transfer: Option<Transfer>,
     /// `None` until the VMM has said so.
     features: Option<Acknowledged>,
+    /// No ring is served, for now.
+    is_held: bool,
 }
 
 impl Device {
@@ -56,7 +58,7 @@ impl Device {
     pub fn new(guest: Arc<GuestPlace>, connection: Connection) -> Self {
         let vrings = guest.queues().iter().enumerate();
         let vrings = vrings.map(|(queue, ledger)| Vring::unset(queue, ledger, &guest, &connection)).collect();
-        Self { vrings, connection, guest, transfer: None, features: None }
+        Self { vrings, connection, guest, transfer: None, features: None, is_held: false }
     }
 
     /// Carries out a change; where a ring was stopped, if that was it.
@@ -67,6 +69,10 @@ impl Device {
     pub fn change(&mut self, change: Change, files: Vec<File>) -> Result<u16, ChangeError> {
         let done = match change {
             Change::Connect(_) | Change::Disconnect | Change::CheckState => return Err(ChangeError::Nonsense),
+            Change::Hold(is_held) => self.change_all(|device| {
+                device.is_held = is_held;
+                Ok(())
+            }),
             Change::MoveState(direction) => return self.move_state(direction, files),
             Change::Features(features) => {
                 let features = Acknowledged::new(features).ok_or(ChangeError::Nonsense)?;
@@ -99,7 +105,7 @@ impl Device {
     fn move_state(&mut self, direction: Direction, files: Vec<File>) -> Result<u16, ChangeError> {
         self.transfer = None;
         let Ok([file]) = <[File; 1]>::try_from(files) else { return Err(ChangeError::Nonsense) };
-        if self.vrings.iter().any(Vring::is_started) {
+        if !self.is_held && self.vrings.iter().any(Vring::is_started) {
             return Err(ChangeError::NotStopped);
         }
         let session = Arc::clone(&self.connection.session);
@@ -121,6 +127,7 @@ impl Device {
     }
 
     fn change_ring(&mut self, index: usize, change: RingChange, files: Vec<File>) -> Result<u16, ChangeError> {
+        let features = self.features_to_serve();
         let event = match files.into_iter().next() {
             None => None,
             Some(file) => self.event(index, file),
@@ -149,8 +156,13 @@ impl Device {
         if begins_anew {
             vring.begins_anew();
         }
-        vring.resume(self.features, &self.connection.memory);
+        vring.resume(features, &self.connection.memory);
         Ok(0)
+    }
+
+    /// The features with which rings are served, if they are to be.
+    fn features_to_serve(&self) -> Option<Acknowledged> {
+        self.features.filter(|_| !self.is_held)
     }
 
     /// Changes what concerns all rings, while none is served.
@@ -159,8 +171,9 @@ impl Device {
             vring.pause();
         }
         let changed = change(self);
+        let features = self.features_to_serve();
         for vring in &mut self.vrings {
-            vring.resume(self.features, &self.connection.memory);
+            vring.resume(features, &self.connection.memory);
         }
         Ok(changed?)
     }

@@ -15,3 +15,4 @@ mod manager;
 mod model;
 mod refusals;
 mod reload;
+mod saving;

@@ -161,7 +161,8 @@ impl Keeper {
             if let Some(handover) = &mut self.handover {
                 handover.keep_door(&guest.name, door.listener());
             }
-            let guest = Guest::new(number, Log::new(guest.name.clone()), Some(door), guest.peers.clone());
+            let mut guest = Guest::new(number, Log::new(guest.name.clone()), Some(door), guest.peers.clone());
+            guest.find_saved(&mut self.saved);
             info!("{}: ready", guest.log().name());
             self.guests.insert(number, Attended { guest, watched: Watched::default() });
             self.watch_guest(number, ops);
@@ -195,10 +196,11 @@ impl Keeper {
     /// A guest goes, with its socket.
     fn remove(&mut self, number: usize, ops: &mut EventOps<'_>) -> Option<Guest> {
         let Attended { mut guest, watched } = self.guests.remove(&number)?;
-        for fd in watched.door.into_iter().chain(watched.vmm.map(|(fd, _)| fd)) {
+        for fd in watched.door.into_iter().chain(watched.vmm.map(|(fd, _)| fd)).chain(watched.saver) {
             unwatch(fd, ops);
         }
         guest.dismiss(&mut self.worker);
+        guest.leave_saved(&mut self.saved);
         info!("{}: removed", guest.log().name());
         guest.close();
         self.descriptors.remove_guest();

@@ -39,6 +39,7 @@ impl Worker {
     pub fn beat(&mut self) {
         self.reports.go_on(&self.recipe.spawner);
         self.beat_of_next();
+        self.savers.retain(|saver| !saver.has_ended());
         let number = self.number;
         let State::Up(running) = &mut self.state else { return };
         running.unanswered += 1;

@@ -26,6 +26,7 @@ pub use self::watched::{Watched, Who};
 use super::mirror::Carried;
 use super::report::{Obituary, Reports};
 use super::running::Running;
+use super::saver::Saver;
 use crate::config::settings::Settings;
 use crate::ledger::Ledger;
 use crate::ledger::restore::RestoreLedger;
@@ -82,6 +83,8 @@ pub struct Worker {
     gone: Vec<(Running, Option<Obituary>)>,
     /// Processes that have ended, until nobody waits for their files any more.
     ended: Vec<Running>,
+    /// Savers that have nothing more to do, until they have ended.
+    savers: Vec<Saver>,
 }
 
 enum State {
@@ -106,6 +109,7 @@ impl Worker {
             upgraded: None,
             gone: Vec::new(),
             ended: Vec::new(),
+            savers: Vec::new(),
         }
     }
 
@@ -155,6 +159,13 @@ impl Worker {
     #[must_use]
     pub fn is_quarantined(&self, guest: usize) -> bool {
         self.ledger.restore(guest).is_quarantined()
+    }
+
+    /// Whether a driver may have said HELLO on a connection of a guest. (A record that a worker
+    /// writes to at that moment may not be readable.)
+    #[must_use]
+    pub fn may_hold(&self, guest: usize, life: u64) -> bool {
+        self.ledger.session(guest).read().is_none_or(|session| session.life == life && session.holds != 0)
     }
 
     /// A guest has nothing any more that could be taken over.
@@ -222,6 +233,12 @@ impl Worker {
         if let Some(running) = self.running() {
             running.send(message, files);
         }
+    }
+
+    /// Lets go of a saver, whatever it does.
+    pub fn let_go(&mut self, saver: Saver) {
+        saver.kill();
+        self.savers.push(saver);
     }
 
     /// What workers go by.

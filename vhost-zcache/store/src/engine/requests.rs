@@ -34,13 +34,16 @@ impl Engine {
         page: &Page,
     ) -> Result<(), PutError> {
         let spot = guest.spot(key)?;
+        if guest.frozen.load(Relaxed) {
+            return self.refuse(guest, &spot, Refusal::Frozen);
+        }
         // Encoding takes longer than the memory to come.
         spot.prefetch();
         let (codec, bytes) = scratch.encode(page);
         self.put_encoded(guest, &spot, codec, bytes, PayloadSum::new(bytes))
     }
 
-    /// Stores a page that is encoded.
+    /// Stores a page that is encoded; for a frozen guest, too, which has had it before.
     pub(super) fn put_encoded(
         &self,
         guest: &GuestState,
@@ -49,9 +52,6 @@ impl Engine {
         bytes: &[u8],
         sum: PayloadSum,
     ) -> Result<(), PutError> {
-        if guest.frozen.load(Relaxed) {
-            return self.refuse(guest, spot, Refusal::Frozen);
-        }
         let epoch = self.epoch.load(Relaxed);
         let mut new = NewPage { codec, bytes, sum, epoch, proven: false, may_evict: false };
         let mut attempt = 0;
