@@ -106,7 +106,13 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         for directory in [Some(&self.directory), self.unified.as_ref()].into_iter().flatten() {
-            let _ = fs::remove_dir(directory);
+            // The daemon's last processes are still ending.
+            for _ in 0..100 {
+                if fs::remove_dir(directory).is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }
