@@ -87,16 +87,31 @@ impl Settings {
 
     /// The same, with a store that never takes more than so many bytes.
     #[must_use]
-    pub fn within(self, most: u64) -> Self {
-        Self { memory_limit: self.memory_limit.min(most), most, ..self }
+    pub fn within(mut self, most: u64) -> Self {
+        self.most = most;
+        self.fit();
+        self
+    }
+
+    /// Has the store take no more than it may. What guests can count on becomes smaller as the
+    /// store does: otherwise all of it could be set aside, and nothing would be left for file pages
+    /// that others can have.
+    fn fit(&mut self) {
+        let wanted = self.memory_limit;
+        self.memory_limit = wanted.min(self.most);
+        for guest in self.guests.values_mut() {
+            let part = u128::from(guest.reservation) * u128::from(self.memory_limit) / u128::from(wanted.max(1));
+            guest.reservation = u64::try_from(part).unwrap_or(u64::MAX);
+        }
     }
 
     /// Takes what can change from another configuration.
     pub fn become_of(&mut self, config: &Config, number_of: impl Fn(&str) -> Option<usize>) {
         let numbered = |guest: &GuestConfig| Some((number_of(&guest.name)?, guest.into()));
         self.guests = config.guests.iter().filter_map(numbered).collect();
-        self.memory_limit = config.memory_limit.min(self.most);
+        self.memory_limit = config.memory_limit;
         self.log_level = config.log_level;
+        self.fit();
     }
 }
 
@@ -104,4 +119,32 @@ impl Settings {
 fn default_workers() -> NonZero<u8> {
     let processors = available_parallelism().map_or(1, NonZero::get).min(MOST_WORKERS);
     u8::try_from(processors).ok().and_then(NonZero::new).unwrap_or(NonZero::<u8>::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_store_that_may_take_less_as_much_is_set_aside_in_proportion() {
+        let guest = |reservation: u64| -> GuestSettings {
+            let guest = json!({ "name": "", "memory_limit": null, "reservation": reservation, "allow_shared": [] });
+            serde_json::from_value(guest).expect("these are settings")
+        };
+        let settings = Settings {
+            memory_limit: 1 << 30,
+            most: u64::MAX,
+            workers: NonZero::<u8>::MIN,
+            log_level: LevelFilter::Info,
+            stats_peers: Peers::default(),
+            guests: BTreeMap::from([(0, guest(512 << 20)), (1, guest(0))]),
+        };
+        let fits = settings.clone().within(2 << 30);
+        assert_eq!((fits.memory_limit, fits.guests[&0].reservation), (1 << 30, 512 << 20));
+        let smaller = settings.within(64 << 20);
+        assert_eq!((smaller.memory_limit, smaller.guests[&0].reservation), (64 << 20, 32 << 20));
+        assert_eq!(smaller.guests[&1].reservation, 0);
+    }
 }

@@ -211,6 +211,12 @@ impl Account {
         })
     }
 
+    /// Bytes up to the nearer of the limits.
+    pub(crate) fn room(&self) -> u64 {
+        let left = |budget: &Budget| budget.limit().saturating_sub(budget.used());
+        self.budgets().into_iter().map(left).min().unwrap_or(0)
+    }
+
     fn budgets(&self) -> [&Budget; 2] {
         [&self.own, self.store()]
     }

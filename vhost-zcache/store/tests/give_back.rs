@@ -5,8 +5,10 @@
 mod common;
 
 use std::thread;
+use std::time::Duration;
 
 use common::page;
+use rustix::fs::{SeekFrom, seek};
 use zcache_store::{
     Background, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, PutError, Refusal,
     Scratch, Store, StoreConfig, Weight,
@@ -78,7 +80,7 @@ fn all_ephemeral_memory_and_no_persistent_page_is_given() {
     assert_eq!(left(&guest, FILES, 0..4000), 0, "ephemeral pages stay");
     assert_eq!(left(&guest, SWAP, 0..1000), 1000, "persistent pages were given");
     assert_eq!(guest.stats().pools[0].counters.evicted, 4000);
-    store.maintain(std::time::Duration::ZERO, std::time::Duration::ZERO);
+    store.maintain(Duration::ZERO, Duration::ZERO);
     store.check().expect("the store is consistent");
     put(&guest, FILES, 0..4000);
     assert_eq!(left(&guest, FILES, 0..4000), 4000, "the store is of no use any more");
@@ -99,6 +101,77 @@ fn as_much_is_given_as_was_asked_for() {
         store.check().expect("the store is consistent");
     }
     assert!(left(&guest, FILES, 0..12_000) > 3000, "much more was given than was asked for");
+}
+
+#[test]
+fn of_a_part_of_a_shard_what_is_oldest_is_given() {
+    let store = store();
+    let guest = guest(&store, "a", 100, 0);
+    put(&guest, FILES, 0..12_000);
+    let given = store.give_back(4 << 20);
+    assert!(given.given < 5 << 20, "{given:?}");
+    let gone = 6000 - left(&guest, FILES, 0..6000);
+    assert!(gone * PAGE_SIZE as u64 > given.given / 4 * 3, "{gone} pages of the older half are gone: {given:?}");
+    store.check().expect("the store is consistent");
+}
+
+#[test]
+fn what_many_guests_give_in_whole_shards_is_as_much_as_was_asked_for() {
+    let store = store();
+    let names: Vec<String> = (0..8).map(|number| format!("guest {number}")).collect();
+    let guests: Vec<Guest> = names.iter().map(|name| guest(&store, name, 100, 0)).collect();
+    for guest in &guests {
+        put(guest, FILES, 0..2000);
+    }
+    // Two MiB and a little are in each shard.
+    for asked in [10 << 20, 15 << 20] {
+        let given = store.give_back(asked);
+        assert!((asked..asked + (3 << 20)).contains(&given.given), "{given:?}");
+        let share = asked / names.len() as u64;
+        assert!(given.ephemeral.values().all(|bytes| *bytes < share + (3 << 20)), "{given:?}");
+        store.check().expect("the store is consistent");
+    }
+}
+
+/// The kernel splits a huge page of which a part is given back, which takes it longer than giving
+/// all of it.
+#[test]
+fn half_of_what_a_guest_has_is_given_in_whole_huge_pages() {
+    const BLOCK: u64 = 2 << 20;
+    let store = store();
+    let guest = guest(&store, "a", 100, 0);
+    for step in 0..200 {
+        put(&guest, FILES, step * 128..(step + 1) * 128);
+        store.maintain(Duration::ZERO, Duration::ZERO);
+    }
+    // What was made ready ahead goes back.
+    for _ in 0..16 {
+        store.maintain(Duration::ZERO, Duration::ZERO);
+    }
+    let file = store.memory_file().expect("a descriptor is left");
+    // Blocks are in the second half of the file.
+    let length = file.metadata().expect("the file's length").len();
+    let resident = |from: u64, bytes: u64| {
+        let pages = (from..from + bytes).step_by(PAGE_SIZE);
+        pages.filter(|at| seek(&file, SeekFrom::Data(*at)) == Ok(*at)).count() as u64
+    };
+    let blocks = || {
+        let mut found = (0, 0);
+        let mut at = length / 2;
+        while let Ok(data) = seek(&file, SeekFrom::Data(at)) {
+            let start = data / BLOCK * BLOCK;
+            let whole = resident(start, BLOCK) * PAGE_SIZE as u64 == BLOCK;
+            *(if whole { &mut found.0 } else { &mut found.1 }) += 1;
+            at = start + BLOCK;
+        }
+        found
+    };
+    let (whole, _) = blocks();
+    assert!(whole > 24, "the test wants blocks: {whole}");
+    store.give_back(50 << 20);
+    let (left, parts) = blocks();
+    assert!(left < whole * 2 / 3, "{left} of {whole} whole blocks are left");
+    assert!(parts < whole / 2, "of {parts} blocks a part is left, of {whole} before");
 }
 
 #[test]

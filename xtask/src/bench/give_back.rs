@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask bench give-back`: how soon ephemeral memory is back with the host.
+//! `cargo xtask bench give-back`: how soon ephemeral memory is back with the host, and how long
+//! gets take meanwhile.
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustix::fs::fstat;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use zcache_store::{Background, GivenBack, Guest, GuestConfig, PoolKind, Scratch, Store, StoreConfig};
+use zcache_store::{
+    Background, GetMode, GivenBack, Guest, GuestConfig, PAGE_SIZE, PoolKind, Scratch, Store, StoreConfig,
+};
 
 use super::corpus::Corpus;
 use super::memory;
+use super::random::Random;
 use super::shape::{POOL, Shape};
 
 /// Pages between two looks at how large the store has become.
 const STEP: u64 = 4096;
+/// How long gets are measured for comparison.
+const ALONE: Duration = Duration::from_millis(200);
 
 /// Memory given back to the host, of a store that was just filled and of one that has turned over.
 #[derive(Args)]
@@ -52,6 +60,18 @@ struct Run {
     ms: f64,
     /// Processor time of that: what it takes on a machine that does nothing else.
     cpu_ms: f64,
+    /// Of the pages' gets by another thread, with nothing else to do and during that.
+    gets_alone: Gets,
+    gets_meanwhile: Gets,
+}
+
+/// Latencies of gets.
+#[derive(Debug, Serialize)]
+struct Gets {
+    count: usize,
+    p50_us: f64,
+    p99_us: f64,
+    longest_us: f64,
 }
 
 /// Runs the measurement.
@@ -64,12 +84,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         for turned_over in [false, true] {
             let run = measure(corpus, *mib, arguments.asked << 20, turned_over)?;
             println!(
-                "{mib} MiB, {}, {} MiB asked for: {} MiB in {:.1} ms ({:.1} ms of a processor)",
+                "{mib} MiB, {}, {} MiB asked for: {} MiB in {:.1} ms ({:.1} ms of a processor); gets, p99: {:.1} us, \
+                 {:.1} us before",
                 if turned_over { "turned over" } else { "just filled" },
                 arguments.asked,
                 run.given_bytes >> 20,
                 run.ms,
-                run.cpu_ms
+                run.cpu_ms,
+                run.gets_meanwhile.p99_us,
+                run.gets_alone.p99_us
             );
             runs.push(run);
         }
@@ -100,6 +123,33 @@ fn processor_ms() -> f64 {
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
+/// Gets pages at random, of so many, until it is to stop.
+fn get(guest: &Guest, pages: u64, stop: &AtomicBool) -> Gets {
+    let (mut scratch, mut out, mut random) = (Scratch::new(), [0; PAGE_SIZE], Random::new(1));
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let key = Shape::Files.key(random.next() % pages);
+        let started = Instant::now();
+        // Of what was given back, misses.
+        let _ = guest.get(&mut scratch, &key, GetMode::Plain, &mut out);
+        times.push(started.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    let at = |per_mille: usize| times.get(times.len() * per_mille / 1000).copied().unwrap_or_default();
+    Gets { count: times.len(), p50_us: at(500), p99_us: at(990), longest_us: times.last().copied().unwrap_or_default() }
+}
+
+/// Does some work while another thread gets pages.
+fn beside_gets<T>(guest: &Guest, pages: u64, work: impl FnOnce() -> T) -> (T, Gets) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let gets = scope.spawn(|| get(guest, pages, &stop));
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        (done, gets.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 fn measure(corpus: &Corpus, mib: u64, asked: u64, turned_over: bool) -> Result<Run> {
     let bytes = mib << 20;
     ensure!(memory::available()? > bytes + bytes / 4, "the machine has not enough memory for {mib} MiB");
@@ -110,18 +160,30 @@ fn measure(corpus: &Corpus, mib: u64, asked: u64, turned_over: bool) -> Result<R
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Ephemeral)?;
     let filled = fill(&guest, corpus, 0, |_| store.stats().physical_bytes >= bytes)?;
-    if turned_over {
-        fill(&guest, corpus, filled, |next| next >= 2 * filled)?;
-    }
+    let names = if turned_over { fill(&guest, corpus, filled, |next| next >= 2 * filled)? } else { filled };
     // What was made ready ahead goes back.
-    std::thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1));
     let file = store.memory_file()?;
     let resident = || -> Result<u64> { Ok(u64::try_from(fstat(&file)?.st_blocks)? * 512) };
     let (pages, before) = (store.stats().contents.pages, resident()?);
-    let started = processor_ms();
-    let GivenBack { given, milliseconds: ms, .. } = store.give_back(asked);
-    let cpu_ms = processor_ms() - started;
+    let ((), gets_alone) = beside_gets(&guest, names, || thread::sleep(ALONE));
+    let ((given, ms, cpu_ms), gets_meanwhile) = beside_gets(&guest, names, || {
+        let started = processor_ms();
+        let GivenBack { given, milliseconds, .. } = store.give_back(asked);
+        (given, milliseconds, processor_ms() - started)
+    });
     let resident_bytes = before.saturating_sub(resident()?);
     ensure!(resident_bytes >= given / 10 * 9, "{given} bytes are said to be given, and {resident_bytes} were");
-    Ok(Run { mib, turned_over, pages, asked_bytes: asked, given_bytes: given, resident_bytes, ms, cpu_ms })
+    Ok(Run {
+        mib,
+        turned_over,
+        pages,
+        asked_bytes: asked,
+        given_bytes: given,
+        resident_bytes,
+        ms,
+        cpu_ms,
+        gets_alone,
+        gets_meanwhile,
+    })
 }

@@ -84,13 +84,66 @@ pub(crate) struct Spare {
     pub(crate) charge: Charge,
 }
 
-/// What one heap has in all shards together.
-struct Supply {
-    account: Arc<Account>,
-    purpose: Use,
+/// Segments of a heap that should be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// For all shards together: a block is dealt out to several.
+    Shared(usize),
+    /// For the shard that asks, whose blocks go back to the host whole when all of its pages do.
+    Apart(usize),
+}
+
+/// Segments that are ready.
+#[derive(Default)]
+struct Stock {
     spares: Vec<Spare>,
     /// Segments that should be ready.
     wanted: usize,
+}
+
+impl Stock {
+    fn is_short(&self) -> bool {
+        self.spares.len() < self.wanted
+    }
+}
+
+/// Where a block is wanted, and who pays for it.
+struct Lacking {
+    heap: usize,
+    stock: usize,
+    account: Arc<Account>,
+    purpose: Use,
+}
+
+/// What one heap has ready.
+struct Supply {
+    account: Arc<Account>,
+    purpose: Use,
+    /// The shared one, and one for each of the first shards.
+    stocks: Vec<Stock>,
+}
+
+impl Supply {
+    fn new(account: Arc<Account>, purpose: Use) -> Self {
+        Self { account, purpose, stocks: vec![Stock::default()] }
+    }
+
+    /// Takes a segment for a shard, of its own or else of the shared ones. Returns whether more
+    /// should be ready from now on.
+    fn take(&mut self, shard: u16, wanted: Wanted) -> (Option<Spare>, bool) {
+        let own = usize::from(shard) + 1;
+        if self.stocks.len() <= own {
+            self.stocks.resize_with(own + 1, Stock::default);
+        }
+        let (shared, apart) = match wanted {
+            Wanted::Shared(number) => (number, 0),
+            Wanted::Apart(number) => (0, number),
+        };
+        self.stocks[0].wanted = shared;
+        self.stocks[own].wanted = apart;
+        let spare = self.stocks[own].spares.pop().or_else(|| self.stocks[0].spares.pop());
+        (spare, self.stocks[0].is_short() || self.stocks[own].is_short())
+    }
 }
 
 /// The ready segments of one domain.
@@ -127,7 +180,7 @@ impl Ready {
         let mut supplies = self.supplies();
         let length = supplies.len().max(heap + 1);
         supplies.resize_with(length, || None);
-        supplies[heap] = Some(Supply { account, purpose, spares: Vec::new(), wanted: 0 });
+        supplies[heap] = Some(Supply::new(account, purpose));
     }
 
     /// Ends the supply of the heaps that `which` is true of, and gives back what they did not use.
@@ -164,15 +217,12 @@ impl Ready {
         self.grew.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes a segment for a heap, if one is ready, and has the background see to it that `wanted`
-    /// are if heaps grow fast.
-    pub(crate) fn take(&self, heap: usize, wanted: usize) -> Option<Spare> {
-        let wanted = if self.pace.load(Ordering::Relaxed) < FAST { 0 } else { wanted };
+    /// Takes a segment for a heap in a shard, if one is ready, and has the background see to it
+    /// that as many are as are wanted if heaps grow fast.
+    pub(crate) fn take(&self, heap: usize, shard: u16, wanted: Wanted) -> Option<Spare> {
+        let wanted = if self.pace.load(Ordering::Relaxed) < FAST { Wanted::Shared(0) } else { wanted };
         let mut supplies = self.supplies();
-        let supply = supplies.get_mut(heap)?.as_mut()?;
-        supply.wanted = wanted;
-        let spare = supply.spares.pop();
-        let lacking = supply.spares.len() < wanted;
+        let (spare, lacking) = supplies.get_mut(heap)?.as_mut()?.take(shard, wanted);
         drop(supplies);
         if lacking {
             self.wake.ask();
@@ -184,14 +234,15 @@ impl Ready {
     pub(crate) fn make(&self, arena: &Arc<Arena>) {
         loop {
             let _making = self.making();
-            let Some((heap, account, purpose)) = self.lacking() else { return };
+            let Some(Lacking { heap, stock, account, purpose }) = self.lacking() else { return };
             let made = block(arena, &account, purpose);
             let mut supplies = self.supplies();
             let supply = supplies.get_mut(heap).and_then(Option::as_mut);
-            match (supply.filter(|supply| Arc::ptr_eq(&supply.account, &account)), made) {
-                (Some(supply), Ok(spares)) => supply.spares.extend(spares),
+            let supply = supply.filter(|supply| Arc::ptr_eq(&supply.account, &account));
+            match (supply.and_then(|supply| supply.stocks.get_mut(stock)), made) {
+                (Some(stock), Ok(spares)) => stock.spares.extend(spares),
                 // The next one that finds nothing asks again.
-                (Some(supply), Err(_)) => supply.wanted = 0,
+                (Some(stock), Err(_)) => stock.wanted = 0,
                 (None, unused) => {
                     drop(supplies);
                     drop(unused);
@@ -200,11 +251,12 @@ impl Ready {
         }
     }
 
-    /// The first heap that wants more than it has.
-    fn lacking(&self) -> Option<(usize, Arc<Account>, Use)> {
+    /// The first stock in which there is less than is wanted.
+    fn lacking(&self) -> Option<Lacking> {
         self.supplies().iter().enumerate().find_map(|(heap, supply)| {
-            let supply = supply.as_ref().filter(|supply| supply.spares.len() < supply.wanted)?;
-            Some((heap, Arc::clone(&supply.account), supply.purpose))
+            let supply = supply.as_ref()?;
+            let stock = supply.stocks.iter().position(Stock::is_short)?;
+            Some(Lacking { heap, stock, account: Arc::clone(&supply.account), purpose: supply.purpose })
         })
     }
 
@@ -213,9 +265,14 @@ impl Ready {
     pub(crate) fn trim(&self, most: usize) -> u64 {
         let mut spares = Vec::new();
         for supply in self.supplies().iter_mut().flatten() {
-            supply.wanted = 0;
-            let left = supply.spares.len().saturating_sub(most);
-            spares.extend(supply.spares.drain(left..));
+            let mut more = most;
+            for stock in &mut supply.stocks {
+                stock.wanted = 0;
+                let left = stock.spares.len().saturating_sub(more);
+                let trimmed = stock.spares.drain(left..);
+                more -= trimmed.len();
+                spares.extend(trimmed);
+            }
         }
         let bytes = spares.iter().map(|spare| spare.charge.bytes()).sum();
         Segment::empty(spares.iter_mut().map(|spare| &mut spare.segment));
@@ -226,7 +283,7 @@ impl Ready {
     #[cfg(feature = "check")]
     pub(crate) fn check(&self) -> Result<(), String> {
         let supplies = self.supplies();
-        let mut spares = supplies.iter().flatten().flat_map(|supply| &supply.spares);
+        let mut spares = supplies.iter().flatten().flat_map(|supply| &supply.stocks).flat_map(|stock| &stock.spares);
         let right = |spare: &Spare| spare.charge.bytes() == (spare.segment.populated() * 8) as u64;
         if spares.all(right) { Ok(()) } else { Err("a ready segment is charged wrongly".to_owned()) }
     }

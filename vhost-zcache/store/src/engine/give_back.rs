@@ -16,9 +16,11 @@ use super::room::Effort;
 use super::victim::{Claim, split};
 use super::{EPHEMERAL, Engine};
 use crate::accounting::Use;
-use crate::arena::memory::{SEGMENT_BYTES, SEGMENT_WORDS};
+use crate::arena::memory::{BLOCK, SEGMENT_BYTES, SEGMENT_WORDS};
 use crate::shard::compact::{Step, Threshold};
 use crate::shard::retire::Detached;
+use crate::shard::space::Slot;
+use crate::shard::space::segments::Place;
 
 /// Segments that are given back in one step: some milliseconds' work of the kernel's.
 const SEGMENTS_PER_STEP: usize = 64;
@@ -29,7 +31,7 @@ const RECORDS_PER_STEP: usize = 256;
 const MOSTLY_HOLES: Threshold = Threshold { slack: SEGMENT_WORDS as u64, share: 4 };
 /// Time for that.
 const MOVING: Duration = Duration::from_millis(10);
-/// Less of a shard is evicted page by page in the order of its queues. Tests use small stores.
+/// Less is evicted page by page in the order of the queues. Tests use small stores.
 const LEAST_SHED: u64 = if cfg!(feature = "check") { 1 } else { 4 * SEGMENT_BYTES as u64 };
 
 /// Part of the ephemeral memory beyond reservations that a host gets which is short of memory, and
@@ -150,22 +152,37 @@ impl Engine {
         let all = || guests.iter().map(|guest| Claim { excess: guest.account.own().ephemeral(), ..Claim::of(guest) });
         let is_any = excess.iter().any(|claim| claim.excess > 0);
         let claims = if cause == Cause::Pressure || is_any { excess } else { all().collect() };
-        let mut total = 0;
-        for ((guest, claim), share) in guests.iter().zip(&claims).zip(split(&claims, bytes)) {
-            let share = share.min(bytes.saturating_sub(total));
-            let mut given = if cause == Cause::Order { self.shed(guest, share, claim.excess) } else { 0 };
-            while given < share {
-                match self.reclaim(guest, &[Use::Evictable], &mut Effort::unlimited()) {
-                    0 => break,
-                    more => given += more,
-                }
+        let shares = split(&claims, bytes);
+        let mut given = vec![0; guests.len()];
+        if cause == Cause::Order {
+            // What one gives too much or too little, as shards go whole, the next makes up for.
+            let (mut wanted, mut total): (u64, u64) = (0, 0);
+            for (n, guest) in guests.iter().enumerate() {
+                wanted += shares[n];
+                given[n] = self.shed(guest, wanted.saturating_sub(total), claims[n].excess);
+                total += given[n];
             }
-            if given > 0 {
-                *by_guest.entry(guest.name.clone()).or_default() += given;
-            }
-            total += given;
         }
-        total
+        for (n, guest) in guests.iter().enumerate() {
+            let rest = bytes.saturating_sub(given.iter().sum());
+            given[n] += self.give_some(guest, shares[n].saturating_sub(given[n]).min(rest), cause);
+        }
+        for (guest, given) in guests.iter().zip(&given).filter(|(_, given)| **given > 0) {
+            *by_guest.entry(guest.name.clone()).or_default() += given;
+        }
+        given.iter().sum()
+    }
+
+    /// Has a guest give ephemeral memory, less than half a shard as a rule; returns how much.
+    fn give_some(&self, guest: &GuestState, bytes: u64, cause: Cause) -> u64 {
+        let mut given = if cause == Cause::Order { self.clear(guest, bytes) } else { 0 };
+        while given < bytes {
+            match self.reclaim(guest, &[Use::Evictable], &mut Effort::unlimited()) {
+                0 => break,
+                more => given += more,
+            }
+        }
+        given
     }
 
     /// Takes whole shards of a guest's ephemeral pages away and gives their memory back, as long as
@@ -173,9 +190,7 @@ impl Engine {
     /// that was.
     fn shed(&self, guest: &GuestState, share: u64, most: u64) -> u64 {
         let Some(domain) = guest.domain.get() else { return 0 };
-        let size = |number: usize| domain.lock(number).shard.space.heap(EPHEMERAL).total * size_of::<u64>() as u64;
-        let mut shards: Vec<(u64, usize)> = (0..domain.len()).map(|number| (size(number), number)).collect();
-        shards.sort_unstable_by(|a, b| b.cmp(a));
+        let shards = by_size(domain);
         let in_hand = self.in_hand.hold();
         let (mut given, mut segments) = (0, Vec::new());
         for (bytes, number) in shards {
@@ -200,6 +215,61 @@ impl Engine {
         while self.release_garbage(Some(guest.number), SEGMENTS_PER_STEP).is_some() {}
         given
     }
+
+    /// Lets ephemeral pages of a guest go with the segments that they are in, block by block, until
+    /// so much is free; returns how much. A page takes a fraction of the time it takes in the order
+    /// of the queues, which leaves holes in all segments, so that what stays has to move.
+    fn clear(&self, guest: &GuestState, bytes: u64) -> u64 {
+        let Some(domain) = guest.domain.get() else { return 0 };
+        let mut given = 0;
+        for (size, number) in by_size(domain) {
+            if size < LEAST_SHED || bytes - given < LEAST_SHED {
+                break;
+            }
+            let places = domain.lock(number).shard.space.places(EPHEMERAL);
+            for block in places.chunk_by(Place::is_beside) {
+                let in_hand = self.in_hand.hold();
+                let mut segments = Vec::new();
+                for place in block {
+                    if given < bytes
+                        && let Some(slot) = clear(domain, number, *place)
+                    {
+                        given += slot.charge.bytes();
+                        segments.push(slot);
+                    }
+                }
+                Detached::of(segments).release(BLOCK);
+                drop(in_hand);
+                if given >= bytes {
+                    return given;
+                }
+            }
+        }
+        given
+    }
+}
+
+/// A guest's shards by their ephemeral bytes, the largest first.
+fn by_size(domain: &Domain) -> Vec<(u64, usize)> {
+    let size = |number: usize| domain.lock(number).shard.space.heap(EPHEMERAL).total * size_of::<u64>() as u64;
+    let mut shards: Vec<(u64, usize)> = (0..domain.len()).map(|number| (size(number), number)).collect();
+    shards.sort_unstable_by(|a, b| b.cmp(a));
+    shards
+}
+
+/// Empties a segment of a guest's ephemeral pages in steps, if it is still there.
+fn clear(domain: &Domain, number: usize, place: Place) -> Option<Slot> {
+    loop {
+        let mut stripe = domain.lock(number);
+        let step = stripe.shard.clear_step(EPHEMERAL, place, RECORDS_PER_STEP);
+        stripe.shard.nodes.trim();
+        MutexGuard::unlock_fair(stripe);
+        match step {
+            Step::Idle => return None,
+            Step::More => {}
+            Step::Freed(slot) => return Some(slot),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +289,7 @@ mod tests {
         let key = Key { pool: PoolId(0), object: ObjectId([0; 24]), index: 0 };
         engine.put(&guest, &mut Scratch::new(), &key, &[1; PAGE_SIZE]).expect("there is room");
         let domain = guest.domain.get().expect("the guest has a pool");
-        let is_known = |slots: &[crate::shard::space::Slot]| slots.iter().any(|s| Origin::read(&s.segment).is_some());
+        let is_known = |slots: &[Slot]| slots.iter().any(|s| Origin::read(&s.segment).is_some());
         let shed = domain.lock(0).shed(EPHEMERAL).expect("nothing waits to be collected");
         assert!(!shed.is_empty(), "no segment was shed");
         assert!(!is_known(&shed), "a segment says whose it is");

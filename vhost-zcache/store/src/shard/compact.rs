@@ -10,6 +10,7 @@ use crate::shard::Shard;
 use crate::shard::space::Slot;
 use crate::shard::space::bookmark::Walker;
 use crate::shard::space::record::Head;
+use crate::shard::space::segments::Place;
 
 /// When a heap is worth compacting.
 #[derive(Clone, Copy, Debug)]
@@ -28,14 +29,15 @@ impl Threshold {
     pub(crate) const AT_THE_LIMIT: Self = Self { slack: 4096, share: 64 };
 }
 
-/// What to do with a record of a segment that is being emptied when there is no room for it
-/// elsewhere.
+/// What becomes of the records of a segment that is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRoom {
-    /// It stays, and so does the segment.
-    Stop,
-    /// It goes: the segment is wanted more.
-    Evict,
+pub(crate) enum Fate {
+    /// They move. What finds no room elsewhere stays, and so does the segment.
+    Move,
+    /// They move. What finds no room elsewhere goes: the segment is wanted more.
+    MoveOrGo,
+    /// Pages go. Names move, as pages elsewhere need them, and go if they find no room.
+    Go,
 }
 
 /// What a step came to.
@@ -52,7 +54,7 @@ impl Shard {
     /// Moves at most `most` records, or removes them if their guest has left.
     pub(crate) fn compact_step(&mut self, threshold: Threshold, most: usize) -> Step {
         match self.compaction.or_else(|| self.choose(threshold, most)) {
-            Some(slot) => self.empty(slot, most, NoRoom::Stop),
+            Some(slot) => self.empty(slot, most, Fate::Move),
             // A heap whose guest has left may have no segment and still somebody to pay for its
             // index.
             None if self.leaving().is_some() => Step::More,
@@ -84,9 +86,23 @@ impl Shard {
         self.compaction = None;
     }
 
-    /// Moves at most `most` records of a segment elsewhere, or does with them what `no_room` says,
-    /// and frees it when nothing is left. If their guest has left, they are removed.
-    pub(crate) fn empty(&mut self, slot: usize, most: usize, no_room: NoRoom) -> Step {
+    /// Lets pages go with the segment they are in; nothing if it is not there any more.
+    pub(crate) fn clear_step(&mut self, heap: usize, place: Place, most: usize) -> Step {
+        if !self.space.is_place(heap, place) {
+            return Step::Idle;
+        }
+        if self.compaction != Some(place.slot) {
+            if let Some(other) = self.compaction {
+                self.stop(other);
+            }
+            self.start(place.slot);
+        }
+        self.empty(place.slot, most, Fate::Go)
+    }
+
+    /// Does with at most `most` records of a segment what `fate` says, and frees it when nothing is
+    /// left. If their guest has left, they are removed.
+    pub(crate) fn empty(&mut self, slot: usize, most: usize, fate: Fate) -> Step {
         let heap = self.space.slot(slot).heap;
         let leaving = self.space.heap(heap).leaving;
         let mut moved = 0;
@@ -100,9 +116,9 @@ impl Shard {
             }
             if leaving {
                 moved += self.expel(at, head, most - moved);
-            } else if self.relocate(at, head, heap).is_ok() {
+            } else if !(fate == Fate::Go && matches!(head, Head::Page(_))) && self.relocate(at, head, heap).is_ok() {
                 moved += 1;
-            } else if no_room == NoRoom::Stop {
+            } else if fate == Fate::Move {
                 self.stop(slot);
                 return Step::Idle;
             } else {

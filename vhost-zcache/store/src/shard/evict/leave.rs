@@ -5,7 +5,7 @@ use super::victim::{Patience, TwoQueues, victim};
 use super::{Departure, Policy};
 use crate::arena::memory::SEGMENT_WORDS;
 use crate::shard::Shard;
-use crate::shard::compact::{NoRoom, Step};
+use crate::shard::compact::{Fate, Step};
 use crate::shard::index::objects::Object;
 use crate::shard::space::queue::Queue;
 use crate::shard::space::record::Head;
@@ -85,7 +85,7 @@ impl Shard {
             evicted += 1;
         }
         match self.drain(heap) {
-            Some(work) => self.empty(work, most - evicted, NoRoom::Evict),
+            Some(work) => self.empty(work, most - evicted, Fate::MoveOrGo),
             None => Step::Idle,
         }
     }

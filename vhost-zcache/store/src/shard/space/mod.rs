@@ -17,7 +17,7 @@ mod location;
 pub(crate) mod queue;
 pub(crate) mod record;
 mod room;
-mod segments;
+pub(crate) mod segments;
 
 use std::sync::Arc;
 

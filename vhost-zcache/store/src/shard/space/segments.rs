@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::record::{Head, MIN_HOLE, hole};
 use super::{Adopted, FIRST, Location, MAX_SLOTS, Slot, Space};
-use crate::accounting::Charge;
+use crate::accounting::{Charge, Use};
 use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
 use crate::arena::host::PAGE_WORDS;
-use crate::arena::memory::{SEGMENT_BYTES, SEGMENT_WORDS, Segment};
-use crate::arena::ready::Spare;
+use crate::arena::memory::{BLOCK, BLOCK_BYTES, SEGMENT_BYTES, SEGMENT_WORDS, Segment};
+use crate::arena::ready::{Spare, Wanted};
 use crate::arena::word::count;
 use crate::op::Refusal;
 
@@ -22,8 +22,45 @@ const MAX_BATCH: usize = 16;
 /// Words from which on a heap takes segments that are resident as a whole. Until then it is not
 /// sure that it will ever need one.
 const WHOLE_SEGMENTS: u64 = SEGMENT_WORDS as u64 / 2;
+/// Segments from which on an evictable heap takes blocks of its own, which go back to the host
+/// whole when all of the heap does: a quarter of it is ready then, on an average.
+const BLOCKS_APART: usize = 2 * BLOCK;
+/// Most segments that should be ready for such a heap.
+const MOST_APART: usize = 4;
+
+/// A segment, and the slot it was in when somebody looked.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Of the segment, in the arena.
+    number: u32,
+    pub(crate) slot: usize,
+}
+
+impl Place {
+    /// Whether one huge page may hold both.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.number as usize / BLOCK == other.number as usize / BLOCK
+    }
+}
 
 impl Space {
+    /// The segments that pages of a heap are in, by their addresses: on the whole, the oldest
+    /// first.
+    pub(crate) fn places(&self, heap: usize) -> Vec<Place> {
+        let slots = self.slots.iter().enumerate().filter_map(|(number, slot)| Some((number, slot.as_ref()?)));
+        let slots = slots.filter(|(_, slot)| slot.heap == heap && slot.lane == Lane::Pages);
+        let mut places: Vec<Place> =
+            slots.map(|(number, slot)| Place { number: slot.segment.number(), slot: number }).collect();
+        places.sort_unstable_by_key(|place| place.number);
+        places
+    }
+
+    /// Whether a segment of a heap still is where it was.
+    pub(crate) fn is_place(&self, heap: usize, place: Place) -> bool {
+        let slot = self.slots.get(place.slot).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.heap == heap && slot.segment.number() == place.number)
+    }
+
     pub(super) fn open_segment(&mut self, heap: usize, lane: Lane) -> Result<usize, Refusal> {
         let number = match self.vacant.pop() {
             Some(number) => number,
@@ -79,10 +116,18 @@ impl Space {
             return None;
         }
         let shards = usize::from(self.label.shards);
-        // One for each shard, as those of a sequential writer fill up at the same time; less for
-        // small heaps, of which a quarter may be ready.
         let segments = usize::try_from(owner.total / SEGMENT_WORDS as u64).unwrap_or(usize::MAX);
-        self.ready.take(heap, shards.min(shards.saturating_mul(segments) / 4).max(1))
+        // Near a limit, what is ready for one shard only would have to go back for another.
+        let has_room = owner.account.room() > (2 * shards * BLOCK_BYTES) as u64;
+        let wanted = if owner.purpose == Use::Evictable && segments >= BLOCKS_APART && has_room {
+            // As many as are filled while blocks are made for all shards.
+            Wanted::Apart((segments / BLOCKS_APART).min(MOST_APART))
+        } else {
+            // One for each shard, as those of a sequential writer fill up at the same time; less
+            // for small heaps, of which a quarter may be ready.
+            Wanted::Shared(shards.min(shards.saturating_mul(segments) / 4).max(1))
+        };
+        self.ready.take(heap, self.label.shard, wanted)
     }
 
     fn empty_segment(&self, heap: usize) -> Result<Spare, Refusal> {
