@@ -17,7 +17,7 @@ pub(super) fn compare(directory: &Path) -> Result<()> {
     let clone = place.path().join("clone-of-the-tree");
     run(Command::new("git").args(["clone", "--quiet", concat!(env!("CARGO_MANIFEST_DIR"), "/..")]).arg(&clone))?;
     let other = place.path().join("dist");
-    // What builds may be built of what is there; what is built has a folder of its own in the clone.
+    // What builds may be built of what is there; what is built has a folder of its own there.
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
     run(cargo().args(["xtask", "dist"]).arg(&other).current_dir(&clone).env("CARGO_TARGET_DIR", target))?;
     let sums = |folder: &Path| {
