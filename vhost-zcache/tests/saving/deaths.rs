@@ -6,8 +6,19 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::client::eventually;
+use crate::client::daemon::Daemon;
+use crate::client::{Client, eventually};
 use crate::host::{Host, end, store, verify};
+
+/// A daemon that ends, and does not come to an end of saving this guest.
+fn in_the_middle_of_its_end(host: &Host) -> (Daemon, Client) {
+    let daemon = host.start();
+    let (guest, _) = host.settle("a", 50);
+    daemon.signal_worker(Signal::STOP);
+    daemon.signal_keeper(Signal::TERM);
+    eventually("it is being saved", || host.files() == ["a.saved.part"]);
+    (daemon, guest)
+}
 
 #[test]
 fn what_is_put_after_it_is_never_followed_by_what_was_saved() {
@@ -33,11 +44,7 @@ fn what_is_put_after_it_is_never_followed_by_what_was_saved() {
 #[test]
 fn a_daemon_that_is_killed_while_it_saves_leaves_nothing() {
     let host = Host::new();
-    let mut daemon = host.start();
-    let (_guest, _) = host.settle("a", 50);
-    daemon.signal_worker(Signal::STOP);
-    daemon.signal_keeper(Signal::TERM);
-    eventually("it is being saved", || host.files() == ["a.saved.part"]);
+    let (mut daemon, _guest) = in_the_middle_of_its_end(&host);
     daemon.end(Signal::KILL);
     let daemon = host.start();
     assert_eq!(host.files(), [""; 0], "half a file is left\n{}", daemon.log());
@@ -62,11 +69,7 @@ fn a_worker_that_hangs_does_not_hold_up_the_end() {
 #[test]
 fn a_second_signal_ends_the_daemon_at_once() {
     let host = Host::new();
-    let mut daemon = host.start();
-    let (_guest, _) = host.settle("a", 50);
-    daemon.signal_worker(Signal::STOP);
-    daemon.signal_keeper(Signal::TERM);
-    eventually("it is being saved", || host.files() == ["a.saved.part"]);
+    let (mut daemon, _guest) = in_the_middle_of_its_end(&host);
     let (status, took) = daemon.end(Signal::TERM);
     assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
 }
