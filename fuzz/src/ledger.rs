@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
+use vhost_zcache::device::request::OFFERED;
 use vhost_zcache::device::session::Session;
 use vhost_zcache::device::ticket::Ticket;
 use vhost_zcache::ledger::Ledger;
@@ -116,10 +117,10 @@ fn take_over(store: &Store, ledger: &Ledger, number: usize, noted: SessionState)
     assert_eq!(again.stopped().collect::<Vec<_>>(), stopped, "rings have stopped somewhere else");
     let queue = &ledger.queues(number)[0];
     assert_eq!(queue.take(0), Attempt::From(0));
-    let welcome = session.hello([5; 16], Ticket::new(queue, 0));
+    let welcome = session.hello([5; 16], OFFERED, Ticket::new(queue, 0));
     queue.complete();
     assert_eq!(queue.take(1), Attempt::From(0));
-    let again = session.hello([5; 16], Ticket::new(queue, 0));
+    let again = session.hello([5; 16], OFFERED, Ticket::new(queue, 0));
     assert!(again.resumed && again.epoch == welcome.epoch, "{welcome:?} became {again:?}");
     queue.forget();
     assert!(record.read().is_some_and(|noted| noted.open != 0 && noted.epoch == again.epoch));

@@ -29,9 +29,9 @@ pub fn run(data: &[u8]) {
 fn encode(request: &Request) -> wire::Request {
     let mut encoded = wire::Request::new_zeroed();
     let (opcode, flags, pool, body): (_, _, _, Vec<u8>) = match *request {
-        Request::Hello { instance } => {
-            let reserved = [0; 16];
-            let body = wire::HelloBody { instance, version: wire::VERSION.into(), features: 0.into(), reserved };
+        Request::Hello { instance, features } => {
+            let (reserved, features) = ([0; 16], features.into());
+            let body = wire::HelloBody { instance, version: wire::VERSION.into(), features, reserved };
             (Opcode::Hello, 0, 0, body.as_bytes().into())
         }
         Request::Operation(operation) => match operation {
@@ -45,6 +45,7 @@ fn encode(request: &Request) -> wire::Request {
             }
             Operation::PoolDestroy(pool) => (Opcode::PoolDestroy, 0, pool.0, Vec::new()),
             Operation::FlushPool(pool) => (Opcode::FlushPool, 0, pool.0, Vec::new()),
+            Operation::Wanted => (Opcode::Wanted, 0, 0, Vec::new()),
             Operation::FlushObject(pool, object) => (Opcode::FlushObject, 0, pool.0, object.0.into()),
             Operation::Put(key) => (Opcode::Put, 0, key.pool.0, keyed(&key, 0)),
             Operation::FlushPage(key) => (Opcode::FlushPage, 0, key.pool.0, keyed(&key, 0)),

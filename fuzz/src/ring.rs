@@ -262,16 +262,17 @@ impl Asked {
     /// The request, mostly well formed.
     fn bytes(self) -> [u8; 48] {
         let mut bytes = [0; 48];
-        bytes[0] = self.opcode % 10;
+        bytes[0] = self.opcode % 11;
         bytes[4] = self.pool % 4;
         match bytes[0] {
-            1 => (bytes[4], bytes[8], bytes[24]) = (0, self.object % 2, 1),
+            1 => (bytes[4], bytes[8], bytes[24], bytes[28]) = (0, self.object % 2, 1, self.flags % 2),
             2 => {
                 bytes[2] = self.flags % 4;
                 let uuid = if bytes[2] == 2 { 7 } else { 0 };
                 bytes[8..24].fill(uuid);
             }
             3 | 9 => {}
+            10 => bytes[4] = 0,
             8 => bytes[8] = self.object % 2,
             opcode => {
                 (bytes[8], bytes[32]) = (self.object % 2, self.index % 4);

@@ -22,6 +22,8 @@ use crate::error::Error;
 use crate::frontend::listener::{BoundSocket, Endpoint, is_socket};
 use crate::ledger::Ledger;
 
+const GOES_ON: &str = "Going on where the daemon before has ended";
+
 /// What all workers write to, and what of it the keeper before has left.
 pub struct Books {
     /// The ledger.
@@ -55,12 +57,16 @@ pub fn books(found: Option<&Found>, numbers: &Numbers, queues: u16) -> Result<Bo
         return Err(Error::Queues(found.daemon.config.queues, queues));
     }
     found.wait_for_worker()?;
-    let before = Ledger::open(&found.ledger).map_err(Error::Link)?;
-    info!("Going on where the daemon before has ended");
-    if found.daemon.numbers == *numbers {
-        let file = found.ledger.try_clone().map_err(Error::Descriptors)?;
-        return Ok(Books { ledger: before, file, manifest: Some(found.manifest.clone()) });
-    }
+    let before = match Ledger::open(&found.ledger) {
+        Ok(ledger) if found.daemon.numbers == *numbers => {
+            info!("{GOES_ON}");
+            let file = found.ledger.try_clone().map_err(Error::Descriptors)?;
+            return Ok(Books { ledger, file, manifest: Some(found.manifest.clone()) });
+        }
+        Ok(ledger) => ledger,
+        Err(_) => Ledger::convert(&found.ledger).map_err(Error::Link)?.0,
+    };
+    info!("{GOES_ON}");
     let (ledger, file) = Ledger::create(numbers.room(), queues).map_err(Error::Descriptors)?;
     for (number, name) in numbers.iter() {
         if let Some(old) = found.number(name) {

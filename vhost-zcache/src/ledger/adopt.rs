@@ -40,7 +40,8 @@ fn copy<T>(to: &[T], from: &[T]) {
     }
 }
 
-fn words<T>(entries: &[T]) -> &[AtomicU64] {
+/// What entries of a ledger consist of.
+pub(super) fn words<T>(entries: &[T]) -> &[AtomicU64] {
     const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() >= align_of::<AtomicU64>()) };
     // SAFETY: the entries are as long, and all that entries of a ledger consist of are atomic
     // integers, of which any bytes are valid ones.

@@ -11,6 +11,10 @@
 //! keeper looks in it only for chains that take too long.
 
 mod adopt;
+mod atomic;
+mod before;
+#[cfg(all(test, feature = "loom"))]
+mod interleavings;
 pub mod record;
 pub mod restore;
 pub mod service;
@@ -31,7 +35,7 @@ use self::service::QueueLedger;
 use self::session::SessionState;
 
 /// Says what the file is: "zcacheL" and the version of its layout.
-pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheL\x03");
+pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheL\x04");
 
 /// Entries of the layout are aligned to a cache line, so that queues do not share one.
 const LINE: usize = 64;
@@ -68,12 +72,13 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(guests: usize, queues: usize) -> Option<Self> {
+    /// `queue` are the bytes of a queue.
+    fn of(guests: usize, queues: usize, queue: usize) -> Option<Self> {
         let sessions = guests.checked_mul(size_of::<Record<SessionState>>())?;
         let restores_at = size_of::<Header>().checked_add(sessions)?.checked_next_multiple_of(LINE)?;
         let restores = guests.checked_mul(size_of::<RestoreLedger>())?;
         let queues_at = restores_at.checked_add(restores)?.checked_next_multiple_of(LINE)?;
-        let queues = guests.checked_mul(queues)?.checked_mul(size_of::<QueueLedger>())?;
+        let queues = guests.checked_mul(queues)?.checked_mul(queue)?;
         Some(Self { restores_at, queues_at, bytes: queues_at.checked_add(queues)? })
     }
 }
@@ -85,7 +90,7 @@ impl Ledger {
     ///
     /// When the host does not give the memory.
     pub fn create(guests: usize, queues: u16) -> io::Result<(Self, File)> {
-        let layout = Layout::of(guests, queues.into()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let layout = Layout::of(guests, queues.into(), size_of::<QueueLedger>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let file = File::from(memfd_create("zcache-ledger", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         ftruncate(&file, layout.bytes as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -113,7 +118,8 @@ impl Ledger {
         let header: &'static Header = unsafe { &*start.cast::<Header>() };
         let (guests, queues) = (usize::try_from(header.guests), usize::try_from(header.queues));
         let (Ok(guests), Ok(queues)) = (guests, queues) else { return Err(wrong()) };
-        let layout = Layout::of(guests, queues).filter(|layout| layout.bytes == bytes).ok_or_else(wrong)?;
+        let layout = Layout::of(guests, queues, size_of::<QueueLedger>());
+        let layout = layout.filter(|layout| layout.bytes == bytes).ok_or_else(wrong)?;
         if header.magic != LAYOUT {
             return Err(wrong());
         }

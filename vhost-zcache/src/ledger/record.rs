@@ -7,11 +7,11 @@
 
 use std::hash::Hasher;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use twox_hash::XxHash3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::atomic::{AtomicU64, Ordering};
 use super::word::store;
 use crate::crash::{self, Place};
 
@@ -35,6 +35,13 @@ struct Copy<const ROOM: usize> {
 }
 
 impl<T: ?Sized, const ROOM: usize> Record<T, ROOM> {
+    /// One of which there is no version.
+    #[cfg(test)]
+    pub(super) fn unwritten() -> Self {
+        let copy = || Copy { sum: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) };
+        Self { version: AtomicU64::new(0), copies: [copy(), copy()], of: PhantomData }
+    }
+
     fn store(&self, bytes: &[u8]) {
         let version = self.version.load(Ordering::Relaxed).wrapping_add(1).max(1);
         let copy = &self.copies[usize::from(version % 2 == 1)];
@@ -49,6 +56,11 @@ impl<T: ?Sized, const ROOM: usize> Record<T, ROOM> {
         crash::point(Place::RecordWritten);
         store(&self.version, version, Ordering::Release);
         crash::point(Place::RecordValid);
+    }
+
+    /// The first bytes of the last whole version, if that is as long.
+    pub(super) fn read_first(&self, bytes: usize) -> Option<Vec<u8>> {
+        self.load(|_| bytes / 8)
     }
 
     /// The last version, of which `length` says how many words of which it looks at the first.
@@ -90,9 +102,9 @@ impl<const ROOM: usize> Record<[u8], ROOM> {
     }
 }
 
-impl<T: FromBytes + IntoBytes + Immutable> Record<T> {
+impl<T: FromBytes + IntoBytes + Immutable, const ROOM: usize> Record<T, ROOM> {
     const LEN: usize = {
-        assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() / 8 <= WORDS);
+        assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() / 8 <= ROOM);
         size_of::<T>() / 8
     };
 
@@ -127,8 +139,7 @@ mod tests {
     use crate::ledger::word::deaths;
 
     fn record() -> Box<Record<[u64; 4]>> {
-        let copy = || Copy { sum: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] };
-        Box::new(Record { version: AtomicU64::new(0), copies: [copy(), copy()], of: PhantomData })
+        Box::new(Record::unwritten())
     }
 
     #[test]
@@ -143,8 +154,7 @@ mod tests {
 
     #[test]
     fn text_is_as_long_as_it_is() {
-        let copy = || Copy { sum: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; 4] };
-        let record: Record<[u8], 4> = Record { version: AtomicU64::new(0), copies: [copy(), copy()], of: PhantomData };
+        let record: Record<[u8], 4> = Record::unwritten();
         assert_eq!(record.read_text(), None);
         for text in ["longer than a word", "", "eight..."] {
             assert!(record.write_text(text.as_bytes()));

@@ -5,7 +5,7 @@
 //! keeper suspects those guests; the next worker takes them over last, and one at a time. The
 //! second death is one guest's, then, and that one is not taken over a third time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 /// Deaths that make a guest a case of its own.
 const MOST_DEATHS: u64 = 2;

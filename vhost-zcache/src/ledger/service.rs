@@ -8,11 +8,10 @@
 //! (SPEC section 9), but not always the same answer. Where it would not, what the answer will be is
 //! noted before the first effect: [`QueueLedger::plan`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use zcache_protocol::RequestResult;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::atomic::{AtomicU64, Ordering, fence};
 use super::word::store;
 use crate::crash::{self, Place};
 use crate::device::batch::MAX_BATCH;
@@ -73,6 +72,19 @@ pub enum Attempt {
 }
 
 impl QueueLedger {
+    /// One of which nothing is known.
+    #[cfg(test)]
+    pub(super) fn unused() -> Self {
+        Self {
+            chain: AtomicU64::new(0),
+            planned: AtomicU64::new(0),
+            plan: Default::default(),
+            quarantined: AtomicU64::new(0),
+            results: std::array::from_fn(|_| Default::default()),
+            counters: QueueCounters::default(),
+        }
+    }
+
     /// A chain is taken into service, which is the `index`th of the ring.
     pub fn take(&self, index: u16) -> Attempt {
         let chain = match Chain::of(self.chain.load(Ordering::Acquire)) {
@@ -123,7 +135,7 @@ impl QueueLedger {
     /// Notes what will be answered to a request, before anything is done.
     pub fn plan(&self, number: usize, answer: [u64; 2]) {
         store(&self.planned, 0, Ordering::Relaxed);
-        std::sync::atomic::fence(Ordering::Release);
+        fence(Ordering::Release);
         for (word, value) in self.plan.iter().zip(answer) {
             store(word, value, Ordering::Relaxed);
         }
@@ -179,20 +191,9 @@ mod tests {
     use super::*;
     use crate::ledger::word::deaths;
 
-    fn queue() -> QueueLedger {
-        QueueLedger {
-            chain: AtomicU64::new(0),
-            planned: AtomicU64::new(0),
-            plan: Default::default(),
-            quarantined: AtomicU64::new(0),
-            results: [const { [const { AtomicU64::new(0) }; 2] }; RESULTS],
-            counters: QueueCounters::default(),
-        }
-    }
-
     #[test]
     fn a_chain_goes_on_after_the_last_request_that_was_done() {
-        let queue = queue();
+        let queue = QueueLedger::unused();
         assert_eq!(queue.take(u16::MAX), Attempt::From(0));
         let result = RequestResult { status: 3.into(), value: 77.into(), ..RequestResult::default() };
         queue.done(0, &result);
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_death_anywhere_in_a_chain_repeats_one_request_at_most() {
         let made = || {
-            let queue = queue();
+            let queue = QueueLedger::unused();
             // What the chain before has left means nothing.
             assert_eq!(queue.take(6), Attempt::From(0));
             queue.plan(0, [1, 2]);
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_forgiven_is_served_again() {
-        let queue = queue();
+        let queue = QueueLedger::unused();
         for _ in 0..5 {
             assert_eq!(queue.take(7), Attempt::From(0));
             queue.forgive();
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_was_in_service_at_two_deaths_is_not_served() {
-        let queue = queue();
+        let queue = QueueLedger::unused();
         assert_eq!(queue.take(7), Attempt::From(0));
         assert_eq!(queue.take(7), Attempt::From(0));
         assert_eq!(queue.take(7), Attempt::Poisoned);

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's session as it is written down.
 
+use std::mem::offset_of;
+use std::ops::Range;
+
 use zcache_protocol::ID_SIZE;
 use zcache_store::MAX_POOLS_PER_GUEST;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::args::MAX_QUEUES;
+use crate::args::{LONGEST_DOMAIN, MAX_QUEUES};
 use crate::device::ring::{RingPlace, RingPosition};
 
 /// A guest's session. All of it changes at once.
@@ -26,6 +29,12 @@ pub struct SessionState {
     pub open: u32,
     /// Whether the guest has had a private pool, so that the store's memory knows the guest.
     pub is_known: u32,
+    /// With whom the connection shares pools, whatever the configuration says by now; behind it
+    /// zeros.
+    trust_domain: [u8; LONGEST_DOMAIN],
+    /// Features that the last HELLO has acknowledged.
+    pub features: u32,
+    reserved: u32,
     stopped: [StoppedRing; MAX_QUEUES as usize],
     shared: [SharedPool; MAX_POOLS_PER_GUEST],
 }
@@ -61,6 +70,9 @@ impl Default for SessionState {
             holds: 0,
             open: 0,
             is_known: 0,
+            trust_domain: [0; LONGEST_DOMAIN],
+            features: 0,
+            reserved: 0,
             stopped: [StoppedRing::default(); MAX_QUEUES as usize],
             shared: [SharedPool::default(); MAX_POOLS_PER_GUEST],
         }
@@ -74,10 +86,28 @@ impl std::fmt::Debug for SessionState {
 }
 
 impl SessionState {
+    /// Bytes that layout 3 of the ledger does not have.
+    pub(super) const ADDED: Range<usize> = offset_of!(Self, trust_domain)..offset_of!(Self, stopped);
+
     /// The connection `life` of a guest of that number in the store, which has not said HELLO.
     #[must_use]
     pub fn new(life: u64, number: u32) -> Self {
         Self { life, number, ..Self::default() }
+    }
+
+    /// Notes with whom the connection shares pools.
+    pub fn set_trust_domain(&mut self, domain: &str) {
+        self.trust_domain = [0; LONGEST_DOMAIN];
+        for (to, from) in self.trust_domain.iter_mut().zip(domain.bytes()) {
+            *to = from;
+        }
+    }
+
+    /// With whom the connection shares pools, if that was noted.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<&str> {
+        let length = self.trust_domain.iter().position(|byte| *byte == 0).unwrap_or(LONGEST_DOMAIN);
+        str::from_utf8(&self.trust_domain[..length]).ok().filter(|domain| !domain.is_empty())
     }
 
     /// Where rings of the session have stopped.
@@ -151,5 +181,15 @@ mod tests {
         state.set_stopped(63, None);
         state.leave_all();
         assert_eq!(state, SessionState::default());
+    }
+
+    #[test]
+    fn the_trust_domain_is_noted() {
+        let mut state = SessionState::default();
+        assert_eq!(state.trust_domain(), None);
+        for domain in ["x".repeat(LONGEST_DOMAIN), "red".to_owned()] {
+            state.set_trust_domain(&domain);
+            assert_eq!(state.trust_domain(), Some(&*domain));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! Stores to words of the ledger. Whoever comes next sees those before its predecessor's death, and
 //! none behind it; unit tests have it die behind each of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 /// Stores a word.
 pub(super) fn store(word: &AtomicU64, value: u64, order: Ordering) {

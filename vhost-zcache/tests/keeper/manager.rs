@@ -48,6 +48,11 @@ impl Managed {
     /// Starts a daemon with guests of these names, which come after the socket's path with their
     /// options.
     pub(crate) fn start(guests: &[&str], arguments: &[&str]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_vhost-zcache")), guests, arguments)
+    }
+
+    /// Starts a daemon of this program.
+    pub(crate) fn start_program(program: &Path, guests: &[&str], arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(directory.path().join("notify")).expect("the manager's socket");
         let store = Arc::<Mutex<Store>>::default();
@@ -55,7 +60,7 @@ impl Managed {
         thread::spawn(move || while keep_next(&socket, &kept) {});
         let log = NamedTempFile::new().expect("a file for the log");
         let (guests, arguments) = (owned(guests), owned(arguments));
-        let child = spawn(Path::new(env!("CARGO_BIN_EXE_vhost-zcache")), &directory, &log, &guests, &arguments, &store);
+        let child = spawn(program, &directory, &log, &guests, &arguments, &store);
         let managed = Self { store, directory, log, guests, arguments, child };
         managed.await_ready(1);
         managed
