@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use vhost_zcache::keeper::process::LONGEST_START;
+
 const DOCUMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 
 /// Ten times what `systemd-analyze security` may say at most. It calls up to 2.0 safe.
@@ -64,6 +66,16 @@ fn units_have_no_fault() {
     let faults: Vec<&str> = said.lines().filter(|line| line.contains(&path) || line.contains("zcache")).collect();
     let faults: Vec<&str> = faults.into_iter().filter(|line| !line.contains("FileDescriptorStorePreserve")).collect();
     assert_eq!(faults, Vec::<&str>::new());
+}
+
+#[test]
+fn a_start_may_take_as_long_as_two_workers() {
+    for unit in ["vhost-zcache.service", "vhost-zcache@.service"] {
+        let text = text(unit);
+        let seconds = text.lines().find_map(|line| line.strip_prefix("TimeoutStartSec="));
+        let seconds: u64 = seconds.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{unit}: no seconds"));
+        assert!(seconds > 2 * LONGEST_START.as_secs(), "{unit}: systemd ends a start after {seconds} s");
+    }
 }
 
 #[test]

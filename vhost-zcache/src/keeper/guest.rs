@@ -436,7 +436,7 @@ impl Guest {
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         let waits = matches!(&self.state, State::Connected(connection) if connection.pending.is_some());
-        !waits && !self.saved.is_under_way()
+        !waits && !self.is_taking_back()
     }
 
     /// Has a worker serve no ring any more, and give a saver what the guest has.
@@ -459,6 +459,7 @@ impl Guest {
 
     /// Looks whether what is under way has waited for too long, or has killed too many workers.
     pub fn look_after(&mut self, worker: &mut Worker) {
+        self.retry_saved(worker);
         let State::Connected(connection) = &self.state else { return };
         let Some(pending) = &connection.pending else { return };
         if worker.is_quarantined(self.number) {

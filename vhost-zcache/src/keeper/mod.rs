@@ -142,7 +142,7 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     }
     info!("The store takes up to {} bytes", config.memory_limit);
     let most = control_group::room_for(config.memory_limit);
-    let settings = Settings::new(&config, |name| numbers.of(name)).within(most);
+    let settings = Settings::new(&config, |name| numbers.of(name), most);
     let pressure = match config.host_pressure {
         HostPressure::GiveBack => pressure::open().map(Rc::new),
         HostPressure::Ignore => None,

@@ -8,11 +8,23 @@ use std::rc::Rc;
 
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
+use thiserror::Error;
 
 use crate::link::socket::Socket;
 use crate::saving::process::{Order, Outcome};
 use crate::spawner::Spawner;
 use crate::spawner::child::Child;
+
+/// Why an order was not carried out.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// Somebody has killed the process, which says nothing of the state.
+    #[error("the process that does it has ended")]
+    Ended,
+    /// It says so.
+    #[error("{0}")]
+    Said(String),
+}
 
 /// A process, which ends with this.
 pub struct Saver {
@@ -69,13 +81,13 @@ impl Saver {
 
     /// What has come of the last order, as soon as that is known.
     #[must_use]
-    pub fn outcome(&self) -> Option<Result<u64, String>> {
+    pub fn outcome(&self) -> Option<Result<u64, Failure>> {
         match self.link.receive(RecvFlags::DONTWAIT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => Some(Err(error.to_string())),
-            Ok(None) => Some(Err("the process that does it has ended".into())),
+            Err(error) => Some(Err(Failure::Said(error.to_string()))),
+            Ok(None) => Some(Err(Failure::Ended)),
             Ok(Some((Outcome::Done(pages), _))) => Some(Ok(pages)),
-            Ok(Some((Outcome::Failed(why), _))) => Some(Err(why)),
+            Ok(Some((Outcome::Failed(why), _))) => Some(Err(Failure::Said(why))),
         }
     }
 

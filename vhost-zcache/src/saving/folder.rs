@@ -82,7 +82,8 @@ impl Folder {
     /// When it may come back.
     pub fn remove(&self, guest: &str) -> io::Result<()> {
         match fs::remove_file(self.path(guest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // One that was removed before may come back as well, if that did not reach the disk.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.file.sync_all(),
             removed => removed.and_then(|()| self.file.sync_all()),
         }
     }

@@ -42,6 +42,7 @@ enum Part {
     Ring(ring::Arguments),
     Guest(guest::Arguments),
     GiveBack(give_back::Arguments),
+    Save(ring::save::Arguments),
 }
 
 /// Runs a benchmark, in an optimised build of this program.
@@ -56,6 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Part::Ring(arguments) => ring::run(arguments)?,
         Part::Guest(arguments) => guest::run(arguments)?,
         Part::GiveBack(arguments) => give_back::run(arguments)?,
+        Part::Save(arguments) => ring::save::run(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,10 @@ use log::{error, info, warn};
 use super::{Keeper, SAVER, unwatch, watch};
 use crate::keeper::guest::Guest;
 use crate::keeper::process::Worker;
-use crate::keeper::saver::Saver;
+use crate::keeper::saver::{Failure, Saver};
+
+/// Savers that may be killed at one end.
+const SPARE_SAVERS: u32 = 3;
 
 /// How far the end is.
 pub(super) struct Ending {
@@ -20,6 +23,8 @@ pub(super) struct Ending {
     left: VecDeque<usize>,
     current: Option<Current>,
     saver: Option<Saver>,
+    /// Savers that may be killed before the rest is not saved.
+    spare_savers: u32,
     /// When it is over, whatever is not saved.
     pub(super) until: Instant,
     /// The saver's socket, as long as it is waited on.
@@ -57,7 +62,8 @@ impl Keeper {
         }
         if !left.is_empty() {
             self.end = None;
-            self.ending = Some(Ending { left, current: None, saver: None, until, watched: None });
+            self.ending =
+                Some(Ending { left, current: None, saver: None, spare_savers: SPARE_SAVERS, until, watched: None });
         }
     }
 
@@ -138,9 +144,16 @@ impl Keeper {
                     info!("{}: saved, {pages} pages", self.name_of(number));
                     return None;
                 }
-                Some(Err(why)) => {
+                Some(Err(Failure::Ended)) if ending.spare_savers > 0 => {
+                    warn!("{}: not saved: {}; once more", self.name_of(number), Failure::Ended);
+                    ending.spare_savers -= 1;
+                    ending.saver.take().into_iter().for_each(|saver| self.worker.let_go(saver));
+                    ending.left.push_back(number);
+                    return None;
+                }
+                Some(Err(failure)) => {
                     let ticket = self.guests.get_mut(&number)?.guest.ask_for_state(&mut self.worker);
-                    current.failed = Some((why, ticket));
+                    current.failed = Some((failure.to_string(), ticket));
                 }
             }
         }

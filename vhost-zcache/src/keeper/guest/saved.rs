@@ -4,8 +4,9 @@
 //!
 //! A state is believed once. So the file goes after all of it was loaded and before anything is
 //! done with it; whoever dies before that leaves the file, and whoever dies after has no file that
-//! is older than what the guest has put since. A file that is not loaded for another reason is of
-//! no use to anybody: the guest is told another epoch.
+//! is older than what the guest has put since. A file that is not loaded for another reason goes
+//! as well, before a ring is served. While it can be neither read nor removed the rings wait: so no
+//! guest is ever served while there is a file of it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,9 +14,9 @@ use std::os::fd::RawFd;
 
 use log::{error, info, warn};
 
-use super::{Guest, MOST_ATTEMPTS, State};
+use super::{Guest, MOST_ATTEMPTS};
 use crate::keeper::process::Worker;
-use crate::keeper::saver::Saver;
+use crate::keeper::saver::{Failure, Saver};
 use crate::link::message::{Change, Direction, RingChange};
 
 /// How far it is.
@@ -26,16 +27,21 @@ pub(super) enum Saved {
     Nothing,
     /// There is a file; workers that have died while they read it.
     There(u32),
+    /// It is to be read, as soon as there is a process for it.
+    Delayed(u32),
     /// It is being read. `refused` is why the worker does not take it.
     Loading { saver: Saver, attempts: u32, ticket: u64, refused: Option<String> },
-    /// It was read, and the worker says whether that was all. `unread` is why it was not.
-    Checking { saver: Saver, attempts: u32, ticket: u64, unread: Option<String> },
-    /// The guest has it, or never will, and the file goes.
-    Removing { saver: Saver, is_loaded: bool },
+    /// It was read, and the worker says whether that was all. `unread` is why it was not. The saver
+    /// is none if it has ended.
+    Checking { saver: Option<Saver>, attempts: u32, ticket: u64, unread: Option<String> },
+    /// The guest has it, or never will, and the file goes. `is_told` says that it did not once.
+    Removing { saver: Saver, is_loaded: bool, is_told: bool },
+    /// The file is to go, as soon as it can.
+    Stuck { is_loaded: bool, is_told: bool },
 }
 
 impl Saved {
-    /// Whether it is on its way, so that no other state can be.
+    /// Whether it is on its way, or is to be, so that no other state can be.
     pub(super) fn is_under_way(&self) -> bool {
         !matches!(self, Self::Nothing | Self::There(_))
     }
@@ -59,29 +65,29 @@ impl Guest {
     /// Whether something is saved of it that it has not taken back.
     #[must_use]
     pub fn has_saved(&self) -> bool {
-        matches!(self.saved, Saved::There(_))
+        matches!(self.saved, Saved::There(_) | Saved::Delayed(_) | Saved::Stuck { .. })
     }
 
     /// Its saver's socket, if there is one to be heard.
     #[must_use]
     pub fn saver_socket(&self) -> Option<RawFd> {
         match &self.saved {
-            Saved::Nothing | Saved::There(_) => None,
-            Saved::Loading { saver, .. } | Saved::Checking { saver, .. } | Saved::Removing { saver, .. } => {
-                Some(saver.socket())
-            }
+            Saved::Nothing | Saved::There(_) | Saved::Delayed(_) | Saved::Stuck { .. } => None,
+            Saved::Loading { saver, .. } | Saved::Removing { saver, .. } => Some(saver.socket()),
+            Saved::Checking { saver, .. } => saver.as_ref().map(Saver::socket),
         }
     }
 
     /// Whether what was saved is on its way, so that the file may be gone soon.
     #[must_use]
     pub fn is_taking_back(&self) -> bool {
-        self.saved.is_under_way()
+        matches!(self.saved, Saved::Loading { .. } | Saved::Checking { .. } | Saved::Removing { .. })
     }
 
     /// Whether no ring may be served, by a worker that is told so.
     pub(super) fn is_held(&self) -> bool {
-        self.is_held || matches!(self.saved, Saved::Removing { .. })
+        let waits = matches!(self.saved, Saved::Delayed(_) | Saved::Removing { .. } | Saved::Stuck { .. });
+        self.is_held || waits
     }
 
     /// Begins, before a change is carried out by which a ring may be served.
@@ -93,7 +99,11 @@ impl Guest {
 
     /// Has a worker hold all rings and load what was saved, if something was.
     pub(super) fn take_back(&mut self, worker: &mut Worker) {
-        let Saved::There(attempts) = self.saved else { return };
+        let (attempts, is_told) = match self.saved {
+            Saved::There(attempts) => (attempts, false),
+            Saved::Delayed(attempts) => (attempts, true),
+            _ => return,
+        };
         if self.is_left {
             // It is for the next daemon.
             self.hold(true, worker);
@@ -108,14 +118,38 @@ impl Guest {
         let (saver, file) = match start() {
             Ok(started) => started,
             Err(error) => {
-                error!("{name}: what was saved cannot be taken back: {error}");
-                self.saved = Saved::Nothing;
+                if !is_told {
+                    error!("{name}: no queue is served before what was saved can be taken back: {error}");
+                    self.hold(true, worker);
+                }
+                self.saved = Saved::Delayed(attempts);
                 return;
             }
         };
         self.hold(true, worker);
         let ticket = self.ask(Change::MoveState(Direction::Load), vec![file], worker);
         self.saved = Saved::Loading { saver, attempts, ticket, refused: None };
+    }
+
+    /// Tries again what could not be done.
+    pub(super) fn retry_saved(&mut self, worker: &mut Worker) {
+        if self.is_left || !worker.is_ready() {
+            return;
+        }
+        match self.saved {
+            Saved::Delayed(_) => self.take_back(worker),
+            Saved::Stuck { is_loaded, is_told } => self.remove_saved(is_loaded, is_told, worker),
+            _ => {}
+        }
+    }
+
+    /// Has the file removed.
+    fn remove_saved(&mut self, is_loaded: bool, is_told: bool, worker: &mut Worker) {
+        let started = Saver::start(worker.spawner());
+        match started.and_then(|saver| saver.remove(self.log.name().to_owned()).map(|()| saver)) {
+            Ok(saver) => self.saved = Saved::Removing { saver, is_loaded, is_told },
+            Err(error) => self.is_removed(Err(error.to_string()), is_loaded, is_told, worker),
+        }
     }
 
     /// Has a worker serve no ring, or serve them again.
@@ -130,25 +164,36 @@ impl Guest {
                 None => self.saved = Saved::Loading { saver, attempts, ticket, refused },
                 Some(outcome) => {
                     let ticket = self.ask(Change::CheckState, Vec::new(), worker);
-                    let unread = refused.or(outcome.err());
+                    let (saver, unread) = match outcome {
+                        Ok(_) => (Some(saver), None),
+                        Err(Failure::Said(why)) => (Some(saver), Some(why)),
+                        Err(Failure::Ended) => {
+                            worker.let_go(saver);
+                            (None, None)
+                        }
+                    };
+                    let unread = refused.or(unread);
                     self.saved = Saved::Checking { saver, attempts, ticket, unread };
                 }
             },
-            Saved::Removing { saver, is_loaded } => match saver.outcome() {
-                None => self.saved = Saved::Removing { saver, is_loaded },
+            Saved::Removing { saver, is_loaded, is_told } => match saver.outcome() {
+                None => self.saved = Saved::Removing { saver, is_loaded, is_told },
                 Some(removed) => {
                     worker.let_go(saver);
-                    self.is_removed(removed.map(drop), is_loaded, worker);
+                    let removed = removed.map(drop).map_err(|failure| failure.to_string());
+                    self.is_removed(removed, is_loaded, is_told, worker);
                 }
             },
-            Saved::Checking { saver, attempts, ticket, unread } => match saver.outcome() {
-                None => self.saved = Saved::Checking { saver, attempts, ticket, unread },
-                // It has ended, and nobody is there to remove the file.
-                Some(_) => {
+            Saved::Checking { saver: Some(saver), attempts, ticket, unread } => {
+                // If it says something, then that it has ended.
+                let saver = if saver.outcome().is_none() {
+                    Some(saver)
+                } else {
                     worker.let_go(saver);
-                    self.is_removed(Err("the process that does it has ended".into()), true, worker);
-                }
-            },
+                    None
+                };
+                self.saved = Saved::Checking { saver, attempts, ticket, unread };
+            }
             other => self.saved = other,
         }
     }
@@ -160,6 +205,14 @@ impl Guest {
                 let refused = refused.or(outcome.clone().err());
                 self.saved = Saved::Loading { saver, attempts, ticket, refused };
             }
+            Saved::Checking { saver: None, attempts, ticket, unread: None }
+                if ticket == done && outcome.is_err() && attempts + 1 < MOST_ATTEMPTS =>
+            {
+                // The worker has seen half of it, and knows nothing of it any more.
+                warn!("{}: what was saved was not read to its end: {}; once more", self.log.name(), Failure::Ended);
+                self.saved = Saved::There(attempts + 1);
+                self.take_back(worker);
+            }
             Saved::Checking { saver, ticket, unread, .. } if ticket == done => {
                 let name = self.log.name();
                 match outcome {
@@ -169,13 +222,14 @@ impl Guest {
                         error!("{name}: what was saved is not taken back, and is removed: {why}");
                     }
                 }
-                let removed = saver.remove(name.to_owned());
                 let is_loaded = outcome.is_ok();
-                match removed {
-                    Ok(()) => self.saved = Saved::Removing { saver, is_loaded },
-                    Err(error) => {
-                        worker.let_go(saver);
-                        self.is_removed(Err(error.to_string()), is_loaded, worker);
+                match saver {
+                    Some(saver) if saver.remove(name.to_owned()).is_ok() => {
+                        self.saved = Saved::Removing { saver, is_loaded, is_told: false };
+                    }
+                    ended => {
+                        ended.into_iter().for_each(|saver| worker.let_go(saver));
+                        self.remove_saved(is_loaded, false, worker);
                     }
                 }
             }
@@ -187,15 +241,19 @@ impl Guest {
         true
     }
 
-    /// The file is gone, or cannot be removed: then it is nobody's.
-    fn is_removed(&mut self, removed: Result<(), String>, is_loaded: bool, worker: &mut Worker) {
+    /// The file is gone, or could not be removed. Then somebody may believe it later, so nothing is
+    /// done with what the guest has until it is.
+    fn is_removed(&mut self, removed: Result<(), String>, is_loaded: bool, is_told: bool, worker: &mut Worker) {
         let name = self.log.name();
         match removed {
-            Err(why) if is_loaded => {
-                error!("{name}: what was saved is not taken back, as the file cannot be removed: {why}");
-                self.begin_anew(worker);
+            Err(why) => {
+                if !is_told {
+                    error!("{name}: no queue is served before the file of what was saved can be removed: {why}");
+                }
+                self.saved = Saved::Stuck { is_loaded, is_told: true };
+                return;
             }
-            Err(why) => warn!("{name}: what was saved cannot be removed: {why}"),
+            Ok(()) if is_told => info!("{name}: the file of what was saved is removed"),
             Ok(()) => {}
         }
         if !self.is_held {
@@ -203,32 +261,32 @@ impl Guest {
         }
     }
 
-    /// The guest has nothing, as if its VMM had just connected and said all that it has.
-    fn begin_anew(&mut self, worker: &mut Worker) {
-        if matches!(self.state, State::Connected(_)) {
-            self.lives += 1;
-            worker.forget(self.number);
-            self.introduce(worker);
-        }
-    }
-
     /// The VMM has gone, or the worker has died, and with it what was not loaded to the end.
     pub(super) fn loses_saved(&mut self, by_death: bool, worker: &mut Worker) {
-        match std::mem::take(&mut self.saved) {
-            Saved::Loading { saver, attempts, .. } | Saved::Checking { saver, attempts, .. } => {
-                worker.let_go(saver);
-                let attempts = attempts + u32::from(by_death);
-                if by_death {
-                    // The next one is told of another connection, of which it knows nothing.
-                    self.lives += 1;
-                }
-                if attempts < MOST_ATTEMPTS {
-                    self.saved = Saved::There(attempts);
-                } else {
-                    error!("{}: what was saved is not taken back: workers have died of it", self.log.name());
-                }
+        let (saver, attempts) = match std::mem::take(&mut self.saved) {
+            Saved::Loading { saver, attempts, .. } => (Some(saver), attempts),
+            Saved::Checking { saver, attempts, .. } => (saver, attempts),
+            // A VMM that has gone has what was loaded dropped, and a file that is there is as good
+            // as before.
+            Saved::Delayed(attempts) if !by_death => return self.saved = Saved::There(attempts),
+            Saved::Stuck { is_loaded: true, .. } if !by_death => return self.saved = Saved::There(0),
+            Saved::Removing { saver, is_told, .. } if !by_death => {
+                return self.saved = Saved::Removing { saver, is_loaded: false, is_told };
             }
-            other => self.saved = other,
+            other => return self.saved = other,
+        };
+        saver.into_iter().for_each(|saver| worker.let_go(saver));
+        let attempts = attempts + u32::from(by_death);
+        if by_death {
+            // The next one is told of another connection, of which it knows nothing.
+            self.lives += 1;
         }
+        self.saved = if attempts < MOST_ATTEMPTS {
+            Saved::There(attempts)
+        } else {
+            let name = self.log.name();
+            error!("{name}: what was saved is not taken back, and is removed: workers have died of it");
+            Saved::Stuck { is_loaded: false, is_told: false }
+        };
     }
 }

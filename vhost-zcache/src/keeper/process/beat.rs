@@ -19,6 +19,9 @@ const PATIENCE: u32 = 10;
 /// Beats that a worker may take to be ready: it goes through all that is stored.
 const START_PATIENCE: u32 = 600;
 
+/// How long that is. A service manager has to wait for longer: `TimeoutStartSec=` of the units.
+pub const LONGEST_START: Duration = BEAT.saturating_mul(START_PATIENCE);
+
 /// Beats that a chain may be in service. Host memory that has to be swapped in can take long.
 const CHAIN_PATIENCE: u32 = 120;
 

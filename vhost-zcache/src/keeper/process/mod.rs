@@ -20,7 +20,7 @@ use libc::SIGSYS;
 use log::error;
 use rustix::process::Signal;
 
-pub use self::beat::BEAT;
+pub use self::beat::{BEAT, LONGEST_START};
 use self::upgrade::Next;
 pub use self::watched::{Watched, Who};
 use super::mirror::Carried;

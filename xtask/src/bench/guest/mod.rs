@@ -81,6 +81,7 @@ impl Bench {
                 queues: 2,
                 workers: None,
                 die_at: None,
+                arguments: Vec::new(),
             },
             &self.dir,
         )?);

@@ -30,6 +30,14 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn connect(socket: &Path, queues: usize) -> Result<Self> {
+        let mut device = Self::attach(socket, queues)?;
+        device.queues[0].ask(&hello(), None)?;
+        device.queues[0].ask(&pool(), None)?;
+        Ok(device)
+    }
+
+    /// One that has said no HELLO.
+    pub(super) fn attach(socket: &Path, queues: usize) -> Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("no daemon at {}", socket.display()))?;
         let mut frontend = Frontend::from_stream(stream, queues as u64);
         frontend.set_owner()?;
@@ -69,10 +77,7 @@ impl Device {
                 Ok(queue)
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut device = Self { _frontend: frontend, queues };
-        device.queues[0].ask(&hello(), None)?;
-        device.queues[0].ask(&pool(), None)?;
-        Ok(device)
+        Ok(Self { _frontend: frontend, queues })
     }
 
     /// Stores pages under their numbers.

@@ -8,6 +8,7 @@ mod device;
 mod latency;
 mod load;
 mod queue;
+pub(super) mod save;
 mod shared;
 
 use std::fs;
@@ -109,6 +110,7 @@ fn daemon(binary: &Path, dir: &Path, guests: usize, queues: u16) -> Result<Daemo
         // One processor is for this program, which never sleeps.
         workers: u8::try_from(available_parallelism()?.get().saturating_sub(1).max(1)).ok(),
         die_at: None,
+        arguments: Vec::new(),
     };
     Daemon::start(options, dir)
 }
