@@ -35,13 +35,16 @@ typedef uint64_t __le64;
 struct zcache_config {
 	__le32 magic;		/* ZCACHE_MAGIC */
 	__le32 version;		/* ZCACHE_VERSION */
-	__le32 features;	/* offered ZCACHE_F_*; none is defined yet */
+	__le32 features;	/* offered ZCACHE_F_* */
 	__le32 num_queues;	/* request queues the device can serve */
 	__le32 max_batch;	/* most requests in one chain, at least 1 */
 	__le32 max_pools;	/* most pools of one guest */
 	__le32 page_size;	/* ZCACHE_PAGE_SIZE */
 	__le32 reserved;
 };
+
+/* Features: offered in the configuration space, acknowledged in HELLO */
+#define ZCACHE_F_TAKE_BACK		0x1	/* the driver sends WANTED */
 
 /* Opcodes */
 #define ZCACHE_OP_HELLO			1
@@ -53,12 +56,16 @@ struct zcache_config {
 #define ZCACHE_OP_FLUSH_RANGE		7
 #define ZCACHE_OP_FLUSH_OBJECT		8
 #define ZCACHE_OP_FLUSH_POOL		9
+#define ZCACHE_OP_WANTED		10
 
 /* Request flags of POOL_CREATE */
 #define ZCACHE_POOL_PERSISTENT		0x1
 #define ZCACHE_POOL_SHARED		0x2
 /* Request flags of GET */
 #define ZCACHE_GET_EXCLUSIVE		0x1
+
+/* Value of WANTED: pages in the bits below, milliseconds in those from here on */
+#define ZCACHE_WANTED_MS_SHIFT		32
 
 /* Result flags of HELLO */
 #define ZCACHE_HELLO_RESUMED		0x1
@@ -91,18 +98,18 @@ struct zcache_batch {
 struct zcache_req_hdr {
 	__le16 opcode;		/* ZCACHE_OP_* */
 	__le16 flags;
-	__le32 pool;		/* chosen by the driver; 0 for HELLO */
+	__le32 pool;		/* chosen by the driver; 0 for HELLO and WANTED */
 };
 
 struct zcache_req_hello {
 	struct zcache_req_hdr hdr;
 	__u8 instance[ZCACHE_ID_SIZE];	/* random, chosen once per driver load */
 	__le32 version;			/* ZCACHE_VERSION */
-	__le32 features;		/* subset of the offered features */
+	__le32 features;		/* subset of the offered ZCACHE_F_* */
 	__u8 reserved[16];
 };
 
-/* POOL_CREATE and POOL_DESTROY */
+/* POOL_CREATE and POOL_DESTROY; all zero in WANTED */
 struct zcache_req_pool {
 	struct zcache_req_hdr hdr;
 	__u8 uuid[ZCACHE_ID_SIZE];	/* of a shared pool, otherwise zero */
@@ -132,7 +139,7 @@ struct zcache_result {
 	__le16 status;		/* ZCACHE_S_* */
 	__le16 flags;		/* ZCACHE_HELLO_* */
 	__le32 reserved;
-	__le64 value;		/* flush, destroy: pages removed; HELLO: epoch */
+	__le64 value;		/* flush, destroy: pages removed; HELLO: epoch; WANTED: see there */
 };
 
 #endif /* _ZCACHE_H */

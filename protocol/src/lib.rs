@@ -39,6 +39,10 @@ pub const POOL_PERSISTENT: u16 = 0x1;
 pub const POOL_SHARED: u16 = 0x2;
 /// GET flag: a hit removes the page.
 pub const GET_EXCLUSIVE: u16 = 0x1;
+/// Feature: the driver asks how many persistent pages the guest is to take back.
+pub const F_TAKE_BACK: u32 = 0x1;
+/// Where in the value of WANTED the milliseconds begin; below are the pages.
+pub const WANTED_MS_SHIFT: u32 = 32;
 /// HELLO result flag: the persistent pools of this instance are still there.
 pub const HELLO_RESUMED: u16 = 0x1;
 
@@ -50,7 +54,7 @@ pub struct Config {
     pub magic: U32,
     /// [`VERSION`].
     pub version: U32,
-    /// Offered feature bits; none is defined yet.
+    /// Offered feature bits, of which [`F_TAKE_BACK`] is one.
     pub features: U32,
     /// Request queues the device can serve.
     pub num_queues: U32,
@@ -84,7 +88,7 @@ pub struct RequestHeader {
     pub opcode: U16,
     /// Meaning depends on the opcode; undefined bits are zero.
     pub flags: U16,
-    /// Pool id chosen by the driver; zero for HELLO.
+    /// Pool id chosen by the driver; zero for HELLO and WANTED.
     pub pool: U32,
 }
 
@@ -94,7 +98,7 @@ pub struct RequestHeader {
 pub struct Request {
     /// Opcode, flags and pool.
     pub header: RequestHeader,
-    /// A [`HelloBody`], [`PoolBody`] or [`KeyBody`], by opcode.
+    /// A [`HelloBody`], [`PoolBody`] or [`KeyBody`], by opcode; zeros in WANTED.
     pub body: [u8; 40],
 }
 
@@ -144,7 +148,8 @@ pub struct RequestResult {
     pub flags: U16,
     /// Zero.
     pub reserved: U32,
-    /// Flushes and POOL_DESTROY: pages removed; HELLO: epoch; otherwise zero.
+    /// Flushes and POOL_DESTROY: pages removed; HELLO: epoch; WANTED: pages and, from
+    /// [`WANTED_MS_SHIFT`] on, milliseconds; otherwise zero.
     pub value: U64,
 }
 

@@ -23,11 +23,13 @@ pub enum Opcode {
     FlushObject = 8,
     /// Removes a pool's pages.
     FlushPool = 9,
+    /// Asks how many persistent pages the host would like the guest to take back.
+    Wanted = 10,
 }
 
 impl Opcode {
     /// Every opcode, in numeric order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::PoolCreate,
         Self::PoolDestroy,
@@ -37,6 +39,7 @@ impl Opcode {
         Self::FlushRange,
         Self::FlushObject,
         Self::FlushPool,
+        Self::Wanted,
     ];
 
     /// The opcode of a wire value, `None` where the value has no meaning.

@@ -139,6 +139,8 @@ fn facts_of_the_crate() -> Facts {
         ("ZCACHE_POOL_SHARED", u64::from(zc::POOL_SHARED)),
         ("ZCACHE_GET_EXCLUSIVE", u64::from(zc::GET_EXCLUSIVE)),
         ("ZCACHE_HELLO_RESUMED", u64::from(zc::HELLO_RESUMED)),
+        ("ZCACHE_F_TAKE_BACK", u64::from(zc::F_TAKE_BACK)),
+        ("ZCACHE_WANTED_MS_SHIFT", u64::from(zc::WANTED_MS_SHIFT)),
     ] {
         facts.constant(name, value);
     }
@@ -214,6 +216,6 @@ fn wire_values_round_trip_and_unknown_ones_are_none() {
         assert_eq!(Status::from_wire(status as u16), Some(status));
     }
     assert_eq!(Opcode::from_wire(0), None);
-    assert_eq!(Opcode::from_wire(10), None);
+    assert_eq!(Opcode::from_wire(11), None);
     assert_eq!(Status::from_wire(12), None);
 }

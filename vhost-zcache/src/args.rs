@@ -384,7 +384,7 @@ impl FromStr for PoolUuid {
 }
 
 /// Most characters of a trust domain's name.
-const LONGEST_DOMAIN: usize = 64;
+pub(crate) const LONGEST_DOMAIN: usize = 64;
 
 /// Name of guests that may share pools with each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

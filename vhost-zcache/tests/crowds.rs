@@ -61,7 +61,11 @@ fn thousands_of_vmms_that_leave_in_the_middle_of_a_message_leave_nothing() {
             assert_eq!(guest.get(1, 1, 1), Ok(page(1)), "after {number} connections");
         }
     }
-    eventually("descriptors and threads are as many as before", || settled() == before);
+    // The first look may have been at one that was on its way out.
+    eventually("descriptors and threads are no more than before", || {
+        let after = settled();
+        after.0 <= before.0 && after.1 <= before.1
+    });
     let now = kib(daemon.keeper(), "VmRSS:");
     assert!(now < resident + 2048, "the keeper has grown from {resident} to {now} KiB");
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));

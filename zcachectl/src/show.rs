@@ -89,6 +89,7 @@ pub fn guest(guest: &GuestReport) -> String {
         ("reserved for swap", size(guest.reserved_bytes)),
         ("weight", guest.weight.to_string()),
         ("frozen", if guest.frozen { "yes: nothing new is stored" } else { "no" }.into()),
+        ("to take back", format!("{} pages, {} were", guest.wanted_pages, guest.taken_back_pages)),
         ("trust domain", guest.trust_domain.clone()),
         ("eviction", guest.eviction.name().into()),
     ];

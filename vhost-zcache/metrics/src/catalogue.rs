@@ -202,6 +202,22 @@ pub const METRICS: &[Metric] = &[
         of_guests(report, out, |guest| guest.frozen);
     }),
     metric(
+        "zcache_guest_wanted_pages",
+        Gauge,
+        None,
+        &["guest"],
+        "Persistent pages that the guest is asked to take back",
+        |report, out| of_guests(report, out, |guest| guest.wanted_pages),
+    ),
+    metric(
+        "zcache_guest_taken_back_pages",
+        Counter,
+        None,
+        &["guest"],
+        "Persistent pages that the guest let go of while it was asked to take some back",
+        |report, out| of_guests(report, out, |guest| guest.taken_back_pages),
+    ),
+    metric(
         "zcache_guest_compressed",
         Gauge,
         Some(Bytes),

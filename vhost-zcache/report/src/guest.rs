@@ -40,6 +40,12 @@ pub struct GuestReport {
     /// With whom it shares pools, from its next connection on.
     #[serde(default)]
     pub trust_domain: String,
+    /// Persistent pages that it is asked to take back.
+    #[serde(default)]
+    pub wanted_pages: u64,
+    /// Persistent pages that it let go of while it was asked to.
+    #[serde(default)]
+    pub taken_back_pages: u64,
     /// How its ephemeral pages make room for others.
     pub eviction: EvictionPolicy,
     /// Pages charged to it.

@@ -53,6 +53,8 @@ fn guest(number: u64, age: u64) -> GuestReport {
         reserved_bytes: 512 << 20,
         weight: 100,
         trust_domain: "default".into(),
+        wanted_pages: 50 * number,
+        taken_back_pages: 7 * counted,
         eviction: EvictionPolicy::Clock,
         contents: contents(number * 1000),
         queues: vec![QueueReport { chains: 30 * counted, requests: 40 * counted, ..QueueReport::default() }; 2],

@@ -34,6 +34,8 @@ pub(super) fn store(stats: &store::StoreStats) -> StoreReport {
 pub(super) fn guest(stats: &store::GuestStats) -> GuestReport {
     GuestReport {
         physical_bytes: stats.physical_bytes,
+        wanted_pages: stats.wanted_pages,
+        taken_back_pages: stats.taken_back_pages,
         eviction: match stats.eviction {
             store::EvictionPolicy::S3Fifo => EvictionPolicy::S3Fifo,
             store::EvictionPolicy::Clock => EvictionPolicy::Clock,

@@ -127,6 +127,7 @@ fn opcode_name(opcode: Option<Opcode>) -> &'static str {
         Some(Opcode::FlushRange) => "flush_range",
         Some(Opcode::FlushObject) => "flush_object",
         Some(Opcode::FlushPool) => "flush_pool",
+        Some(Opcode::Wanted) => "wanted",
         None => "unknown",
     }
 }

@@ -70,12 +70,13 @@ impl From<&GuestConfig> for GuestSettings {
 }
 
 impl Settings {
-    /// Those of a configuration whose guests have numbers.
+    /// Those of a configuration whose guests have numbers, with a store that never takes more than
+    /// `most` bytes.
     #[must_use]
-    pub fn new(config: &Config, number_of: impl Fn(&str) -> Option<usize>) -> Self {
+    pub fn new(config: &Config, number_of: impl Fn(&str) -> Option<usize>, most: u64) -> Self {
         let mut settings = Self {
-            memory_limit: config.memory_limit,
-            most: u64::MAX,
+            memory_limit: 0,
+            most,
             workers: config.workers.unwrap_or_else(default_workers),
             log_level: config.log_level,
             stats_peers: config.stats_socket.as_ref().map(|socket| socket.peers.clone()).unwrap_or_default(),
@@ -85,33 +86,23 @@ impl Settings {
         settings
     }
 
-    /// The same, with a store that never takes more than so many bytes.
-    #[must_use]
-    pub fn within(mut self, most: u64) -> Self {
-        self.most = most;
-        self.fit();
-        self
-    }
-
-    /// Has the store take no more than it may. What guests can count on becomes smaller as the
-    /// store does: otherwise all of it could be set aside, and nothing would be left for file pages
-    /// that others can have.
-    fn fit(&mut self) {
-        let wanted = self.memory_limit;
-        self.memory_limit = wanted.min(self.most);
-        for guest in self.guests.values_mut() {
-            let part = u128::from(guest.reservation) * u128::from(self.memory_limit) / u128::from(wanted.max(1));
-            guest.reservation = u64::try_from(part).unwrap_or(u64::MAX);
-        }
-    }
-
-    /// Takes what can change from another configuration.
+    /// Takes what can change from another configuration. The store takes no more than it may, and
+    /// what guests can count on becomes smaller as it does, in proportion to what the configuration
+    /// says: otherwise all of it could be set aside, and nothing would be left for file pages that
+    /// others can have.
     pub fn become_of(&mut self, config: &Config, number_of: impl Fn(&str) -> Option<usize>) {
-        let numbered = |guest: &GuestConfig| Some((number_of(&guest.name)?, guest.into()));
-        self.guests = config.guests.iter().filter_map(numbered).collect();
-        self.memory_limit = config.memory_limit;
+        let wanted = config.memory_limit;
+        self.memory_limit = wanted.min(self.most);
         self.log_level = config.log_level;
-        self.fit();
+        let part = |bytes: u64| {
+            let part = u128::from(bytes) * u128::from(self.memory_limit) / u128::from(wanted.max(1));
+            u64::try_from(part).unwrap_or(u64::MAX)
+        };
+        let numbered = |guest: &GuestConfig| {
+            let reservation = part(guest.reservation);
+            Some((number_of(&guest.name)?, GuestSettings { reservation, ..guest.into() }))
+        };
+        self.guests = config.guests.iter().filter_map(numbered).collect();
     }
 }
 
@@ -123,28 +114,38 @@ fn default_workers() -> NonZero<u8> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use clap::Parser;
 
     use super::*;
+    use crate::args::Args;
+    use crate::config::load;
+
+    /// A store and its guests' reservations, as the command line says.
+    fn config(store: &str, reservations: &[&str]) -> Config {
+        let guests = reservations.iter().enumerate();
+        let guests = guests
+            .flat_map(|(number, bytes)| ["--socket-path".to_owned(), format!("/run/{number},reservation={bytes}")]);
+        let arguments = ["vhost-zcache", "--memory-limit", store].map(str::to_owned).into_iter().chain(guests);
+        load(&Args::try_parse_from(arguments).expect("a command line")).expect("a configuration").0
+    }
+
+    /// The store, and what is set aside.
+    fn bytes(settings: &Settings) -> (u64, Vec<u64>) {
+        (settings.memory_limit, settings.guests.values().map(|guest| guest.reservation).collect())
+    }
 
     #[test]
     fn of_a_store_that_may_take_less_as_much_is_set_aside_in_proportion() {
-        let guest = |reservation: u64| -> GuestSettings {
-            let guest = json!({ "name": "", "memory_limit": null, "reservation": reservation, "allow_shared": [] });
-            serde_json::from_value(guest).expect("these are settings")
-        };
-        let settings = Settings {
-            memory_limit: 1 << 30,
-            most: u64::MAX,
-            workers: NonZero::<u8>::MIN,
-            log_level: LevelFilter::Info,
-            stats_peers: Peers::default(),
-            guests: BTreeMap::from([(0, guest(512 << 20)), (1, guest(0))]),
-        };
-        let fits = settings.clone().within(2 << 30);
-        assert_eq!((fits.memory_limit, fits.guests[&0].reservation), (1 << 30, 512 << 20));
-        let smaller = settings.within(64 << 20);
-        assert_eq!((smaller.memory_limit, smaller.guests[&0].reservation), (64 << 20, 32 << 20));
-        assert_eq!(smaller.guests[&1].reservation, 0);
+        let number_of = |name: &str| name.strip_prefix("/run/")?.parse().ok();
+        let asked = config("1G", &["512M", "128M"]);
+        let fits = Settings::new(&asked, number_of, 2 << 30);
+        assert_eq!(bytes(&fits), (1 << 30, vec![512 << 20, 128 << 20]));
+        let mut smaller = Settings::new(&asked, number_of, 64 << 20);
+        let less = (64 << 20, vec![32 << 20, 8 << 20]);
+        assert_eq!(bytes(&smaller), less);
+        smaller.become_of(&asked, number_of);
+        assert_eq!(bytes(&smaller), less, "it is of what was asked for, and not of what was left");
+        smaller.become_of(&config("32M", &["16M", "8M"]), number_of);
+        assert_eq!(bytes(&smaller), (32 << 20, vec![16 << 20, 8 << 20]), "a store that fits");
     }
 }

@@ -6,6 +6,7 @@ use zcache_store::MAX_POOLS_PER_GUEST;
 use zerocopy::IntoBytes;
 
 use super::batch::MAX_BATCH;
+use super::request::OFFERED;
 
 /// Contents of the configuration space, which do not change while the daemon runs.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ impl ConfigSpace {
             config: Config {
                 magic: MAGIC.into(),
                 version: VERSION.into(),
-                features: 0.into(),
+                features: OFFERED.into(),
                 num_queues: u32::from(num_queues).into(),
                 max_batch: u32::from(MAX_BATCH).into(),
                 max_pools: max_pools.into(),
@@ -59,6 +60,7 @@ mod tests {
     fn starts_with_magic_and_version() {
         let space = ConfigSpace::new(8);
         assert_eq!(space.read(0, 8), *b"ZCCH\x01\0\0\0");
+        assert_eq!(space.read(8, 4), 1u32.to_le_bytes(), "features");
         assert_eq!(space.read(12, 4), 8u32.to_le_bytes(), "num_queues");
         assert_eq!(space.read(16, 4), 32u32.to_le_bytes(), "max_batch");
         assert_eq!(space.read(24, 4), 4096u32.to_le_bytes(), "page_size");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What happened on one queue.
 
+use std::mem::offset_of;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -33,6 +35,14 @@ pub struct QueueCounters {
 }
 
 impl QueueCounters {
+    /// Bytes with the statuses of WANTED, which are in the last row of a known opcode.
+    pub(crate) const OF_WANTED: Range<usize> = {
+        const ROW: usize = Status::ALL.len() * size_of::<AtomicU64>();
+        let end = offset_of!(Self, statuses) + (ROWS - 1) * ROW;
+        assert!(matches!(Opcode::ALL[ROWS - 2], Opcode::Wanted));
+        end - ROW..end
+    };
+
     /// A chain was put on the used ring.
     pub fn count_chain(&self, well_formed: bool) {
         self.chains.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zcache_protocol as wire;
 use zcache_protocol::{HELLO_RESUMED, RequestResult, Status};
-use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch};
+use zcache_store::{Creation, GetError, Guest, NoPool, Page, PoolError, PoolId, PoolKind, PutError, Scratch, Wanted};
 
 use super::counters::QueueCounters;
 use super::request::{self, Operation, Request};
@@ -64,8 +64,8 @@ impl Executor {
         ticket: Ticket<'_>,
     ) -> Result<Done, Status> {
         match request {
-            Request::Hello { instance } => {
-                let welcome = self.session.hello(instance, ticket);
+            Request::Hello { instance, features } => {
+                let welcome = self.session.hello(instance, features, ticket);
                 Ok(Done { flags: if welcome.resumed { HELLO_RESUMED } else { 0 }, value: welcome.epoch })
             }
             Request::Operation(operation) => {
@@ -107,6 +107,7 @@ fn operate(
         Operation::FlushRange(key, count) => removed(guest.flush_range(key.pool, &key.object, key.index, count)),
         Operation::FlushObject(pool, object) => removed(guest.flush_object(pool, &object)),
         Operation::FlushPool(pool) => removed(guest.flush_pool(pool)),
+        Operation::Wanted => wanted(access),
     }
 }
 
@@ -122,6 +123,15 @@ fn removed(pages: Result<u64, NoPool>) -> Result<Done, Status> {
         Ok(value) => Ok(Done { flags: 0, value }),
         Err(NoPool) => Err(Status::NoPool),
     }
+}
+
+fn wanted(access: &Access<'_>) -> Result<Done, Status> {
+    if !access.has_acknowledged(wire::F_TAKE_BACK) {
+        return Err(Status::Unsupported);
+    }
+    let Wanted { pages, again } = access.guest().wanted();
+    let again = u32::try_from(again.as_millis()).unwrap_or(u32::MAX);
+    Ok(Done { flags: 0, value: u64::from(again) << wire::WANTED_MS_SHIFT | u64::from(pages) })
 }
 
 fn create_pool(access: &Access<'_>, pool: PoolId, kind: PoolKind) -> Result<Done, Status> {

@@ -13,6 +13,8 @@ pub enum Request {
     Hello {
         /// Tells one load of the driver from another.
         instance: [u8; wire::ID_SIZE],
+        /// Features that the driver acknowledges, all of them [`OFFERED`].
+        features: u32,
     },
     /// Anything else, which needs a session.
     Operation(Operation),
@@ -38,7 +40,12 @@ pub enum Operation {
     FlushObject(PoolId, ObjectId),
     /// Removes a pool's pages.
     FlushPool(PoolId),
+    /// Asks what the guest is to take back.
+    Wanted,
 }
+
+/// Features that the device offers.
+pub const OFFERED: u32 = wire::F_TAKE_BACK;
 
 /// Decodes a request and checks its format: opcode, flags, unused fields, ranges.
 ///
@@ -54,11 +61,11 @@ pub fn decode(request: &wire::Request) -> Result<Request, Status> {
         Opcode::Hello => {
             let body = body::<wire::HelloBody>(request)?;
             valid(flags == 0 && pool.0 == 0 && body.reserved == [0; 16])?;
-            if body.version.get() != wire::VERSION || body.features.get() != 0 {
+            let (instance, features) = (body.instance, body.features.get());
+            if body.version.get() != wire::VERSION || features & !OFFERED != 0 {
                 return Err(Status::Unsupported);
             }
-            let instance = body.instance;
-            Ok(Request::Hello { instance })
+            Ok(Request::Hello { instance, features })
         }
         Opcode::PoolCreate => {
             let body = body::<wire::PoolBody>(request)?;
@@ -101,6 +108,10 @@ pub fn decode(request: &wire::Request) -> Result<Request, Status> {
         Opcode::FlushPool => {
             valid(flags == 0 && request.body == [0; 40])?;
             Ok(Request::Operation(Operation::FlushPool(pool)))
+        }
+        Opcode::Wanted => {
+            valid(flags == 0 && pool.0 == 0 && request.body == [0; 40])?;
+            Ok(Request::Operation(Operation::Wanted))
         }
     }
 }
@@ -193,8 +204,11 @@ mod tests {
             (keyed(Opcode::FlushRange, 0, 1, u64::MAX), Operation::FlushRange(key(1), u64::MAX)),
             (keyed(Opcode::FlushObject, 0, 0, 0), Operation::FlushObject(pool, object)),
             (pool_only(Opcode::FlushPool), Operation::FlushPool(pool)),
+            (request(Opcode::Wanted as u16, 0, 0, &[]), Operation::Wanted),
         ];
-        let mut all = vec![(hello(1, 0), Request::Hello { instance: [9; 16] })];
+        let hellos =
+            [0, wire::F_TAKE_BACK].map(|features| (hello(1, features), Request::Hello { instance: [9; 16], features }));
+        let mut all = Vec::from(hellos);
         all.extend(operations.map(|(wire, operation)| (wire, Request::Operation(operation))));
         all
     }
@@ -208,7 +222,7 @@ mod tests {
 
     #[test]
     fn unknown_opcodes_are_unsupported_whatever_else_is_wrong() {
-        for opcode in [0, 10, 0x0100, u16::MAX] {
+        for opcode in [0, 11, 0x0100, u16::MAX] {
             assert_eq!(decode(&request(opcode, 0xffff, POOL, &[0xff; 40])), Err(Status::Unsupported), "{opcode}");
         }
     }
@@ -237,7 +251,7 @@ mod tests {
             let used: std::ops::Range<usize> = match decode(&wire) {
                 Ok(Request::Hello { .. }) => 0..24,
                 Ok(Request::Operation(Operation::PoolCreate(..))) => 0..16,
-                Ok(Request::Operation(Operation::PoolDestroy(_) | Operation::FlushPool(_))) => 0..0,
+                Ok(Request::Operation(Operation::PoolDestroy(_) | Operation::FlushPool(_) | Operation::Wanted)) => 0..0,
                 Ok(Request::Operation(Operation::FlushObject(..))) => 0..24,
                 Ok(Request::Operation(Operation::FlushRange(..))) => 0..40,
                 _ => 0..32,
@@ -248,14 +262,15 @@ mod tests {
                 assert_eq!(decode(&wire), Err(Status::Invalid), "byte {byte} of the body of {wire:?}");
             }
         }
-        let mut wire = hello(1, 0);
-        wire.header.pool = 1.into();
-        assert_eq!(decode(&wire), Err(Status::Invalid), "a HELLO that names a pool");
+        for mut wire in [hello(1, 0), request(Opcode::Wanted as u16, 0, 0, &[])] {
+            wire.header.pool = 1.into();
+            assert_eq!(decode(&wire), Err(Status::Invalid), "a pool is named in {wire:?}");
+        }
     }
 
     #[test]
     fn other_versions_and_features_are_unsupported() {
-        for (version, features) in [(0, 0), (2, 0), (1, 1), (1, 0x8000_0000)] {
+        for (version, features) in [(0, 0), (2, 0), (1, 2), (1, 3), (1, 0x8000_0000)] {
             assert_eq!(decode(&hello(version, features)), Err(Status::Unsupported), "{version} {features:#x}");
         }
         let mut wire = hello(2, 0);

@@ -77,6 +77,8 @@ impl Journal {
 struct State {
     /// Whose pools the store holds: instance and epoch of the last HELLO.
     holds: Option<([u8; ID_SIZE], u64)>,
+    /// Features that it has acknowledged.
+    features: u32,
     phase: Phase,
     /// Counts starts of rings and HELLOs, without which nothing changes.
     moves: u64,
@@ -92,7 +94,7 @@ enum Phase {
 /// the session it was obtained in.
 pub struct Access<'a> {
     session: &'a Session,
-    _state: RwLockReadGuard<'a, State>,
+    state: RwLockReadGuard<'a, State>,
 }
 
 impl Session {
@@ -105,8 +107,9 @@ impl Session {
         record: &'static Record<SessionState>,
         life: u64,
     ) -> Self {
-        let noted = SessionState::new(life, guest.number());
-        let state = RwLock::new(State { holds: None, phase: Phase::Closed, moves: 0 });
+        let mut noted = SessionState::new(life, guest.number());
+        noted.set_trust_domain(guest.trust_domain());
+        let state = RwLock::new(State { holds: None, features: 0, phase: Phase::Closed, moves: 0 });
         Self { guest, allowed_shared, state, journal: Journal::open(record, noted) }
     }
 
@@ -120,6 +123,7 @@ impl Session {
         mut noted: SessionState,
     ) -> Self {
         noted.number = guest.number();
+        noted.set_trust_domain(guest.trust_domain());
         if noted.holds == 0 {
             // What there is belongs to no session: a HELLO or a load was not finished.
             guest.reset();
@@ -139,13 +143,14 @@ impl Session {
             }
             Phase::Open(noted.stopped().collect())
         };
-        let state = RwLock::new(State { holds, phase, moves: 0 });
+        let state = RwLock::new(State { holds, features: noted.features, phase, moves: 0 });
         Self { guest, allowed_shared, state, journal: Journal::open(record, noted) }
     }
 
-    /// Opens a session: ZC-DEV-17 and 18. Waits for requests on other queues to end. Rings that
-    /// have stopped before may come back in any way after it.
-    pub fn hello(&self, instance: [u8; ID_SIZE], ticket: Ticket<'_>) -> Welcome {
+    /// Opens a session with a driver that has acknowledged features: ZC-DEV-17 and 18. Waits for
+    /// requests on other queues to end. Rings that have stopped before may come back in any way
+    /// after it.
+    pub fn hello(&self, instance: [u8; ID_SIZE], features: u32, ticket: Ticket<'_>) -> Welcome {
         let mut state = self.state_mut();
         state.moves += 1;
         let welcome = ticket.planned().map_or_else(
@@ -172,9 +177,11 @@ impl Session {
         }
         crash::point(Place::PoolsDestroyed);
         state.holds = Some((instance, epoch));
+        state.features = features;
         state.phase = Phase::Open(StoppedRings::default());
         self.journal.note(|noted| {
             (noted.open, noted.holds, noted.instance, noted.epoch) = (1, 1, instance, epoch);
+            noted.features = features;
             noted.clear_stopped();
             noted.leave_all();
         });
@@ -232,7 +239,7 @@ impl Session {
     pub fn access(&self) -> Result<Access<'_>, NoSession> {
         let state = self.state();
         match state.phase {
-            Phase::Open(_) => Ok(Access { session: self, _state: state }),
+            Phase::Open(_) => Ok(Access { session: self, state }),
             Phase::Closed => Err(NoSession),
         }
     }
@@ -265,6 +272,12 @@ impl Access<'_> {
     #[must_use]
     pub fn guest(&self) -> &Guest {
         &self.session.guest
+    }
+
+    /// Whether the driver has acknowledged a feature.
+    #[must_use]
+    pub fn has_acknowledged(&self, feature: u32) -> bool {
+        self.state.features & feature != 0
     }
 
     /// Whether the operator lets the guest share pools of this UUID.
@@ -369,7 +382,7 @@ mod tests {
     impl Opened {
         fn hello(&self, instance: u8) -> Welcome {
             self.queue.take(0);
-            let welcome = self.session.hello([instance; 16], Ticket::new(self.queue, 0));
+            let welcome = self.session.hello([instance; 16], 0, Ticket::new(self.queue, 0));
             self.queue.complete();
             welcome
         }
@@ -426,8 +439,8 @@ mod tests {
         let session = unopened();
         let ticket = Ticket::new(session.queue, 0);
         session.queue.take(0);
-        let first = session.session.hello([1; 16], ticket);
-        assert_eq!(session.session.hello([1; 16], ticket), first, "HELLO");
+        let first = session.session.hello([1; 16], 0, ticket);
+        assert_eq!(session.session.hello([1; 16], 0, ticket), first, "HELLO");
         assert!(!first.resumed);
         session.queue.complete();
         assert!(session.hello(1).resumed, "another HELLO is another one");

@@ -37,19 +37,26 @@ pub fn run(errand: &Errand, store: &Store, guests: &Places) -> Result<String, St
 
 /// A report as a line of JSON.
 fn report(given: GivenBack) -> String {
-    let GivenBack { asked, given, garbage, holes, ephemeral, milliseconds } = given;
-    let mut by_size: Vec<(String, u64)> = ephemeral.into_iter().collect();
-    by_size.sort_by_key(|(_, bytes)| Reverse(*bytes));
-    let others: u64 = by_size.iter().skip(MOST_NAMES).map(|(_, bytes)| bytes).sum();
-    by_size.truncate(MOST_NAMES);
-    let ephemeral: BTreeMap<String, u64> = by_size.into_iter().collect();
+    let GivenBack { asked, given, garbage, holes, ephemeral, wanted, milliseconds } = given;
+    let (ephemeral, ephemeral_of_others) = largest(ephemeral);
+    let (wanted, wanted_of_others) = largest(wanted);
     // Microseconds say enough.
     let milliseconds = (milliseconds * 1e3).round() / 1e3;
     json!({
         "asked": asked, "given": given, "garbage": garbage, "holes": holes, "ephemeral": ephemeral,
-        "ephemeral_of_others": others, "milliseconds": milliseconds
+        "ephemeral_of_others": ephemeral_of_others, "wanted_pages": wanted,
+        "wanted_pages_of_others": wanted_of_others, "milliseconds": milliseconds
     })
     .to_string()
+}
+
+/// The guests with the largest numbers, and the sum of all others'.
+fn largest(by_guest: BTreeMap<String, u64>) -> (BTreeMap<String, u64>, u64) {
+    let mut by_size: Vec<(String, u64)> = by_guest.into_iter().collect();
+    by_size.sort_by_key(|(_, number)| Reverse(*number));
+    let others = by_size.iter().skip(MOST_NAMES).map(|(_, number)| number).sum();
+    by_size.truncate(MOST_NAMES);
+    (by_size.into_iter().collect(), others)
 }
 
 /// Drops all pages of a guest's pool, or of all that are its own, if they can be dropped.
@@ -77,9 +84,12 @@ mod tests {
     #[test]
     fn a_report_of_many_guests_is_a_line_that_fits_into_a_message() {
         let ephemeral: BTreeMap<String, u64> = (0..4096).map(|n| (format!("{n:064}"), 1 << 40)).collect();
-        let line = report(GivenBack { ephemeral, asked: u64::MAX, ..GivenBack::default() });
-        assert!(line.len() < 16 << 10 && !line.contains('\n'), "{} bytes", line.len());
+        let wanted = ephemeral.clone();
+        let line = report(GivenBack { ephemeral, wanted, asked: u64::MAX, ..GivenBack::default() });
+        assert!(line.len() < 32 << 10 && !line.contains('\n'), "{} bytes", line.len());
         let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(value["ephemeral_of_others"], (4096 - MOST_NAMES as u64) << 40);
+        for others in ["ephemeral_of_others", "wanted_pages_of_others"] {
+            assert_eq!(value[others], (4096 - MOST_NAMES as u64) << 40, "{others}");
+        }
     }
 }

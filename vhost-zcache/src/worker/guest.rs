@@ -73,6 +73,17 @@ impl GuestPolicy {
         config.trust_domain = Arc::clone(&self.trust_domain);
         config
     }
+
+    /// The same for a connection that an earlier worker has noted: with whom it shares pools was
+    /// decided when it connected.
+    #[must_use]
+    pub fn config_of(&self, name: &str, noted: &SessionState) -> GuestConfig {
+        let mut config = self.config(name);
+        if let Some(domain) = noted.trust_domain() {
+            config.trust_domain = domain.into();
+        }
+        config
+    }
 }
 
 impl GuestPlace {
@@ -194,12 +205,13 @@ impl GuestPlace {
     /// that the store has found, if it had any private pool.
     pub fn restore(&self, found: Option<Guest>, mut noted: SessionState) {
         let life = noted.life;
+        let config = self.policy().config_of(&self.name, &noted);
         if found.is_none() && noted.is_known != 0 {
             // Its memory is damaged. Nobody is to believe that the pages are there.
             error!("{}: all that the guest has stored is lost", self.name);
             noted = SessionState::new(life, 0);
         }
-        let guest = found.unwrap_or_else(|| self.register());
+        let guest = found.unwrap_or_else(|| self.store.register_guest(config));
         let record = self.ledger.session(self.number);
         let session = Session::restore(guest, self.policy().allow_shared.clone(), record, noted);
         *self.slot() = Some(Connection::new(life, session));

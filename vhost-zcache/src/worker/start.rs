@@ -116,7 +116,12 @@ pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<F
             let places = Places { noted: &noted, ledger };
             let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| {
                 let known = places.of(number).and_then(|place| {
-                    Some(policies.get(reserve).get(&place)?.config(&settings.guests.get(&place)?.name))
+                    Some(
+                        policies
+                            .get(reserve)
+                            .get(&place)?
+                            .config_of(&settings.guests.get(&place)?.name, noted.get(&place)?),
+                    )
                 });
                 known.unwrap_or_else(|| GuestConfig::new("a guest that has left"))
             };

@@ -193,6 +193,11 @@ impl Account {
         self.own.used().saturating_sub(self.reserved()).min(self.own.ephemeral())
     }
 
+    /// Bytes that cannot be evicted with which it is above its reservation.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.kept().beyond()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // What is in it is whole whenever the lock is free.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::engine::export::Export;
 use crate::engine::guest_state::GuestState;
 use crate::engine::import::ImportError;
+use crate::engine::take_back::Wanted;
 use crate::engine::victim::Weight;
 use crate::key::{Key, ObjectId, Page, PoolId};
 use crate::op::{GetError, GetMode, PutError};
@@ -78,6 +79,12 @@ impl Guest {
     #[must_use]
     pub fn number(&self) -> u32 {
         self.state.number
+    }
+
+    /// With whom it shares pools.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.state.trust_domain
     }
 
     /// Makes a pool, or joins a shared one.
@@ -210,6 +217,13 @@ impl Guest {
     /// [`NoPool`] when the guest has no such pool.
     pub fn flush_pool(&self, pool: PoolId) -> Result<u64, NoPool> {
         self.engine.flush_pool(&self.state, pool)
+    }
+
+    /// What the guest is to take back of its persistent pages, and when it is to ask again. From
+    /// the first time on it counts as one that does, for as long as it asks.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        self.engine.wanted_of(&self.state)
     }
 
     /// What the guest has and did.

@@ -50,6 +50,7 @@ pub use engine::export::{Export, ExportError};
 pub use engine::give_back::GivenBack;
 pub use engine::import::ImportError;
 pub use engine::recover::{Care, Watch};
+pub use engine::take_back::Wanted;
 pub use engine::victim::{NoWeight, Weight};
 pub use fault::Faults;
 pub use guest::{Guest, GuestConfig};

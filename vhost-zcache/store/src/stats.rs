@@ -139,6 +139,10 @@ pub struct GuestStats {
     pub weight: Weight,
     /// Nothing new is stored for it.
     pub frozen: bool,
+    /// Persistent pages that it is to take back.
+    pub wanted_pages: u64,
+    /// Persistent pages that went while it was to take some back.
+    pub taken_back_pages: u64,
     /// How pages of its own ephemeral pools make room for others at the moment.
     pub eviction: EvictionPolicy,
     /// Pages that are charged to this guest, in its own and in shared pools.

@@ -223,13 +223,15 @@ impl Store {
 
     /// Gives physical memory back to the host: garbage and holes first, then ephemeral pages of the
     /// guests with most of them for their weight; within reservations when no others are left.
-    /// Persistent pages stay. Others are served meanwhile.
+    /// Persistent pages stay: for what is missing guests are asked to take some back that
+    /// [ask](Guest::wanted) what they are to. Others are served meanwhile.
     pub fn give_back(&self, bytes: u64) -> GivenBack {
         self.engine.give_back(bytes, Cause::Order)
     }
 
     /// Gives a part of the ephemeral memory beyond reservations back to a host that is short of
-    /// memory, as by [`Store::give_back`], but the pages go that are worth least.
+    /// memory, as by [`Store::give_back`], but the pages go that are worth least. Once these are
+    /// few, guests are asked for a part of the persistent ones beyond reservations.
     pub fn relieve_host(&self) -> GivenBack {
         self.engine.relieve_host()
     }

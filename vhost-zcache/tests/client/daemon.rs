@@ -193,6 +193,11 @@ impl Daemon {
         self.child_with("--spawner-link")
     }
 
+    /// The process that saves states or reads them, if there is one.
+    pub fn saver(&self) -> Option<u32> {
+        self.child_with("--saver-link")
+    }
+
     /// The process that reads the configuration again, if there is one.
     pub fn reader(&self) -> Option<u32> {
         self.child_with("--reader-link")

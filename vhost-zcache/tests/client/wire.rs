@@ -37,8 +37,11 @@ pub mod opcode {
     pub const FLUSH_RANGE: u16 = 7;
     pub const FLUSH_OBJECT: u16 = 8;
     pub const FLUSH_POOL: u16 = 9;
+    pub const WANTED: u16 = 10;
 }
 
+/// Feature.
+pub const TAKE_BACK: u32 = 1;
 /// POOL_CREATE flag.
 pub const PERSISTENT: u16 = 1;
 /// POOL_CREATE flag.
@@ -75,6 +78,11 @@ impl Req {
     /// HELLO of version 1 from an instance whose id repeats a byte.
     pub fn hello(instance: u8) -> Self {
         Self::new(opcode::HELLO, 0, 0).with(8, &[instance; 16]).with(24, &1u32.to_le_bytes())
+    }
+
+    /// The same HELLO with features acknowledged.
+    pub fn with_features(self, features: u32) -> Self {
+        self.with(28, &features.to_le_bytes())
     }
 
     /// POOL_CREATE.

@@ -22,7 +22,7 @@ fn the_device_says_what_it_is() {
     let daemon = Daemon::with(&[""], &["--queues=3"]);
     let config = Client::connect(&daemon.socket(0), Setup::default()).config(0, 32);
     assert_eq!(&config[..8], b"ZCCH\x01\x00\x00\x00");
-    assert_eq!(word(&config, 8), 0, "features");
+    assert_eq!(word(&config, 8), 1, "features: TAKE_BACK");
     assert_eq!(word(&config, 12), 3, "num_queues");
     assert!(word(&config, 16) >= 1, "max_batch");
     assert!(word(&config, 20) >= 1, "max_pools");

@@ -14,6 +14,7 @@ mod pages;
 mod pools;
 mod queues;
 mod sessions;
+mod wanted;
 
 use client::page;
 use client::wire::Req;

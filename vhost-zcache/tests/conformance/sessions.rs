@@ -2,13 +2,13 @@
 //! SPEC.md sections 7 (HELLO, order of checks) and 10 (reset, end of the connection).
 
 use crate::client::daemon::Daemon;
-use crate::client::wire::{EXCLUSIVE, PERSISTENT, Req, SHARED, opcode, status};
+use crate::client::wire::{EXCLUSIVE, PERSISTENT, Req, SHARED, TAKE_BACK, opcode, status};
 use crate::client::{Client, Setup, eventually, page};
 use crate::{ALLOW, UUID, requests_on};
 
 /// One well-formed request of each opcode but HELLO.
 fn one_of_each() -> impl Iterator<Item = Req> {
-    std::iter::once(Req::create(1, 0, [0; 16])).chain(requests_on(1))
+    [Req::create(1, 0, [0; 16]), Req::new(opcode::WANTED, 0, 0)].into_iter().chain(requests_on(1))
 }
 
 /// Conformance: ZC-DEV-13.
@@ -16,7 +16,7 @@ fn one_of_each() -> impl Iterator<Item = Req> {
 fn unknown_opcodes_are_unsupported() {
     let daemon = Daemon::start();
     let mut guest = Client::attach(&daemon.socket(0));
-    for opcode in [0, 10, 11, 255, 256, 257, 0x0104, u16::MAX] {
+    for opcode in [0, 11, 12, 255, 256, 257, 0x0104, u16::MAX] {
         assert_eq!(guest.status(Req::new(opcode, 0, 0)), status::UNSUPPORTED, "opcode {opcode}");
     }
 }
@@ -28,6 +28,7 @@ fn fields_and_flags_without_meaning_must_be_zero() {
     let mut guest = Client::attach(&daemon.socket(0));
     guest.create(1, 0);
     assert_eq!(guest.put(1, 1, 1, &page(1)), status::OK);
+    let opcode = 0..2;
     // For each request: the bytes that have a meaning and must not be changed here.
     let requests: Vec<(Req, Vec<std::ops::Range<usize>>)> = vec![
         (Req::hello(1), vec![0..2, 8..24, 24..32]),
@@ -39,6 +40,7 @@ fn fields_and_flags_without_meaning_must_be_zero() {
         (Req::flush_range(1, 1, 1, 1), vec![0..2, 4..8, 8..48]),
         (Req::flush_object(1, 1), vec![0..2, 4..8, 8..32]),
         (Req::flush_pool(1), vec![0..2, 4..8]),
+        (Req::new(opcode::WANTED, 0, 0), vec![opcode]),
     ];
     for (request, used) in requests {
         for at in (0..48).filter(|at| !used.iter().any(|range| range.contains(at))) {
@@ -79,8 +81,8 @@ fn a_hello_of_another_version_changes_nothing() {
         ("version 0", Req::hello(2).with(24, &[0])),
         ("version 2", Req::hello(2).with(24, &[2])),
         ("version 0x101", Req::hello(2).with(25, &[1])),
-        ("a feature", Req::hello(2).with(28, &[1])),
-        ("another feature", Req::hello(2).with(31, &[0x80])),
+        ("a feature that is not offered", Req::hello(2).with_features(2)),
+        ("one more than is offered", Req::hello(2).with_features(TAKE_BACK | 0x8000_0000)),
     ] {
         assert_eq!(guest.status(hello), status::UNSUPPORTED, "{what}");
         assert_eq!(guest.get(1, 1, 1), Ok(page(1)), "HELLO with {what} had an effect");

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::client::wire::{PERSISTENT, status};
+use crate::client::wire::{PERSISTENT, Req, SHARED, status};
 use crate::client::{Client, eventually, page};
 use crate::file::{Configured, succeeds, with};
 use crate::model::while_guests_work_at;
@@ -133,7 +133,8 @@ fn there_is_room_for_so_many_guests() {
     daemon.write(&with("max-guests = 3", &["d"]));
     let refused = daemon.is_refused();
     assert!(refused.contains("there is room for 3 guests"), "those that go are there until it is done: {refused}");
-    assert!(!daemon.socket("d").exists(), "a socket is left");
+    // Who made it removes it, a moment after the answer.
+    eventually("the socket that was made for it is gone", || !daemon.socket("d").exists());
     daemon.write(&with("max-guests = 3", &["a", "b"]));
     daemon.reload();
     daemon.write(&with("max-guests = 3", &["a", "b", "d"]));
@@ -156,4 +157,39 @@ fn who_may_connect_changes_for_those_who_come() {
     daemon.write(&format!("{}peers = [{me}]\n", with("", &["a"])));
     daemon.reload();
     Client::attach(&daemon.socket("a")).create(1, PERSISTENT);
+}
+
+/// With whom a connection shares pools is decided once, whoever serves it.
+#[test]
+fn a_trust_domain_is_for_who_connects_next() {
+    let uuid = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa";
+    let file = |domain: &str| {
+        let guest = |name: &str, domain: &str| {
+            format!("[guest.{name}]\nsocket = 'DIR/{name}'\nallow-shared = ['{uuid}']\ntrust-domain = '{domain}'\n")
+        };
+        guest("a", "red") + &guest("b", domain)
+    };
+    let daemon = Configured::start(&file("red"));
+    let mut guests = ["a", "b"].map(|name| Client::attach(&daemon.socket(name)));
+    for guest in &mut guests {
+        assert_eq!(guest.status(Req::create(1, SHARED, [0xaa; 16])), status::OK);
+    }
+    daemon.write(&file("blue"));
+    daemon.reload();
+    let [a, b] = &mut guests;
+    for round in 0..3 {
+        assert_eq!(a.put(1, 1, round, &page(1)), status::OK);
+        assert_eq!(b.get(1, 1, round), Ok(page(1)), "the connection is another domain's after {round} deaths");
+        daemon.daemon.signal_worker(Signal::KILL);
+    }
+    assert_eq!(a.put(1, 1, 9, &page(1)), status::OK);
+    guests = {
+        let [a, b] = guests;
+        drop(b);
+        eventually("the guest is gone", || daemon.guest("b")["connected"] == false);
+        [a, Client::attach(&daemon.socket("b"))]
+    };
+    let [_, b] = &mut guests;
+    assert_eq!(b.status(Req::create(1, SHARED, [0xaa; 16])), status::OK);
+    assert_eq!(b.get(1, 1, 9), Err(status::MISS), "it shares with the domain that it was in before");
 }

@@ -11,6 +11,7 @@ use zcache_protocol::ID_SIZE;
 use zcache_store::{Creation, Key, PoolId, PoolKind, Scratch, StoredPage};
 
 use super::{Phase, QueueIndex, RingPosition, Session};
+use crate::device::request::OFFERED;
 use crate::device_state::TransferError;
 
 /// A ring has started, so that the guest may have changed what it has.
@@ -157,6 +158,7 @@ impl Loading<'_> {
         let Some((instance, epoch)) = holds else { return Ok(()) };
         session.journal.note(|noted| {
             (noted.open, noted.holds, noted.instance, noted.epoch) = (u32::from(open), 1, instance, epoch);
+            noted.features = OFFERED;
             noted.is_known = u32::from(pools.len() > shared().count());
             noted.clear_stopped();
             for (queue, position) in &stopped {
@@ -170,6 +172,9 @@ impl Loading<'_> {
             }
         });
         state.holds = holds;
+        // A state does not say what its driver has acknowledged, which daemons that know of no
+        // features could not read. Who asks for something has.
+        state.features = OFFERED;
         state.phase = if open { Phase::Open(stopped.into_iter().collect()) } else { Phase::Closed };
         Ok(())
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The host wants memory back: garbage first, then what is resident and not used and segments that
 //! are mostly holes, then ephemeral pages, of whose guests [`victim`](super::victim) decides.
-//! Persistent pages stay.
+//! Persistent pages stay; where all that is not enough guests are asked to take some back
+//! ([`take_back`](super::take_back)).
 //!
 //! All of it is done in steps, between which others have their turn.
 
@@ -34,8 +35,9 @@ const MOVING: Duration = Duration::from_millis(10);
 /// Less is evicted page by page in the order of the queues. Tests use small stores.
 const LEAST_SHED: u64 = if cfg!(feature = "check") { 1 } else { 4 * SEGMENT_BYTES as u64 };
 
-/// Part of the ephemeral memory beyond reservations that a host gets which is short of memory, and
-/// the most it gets: it will say so again if that was too little.
+/// Part of the memory beyond reservations that a host gets which is short of memory, of ephemeral
+/// pages or else of persistent ones, and the most it gets: it will say so again if that was too
+/// little.
 const STEP_PARTS: u64 = 16;
 const MOST_OF_A_STEP: u64 = 256 << 20;
 
@@ -46,7 +48,7 @@ pub(crate) enum Cause {
     /// all else is gone, and many pages leave at once.
     Order,
     /// The host is short of memory: ephemeral pages beyond reservations leave, those first that are
-    /// worth least.
+    /// worth least, and persistent ones are wanted when these are too few.
     Pressure,
 }
 
@@ -63,8 +65,17 @@ pub struct GivenBack {
     pub holes: u64,
     /// Of these, ephemeral pages, by the name of the guest.
     pub ephemeral: BTreeMap<String, u64>,
+    /// Persistent pages that guests were asked to take back for what is missing, by the name of
+    /// the guest. Nobody has waited for them.
+    pub wanted: BTreeMap<String, u64>,
     /// Time until all of it was back with the host.
     pub milliseconds: f64,
+}
+
+/// What a host gets at a time which is short of memory, of so much that it could have.
+fn step_of(excess: u64) -> u64 {
+    // Less than a segment cannot be given.
+    (excess / STEP_PARTS).clamp(SEGMENT_BYTES as u64, MOST_OF_A_STEP)
 }
 
 impl Engine {
@@ -83,18 +94,34 @@ impl Engine {
             }
             given += more;
         }
+        let missing = match cause {
+            Cause::Order => bytes.saturating_sub(given),
+            Cause::Pressure => self.missing_to_a_step(given),
+        };
+        let wanted = self.want_back(missing, cause);
         let milliseconds = started.elapsed().as_secs_f64() * 1e3;
-        GivenBack { asked: bytes, given, garbage, holes, ephemeral, milliseconds }
+        GivenBack { asked: bytes, given, garbage, holes, ephemeral, wanted, milliseconds }
     }
 
     /// A step of giving memory back to a host that is short of it.
     pub(crate) fn relieve_host(&self) -> GivenBack {
-        let excess: u64 = self.registry.guests().iter().map(|guest| Claim::of(guest).excess).sum();
-        // Less than a segment cannot be given.
-        let step = (excess / STEP_PARTS).clamp(SEGMENT_BYTES as u64, MOST_OF_A_STEP);
-        let given = self.give_back(step, Cause::Pressure);
+        let given = self.give_back(step_of(self.ephemeral_excess()), Cause::Pressure);
         self.work_done.count_relief(given.given);
         given
+    }
+
+    /// Bytes of persistent pages that a host wants which is short of memory, and has got so much.
+    /// As long as ephemeral pages are left that do as well, these go first: nobody has to write
+    /// them to a disk.
+    fn missing_to_a_step(&self, given: u64) -> u64 {
+        match self.takeable() {
+            0 => 0,
+            takeable => step_of(takeable).saturating_sub(given + self.ephemeral_excess()),
+        }
+    }
+
+    fn ephemeral_excess(&self) -> u64 {
+        self.registry.guests().iter().map(|guest| Claim::of(guest).excess).sum()
     }
 
     /// Gives garbage back, as much as is asked for or all; returns how much.

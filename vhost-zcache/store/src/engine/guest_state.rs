@@ -9,6 +9,7 @@ use super::domain::{Domain, Stripe};
 use super::names::PoolRef;
 use super::roster::Roster;
 use super::shared::{self, Shared};
+use super::take_back::TakeBack;
 use super::victim::GuestWeight;
 use crate::accounting::{Account, Charge};
 use crate::key::{Key, PoolId};
@@ -103,6 +104,7 @@ pub(crate) struct GuestState {
     pub(crate) weight: GuestWeight,
     /// Puts are refused.
     pub(crate) frozen: AtomicBool,
+    pub(crate) take_back: TakeBack,
     /// With whom it may share pools.
     pub(crate) trust_domain: Arc<str>,
     pub(crate) pools: Mutex<Pools>,

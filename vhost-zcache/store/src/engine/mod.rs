@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The store above its shards: who is there ([`registry`]), their pools ([`pools`]), what requests
 //! do ([`requests`]), where room comes from ([`room`]) and who gives first ([`victim`]), what the
-//! host asks back ([`give_back`]), what waits to be given back ([`garbage`]) and what is on its way
-//! ([`in_hand`]). Pages leave for another store, as they are stored, by
-//! [`export`], and come from one by [`import`].
+//! host asks back ([`give_back`]) and would like guests to take back ([`take_back`]), what waits
+//! to be given back ([`garbage`]) and what is on its way ([`in_hand`]). Pages leave for another
+//! store, as they are stored, by [`export`], and come from one by [`import`].
 //!
 //! A request goes from a guest's key to a [`domain`], within it to one shard, and from then on
 //! everything happens under that shard's lock.
@@ -26,6 +26,7 @@ mod requests;
 mod room;
 pub(crate) mod roster;
 mod shared;
+pub(crate) mod take_back;
 pub(crate) mod victim;
 
 use std::sync::Arc;

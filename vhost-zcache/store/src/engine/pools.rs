@@ -104,6 +104,9 @@ impl Engine {
                 }
                 self.garbage.add(guest.number, detached);
                 domain.touch();
+                if !kind.is_ephemeral() {
+                    guest.take_back.count_gone(pages);
+                }
                 Ok(pages)
             }
             Entry::Shared(shared) => {
@@ -141,7 +144,11 @@ impl Engine {
                     roster.set(id, new, kind);
                 }
                 pools.entries.insert(id, Entry::Own { kind, life: new });
-                shared::flush(guest.domain()?, id, life, new)
+                let flushed = shared::flush(guest.domain()?, id, life, new);
+                if !kind.is_ephemeral() {
+                    guest.take_back.count_gone(flushed.0);
+                }
+                flushed
             }
             Entry::Shared(shared) => {
                 // Its members do not wait for each other.

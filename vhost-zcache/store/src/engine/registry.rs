@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use super::domain::Domain;
 use super::guest_state::{GuestState, Pools};
 use super::shared::{Shared, SharedName};
+use super::take_back::TakeBack;
 use super::victim::GuestWeight;
 use super::{EPHEMERAL, Engine, PERSISTENT};
 use crate::accounting::{Account, Charge, Reservation, Use};
@@ -87,6 +88,7 @@ impl Engine {
             account,
             weight: GuestWeight::new(config.weight),
             frozen: AtomicBool::new(config.frozen),
+            take_back: TakeBack::default(),
             trust_domain: config.trust_domain,
             pools: Mutex::new(Pools::new(base)),
             domain: OnceLock::new(),

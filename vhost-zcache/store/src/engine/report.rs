@@ -2,6 +2,7 @@
 //! The store in figures.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::domain::Domain;
 use super::guest_state::{Entry, GuestState};
@@ -46,6 +47,8 @@ impl Engine {
             reserved_bytes: account.reserved(),
             weight: guest.weight.get(),
             frozen: guest.frozen.load(Relaxed),
+            wanted_pages: guest.take_back.wanted(Instant::now()),
+            taken_back_pages: guest.take_back.taken(),
             eviction: guest.domain.get().map_or_else(Policy::default, |domain| domain.policy(EPHEMERAL)),
             contents,
             pools,

@@ -145,8 +145,8 @@ impl Engine {
         last: u64,
     ) -> Result<u64, NoPool> {
         // A pool that ends meanwhile, and another that begins under its number, are left alone.
-        let (domain, id, life) = match guest.entry(id)? {
-            Entry::Own { life, .. } => (guest.domain()?.clone(), id, Some(life)),
+        let (domain, id, own) = match guest.entry(id)? {
+            Entry::Own { life, kind } => (guest.domain()?.clone(), id, Some((life, kind))),
             Entry::Shared(shared) => (shared.domain.clone(), shared::POOL, None),
         };
         let hash = domain.hash(id.0, object);
@@ -155,8 +155,8 @@ impl Engine {
             let mut from = Some(first);
             while let Some(index) = from {
                 let mut stripe = domain.lock(number);
-                let named = match life {
-                    Some(life) => stripe.names.resolve_life(id, life),
+                let named = match own {
+                    Some((life, _)) => stripe.names.resolve_life(id, life),
                     None => stripe.names.resolve(id),
                 };
                 let Some(PoolRef::Own { pool, .. }) = named else { break };
@@ -168,15 +168,22 @@ impl Engine {
             }
         }
         domain.touch();
+        if own.is_some_and(|(_, kind)| !kind.is_ephemeral()) {
+            guest.take_back.count_gone(total);
+        }
         Ok(total)
     }
 
     /// Removes one page; returns how many there were, 0 or 1.
     pub(crate) fn flush_page(&self, guest: &GuestState, key: &Key) -> Result<u64, NoPool> {
-        guest.at_page(key, Access::Change, |shard, _, key| {
+        let (removed, evictable) = guest.at_page(key, Access::Change, |shard, heap, key| {
             let (removed, _) = shard.remove_range(key, key.index, 1);
             shard.pool_mut(key.pool).counters.flushed += removed;
-            removed
-        })
+            (removed, shard.space.heap(heap).purpose == Use::Evictable)
+        })?;
+        if !evictable {
+            guest.take_back.count_gone(removed);
+        }
+        Ok(removed)
     }
 }

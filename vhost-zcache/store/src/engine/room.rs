@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::domain::{Domain, Stripe};
+use super::give_back::Cause;
 use super::guest_state::GuestState;
 use super::{Engine, SHARD_OVERHEAD};
 use crate::accounting::Use;
@@ -150,10 +151,13 @@ impl Engine {
         self.first_to_give().is_some_and(|guest| self.reclaim(&guest, &BOTH, effort) > 0)
     }
 
-    /// Changes the store's limit, and drops ephemeral pages until it holds or none is left.
+    /// Changes the store's limit, and drops ephemeral pages until it holds or none is left. For
+    /// what is above it then guests are asked to take pages back.
     pub(crate) fn set_memory_limit(&self, bytes: u64) {
         self.budget.set_limit(bytes);
         while self.budget.is_exceeded() && (self.release_garbage(None, GARBAGE).is_some() || self.reclaim_from_any()) {}
+        // Of the rest guests are asked, as when an operator wants so much back.
+        self.want_back(self.budget.used().saturating_sub(bytes), Cause::Order);
     }
 
     /// Changes a guest's limit, and drops its ephemeral pages until it holds or none is left.
