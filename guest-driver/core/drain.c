@@ -68,15 +68,19 @@ static const struct zcache_swap_front zcache_rescue_front = {
 };
 
 /*
- * Takes a batch of pages back.
+ * Takes a batch of pages back, and of @most live slots.
+ *
+ * Sets *@slots to how many live slots it has found, and *@nr to how many pages
+ * of these the device was asked for.
  *
  * Return: 0: there may be more, from *@offset on; -ENOENT: that was all;
  * another error: no more can be taken now.
  */
-static int zcache_take_back(struct zcache_transport *t,
-			    struct zcache_pool *pool,
-			    const struct zcache_swap_front *front,
-			    unsigned long *offset)
+static int zcache_take_batch(struct zcache_transport *t,
+			     struct zcache_pool *pool,
+			     const struct zcache_swap_front *front,
+			     unsigned long *offset, unsigned int most,
+			     unsigned int *slots, unsigned int *nr)
 {
 	struct zcache_io *io = zcache_taken_io;
 	unsigned int i, n = 0;
@@ -84,7 +88,7 @@ static int zcache_take_back(struct zcache_transport *t,
 	int err = 0;
 
 	lockdep_assert_held(&zcache_mutex);
-	while (n < ZCACHE_TAKE_BATCH) {
+	for (*slots = 0; n < ZCACHE_TAKE_BATCH && *slots < most; ++*slots) {
 		if (!zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, offset)) {
 			err = -ENOENT;
 			break;
@@ -99,6 +103,7 @@ static int zcache_take_back(struct zcache_transport *t,
 		}
 		++*offset;
 	}
+	*nr = n;
 
 	t->ops->swap_many(t, pool, ZCACHE_OP_GET, io, n);
 	blk_start_plug(&plug);
@@ -117,10 +122,12 @@ static void zcache_rescue_pool(struct zcache_transport *t,
 {
 	const struct zcache_swap_front *front = pool->front;
 	unsigned long offset = 0;
+	unsigned int slots, nr;
 
 	if (!front || !front->take)
 		front = &zcache_rescue_front;
-	while (!zcache_take_back(t, pool, front, &offset))
+	while (!zcache_take_batch(t, pool, front, &offset, UINT_MAX, &slots,
+				  &nr))
 		cond_resched();
 	if (front->finish)
 		front->finish(pool);
@@ -230,6 +237,40 @@ void zcache_drain(struct zcache_transport *t)
 		pr_info("drained %lu swap pages, %lu left, %lu kept in memory\n",
 			before - left, left,
 			zcache_swap_total(ZC_PAGE_RESCUED));
+}
+
+/**
+ * zcache_take_some - brings some pages of a pool to where its front-end puts them
+ * @t:		the device
+ * @pool:	the pool, whose front-end has such a place
+ * @most:	how many, ZCACHE_TAKE_BATCH at most
+ *
+ * When it returns nothing is under way any more.
+ *
+ * Context: Process context, zcache_mutex held. Waits for the front-end's device.
+ * Return: How many are there now; the device may have them as well.
+ */
+unsigned int zcache_take_some(struct zcache_transport *t,
+			      struct zcache_pool *pool, unsigned int most)
+{
+	const struct zcache_swap_front *front = pool->front;
+	unsigned int i, slots, nr, taken = 0;
+
+	/* Round and round, so that a page that can't be written is in nobody's way. */
+	if (!zcache_swapmap_find(pool->map, ZC_PAGE_LIVE, &pool->take_next))
+		pool->take_next = 0;
+	zcache_take_batch(t, pool, front, &pool->take_next, most, &slots, &nr);
+	if (front->finish)
+		front->finish(pool);
+	if (front->copied)
+		taken = slots;
+	for (i = 0; i < nr; i++)
+		if (!zcache_taken_io[i].err &&
+		    zcache_swapmap_get(pool->map, zcache_taken_offset[i]) !=
+		    ZC_PAGE_LIVE)
+			taken++;
+	this_cpu_add(pool->counters->n[ZC_TAKEN_BACK], taken);
+	return taken;
 }
 
 /**

@@ -131,6 +131,17 @@ static inline bool zcache_swapin_offered(void)
 bool zcache_swapin_ended(void);
 void zcache_swapin_start(unsigned long live);
 void zcache_swapin_stop(void);
+
+/* frontswap has nowhere else to put a page that it takes back. */
+#define ZCACHE_FEATURES		0
+
+static inline void zcache_take_back_begin(bool takes_back)
+{
+}
+
+static inline void zcache_take_back_exit(void)
+{
+}
 #else
 static inline bool zcache_swapin_offered(void)
 {
@@ -149,10 +160,19 @@ static inline void zcache_swapin_start(unsigned long live)
 static inline void zcache_swapin_stop(void)
 {
 }
+
+/* What a session asks for if the device offers it. */
+#define ZCACHE_FEATURES		ZCACHE_F_TAKE_BACK
+
+/* take_back.c */
+void zcache_take_back_begin(bool takes_back);
+void zcache_take_back_exit(void);
 #endif
 
 /* drain.c */
 void zcache_drain(struct zcache_transport *t);
+unsigned int zcache_take_some(struct zcache_transport *t,
+			      struct zcache_pool *pool, unsigned int most);
 
 /* stats.c */
 void zcache_stats_init(void);

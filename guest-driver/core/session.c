@@ -95,18 +95,34 @@ static void zcache_leave_locked(struct zcache_transport *t,
 	t->ops->quiesce(t);
 }
 
-static int zcache_hello(struct zcache_transport *t, bool *resumed)
+static int zcache_say_hello(struct zcache_transport *t, u32 features,
+			    struct zcache_result *res)
 {
 	union zcache_req req = {
 		.hello.hdr.opcode = cpu_to_le16(ZCACHE_OP_HELLO),
 		.hello.version = cpu_to_le32(ZCACHE_VERSION),
+		.hello.features = cpu_to_le32(features),
 	};
+
+	memcpy(req.hello.instance, zcache_instance, sizeof(zcache_instance));
+	return t->ops->control(t, &req, res);
+}
+
+static int zcache_hello(struct zcache_transport *t, bool *resumed,
+			u32 *features)
+{
 	struct zcache_result res;
 	u64 epoch;
 	int err;
 
-	memcpy(req.hello.instance, zcache_instance, sizeof(zcache_instance));
-	err = t->ops->control(t, &req, &res);
+	*features = t->features & ZCACHE_FEATURES;
+	err = zcache_say_hello(t, *features, &res);
+	if (!err && *features &&
+	    res.status == cpu_to_le16(ZCACHE_S_UNSUPPORTED)) {
+		/* It is not the one whose configuration space was read. */
+		*features = 0;
+		err = zcache_say_hello(t, 0, &res);
+	}
 	if (err)
 		return err;
 	if (res.status != cpu_to_le16(ZCACHE_S_OK)) {
@@ -176,6 +192,7 @@ int zcache_attach(struct zcache_transport *t)
 	struct zcache_pool *pool;
 	bool resumed;
 	unsigned long id;
+	u32 features;
 	int err;
 
 	mutex_lock(&zcache_mutex);
@@ -183,7 +200,7 @@ int zcache_attach(struct zcache_transport *t)
 		err = zcache_current_locked() == t ? -EALREADY : -EBUSY;
 		goto unlock;
 	}
-	err = zcache_hello(t, &resumed);
+	err = zcache_hello(t, &resumed, &features);
 	if (err)
 		goto away;
 	if (resumed)
@@ -206,6 +223,7 @@ int zcache_attach(struct zcache_transport *t)
 	pr_info("attached: %s session %llu, %u of %u pools replayed\n",
 		resumed ? "resumed" : "new", zcache_epoch, created, total);
 	zcache_heal_schedule();
+	zcache_take_back_begin(features & ZCACHE_F_TAKE_BACK);
 	goto unlock;
 
 deactivate:
@@ -358,6 +376,7 @@ exit_srcu:
 /* The jobs that wait in the queue are carried out first. */
 void zcache_session_exit(void)
 {
+	zcache_take_back_exit();
 	destroy_workqueue(zcache_wq);
 	cleanup_srcu_struct(&zcache_srcu);
 }

@@ -40,12 +40,14 @@ static const char * const zcache_counter_names[ZC_NR_COUNTERS] = {
 	[ZC_STORE_INACTIVE] = "store_inactive",
 	[ZC_STORE_NOMEM] = "store_nomem",
 	[ZC_STORE_STALE] = "store_stale",
+	[ZC_STORE_WANTED] = "store_wanted",
 	[ZC_STORE_HUGE] = "store_huge",
 	[ZC_LOADS] = "loads",
 	[ZC_LOAD_RESCUED] = "load_rescued",
 	[ZC_LOAD_UNATTACHED] = "load_unattached",
 	[ZC_LOAD_WAITED] = "load_waited",
 	[ZC_LOAD_LOST] = "load_lost",
+	[ZC_TAKEN_BACK] = "taken_back",
 };
 
 static struct dentry *zcache_dir;

@@ -62,12 +62,14 @@ enum zcache_counter {
 	ZC_STORE_INACTIVE,		/* the device refused the pool */
 	ZC_STORE_NOMEM,			/* no memory to record the page */
 	ZC_STORE_STALE,			/* older copy not collected yet */
+	ZC_STORE_WANTED,		/* the host wants pages taken back */
 	ZC_STORE_HUGE,			/* huge pages are not supported */
 	ZC_LOADS,			/* swap pages that came back */
 	ZC_LOAD_RESCUED,		/* ... from the driver's own copy */
 	ZC_LOAD_UNATTACHED,		/* tries of a load without the device */
 	ZC_LOAD_WAITED,			/* loads that had to wait for a device */
 	ZC_LOAD_LOST,			/* loads of a page no device has */
+	ZC_TAKEN_BACK,			/* swap pages that the host wanted taken */
 	ZC_NR_COUNTERS
 };
 
@@ -97,6 +99,7 @@ struct zcache_counters {
  * @map:	state of each page of a persistent pool, else NULL
  * @front:	brings its pages back; NULL: they are copied to guest memory
  * @owner:	@front's
+ * @take_next:	where to look for a page to take back; under zcache_mutex
  * @dead:	link in the list of pools to destroy on the next attach
  *
  * Found in the table under zcache_srcu, freed after a grace period of it.
@@ -116,6 +119,7 @@ struct zcache_pool {
 	struct zcache_swapmap *map;
 	const struct zcache_swap_front *front;
 	void *owner;
+	unsigned long take_next;
 	struct list_head dead;
 };
 
@@ -192,7 +196,7 @@ struct zcache_io {
  *	Context: process, sleeps.
  * @flush_wait: As @flush and ZCACHE_OP_FLUSH_POOL, but waits for it.
  *	Context: process, sleeps. Return: 0 or -EIO: lost.
- * @control: HELLO, POOL_CREATE and POOL_DESTROY. Fills *@res.
+ * @control: HELLO, POOL_CREATE, POOL_DESTROY and WANTED. Fills *@res.
  *	Context: process, sleeps. Return: 0 or -EIO: lost.
  * @quiesce: Waits until the device has answered all that was sent before.
  *	Context: process, sleeps. Return: 0 or -EIO: lost.
@@ -226,11 +230,13 @@ struct zcache_transport_ops {
 /**
  * struct zcache_transport - a device, as the pool table sees it
  * @ops:	how to talk to it
+ * @features:	ZCACHE_F_* that it offers
  * @lost:	it stopped answering; set by the transport, and cleared by it only
  *		after zcache_suspend()
  */
 struct zcache_transport {
 	const struct zcache_transport_ops *ops;
+	u32 features;
 	bool lost;
 };
 

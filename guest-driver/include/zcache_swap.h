@@ -71,7 +71,7 @@ unsigned long zcache_swap_object_end(unsigned long offset);
 
 /* pools.c */
 
-/* Pages that a drain asks the device for at a time. */
+/* Pages that the device is asked for at a time, to be brought back. */
 #define ZCACHE_TAKE_BATCH	32
 
 /**
@@ -80,7 +80,8 @@ unsigned long zcache_swap_object_end(unsigned long offset);
  * @take:	gives the page to fill with what the device has in a live slot.
  *		Return: a page; ERR_PTR(-ENOENT): there is nothing to bring back;
  *		another error: no page can be brought back now. NULL: they are
- *		copied to guest memory, and @taken and @finish are not called.
+ *		copied to guest memory, and @taken and @finish are not called, nor is
+ *		anything brought back but by a drain.
  * @taken:	called for each page that @take gave: it is filled, or @err says
  *		why not, as of &zcache_transport_ops.get. May leave the rest to
  *		something asynchronous.
@@ -115,6 +116,10 @@ bool zcache_wait_attach(unsigned long seq, unsigned int seconds);
 
 /* heal.c */
 void zcache_heal_schedule(void);
+
+/* take_back.c */
+void zcache_take_back_arm(void);
+bool zcache_pages_wanted(void);
 
 /* drain.c */
 int zcache_swap_pool_drain(struct zcache_pool *pool);

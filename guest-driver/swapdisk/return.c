@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Pages of a swap disk that a drain brings back from the device to the backing
- * device.
+ * Pages of a swap disk that are brought back from the device to the backing
+ * device: by a drain, or some of them because the host wants that.
  *
- * While a batch is read from the device the one before is written. All memory
- * for that exists since the disk has a size. The device's copies are left to
- * the flush that ends a drain.
+ * While a drain reads a batch from the device the one before is written. All
+ * memory for that exists since the disk has a size. The device's copies are left
+ * to the flush that ends a drain, or to the collector.
  */
 #include <linux/slab.h>
 #include "swapdisk.h"
@@ -33,7 +33,7 @@ struct zcs_carrier {
 };
 
 /**
- * struct zcs_return - what a drain needs
+ * struct zcs_return - what bringing pages back needs
  * @lock:	@free and @nr_free. Taken with interrupts off, for writes end in
  *		interrupts
  * @free:	carriers that are not under way
@@ -76,7 +76,7 @@ static struct zcs_carrier *zcs_carrier_alloc(struct zcs_disk *disk)
  * zcs_return_free - frees what zcs_return_alloc() made
  * @r:	may be NULL
  *
- * Context: Process context; no drain is under way.
+ * Context: Process context; nothing is under way.
  */
 void zcs_return_free(struct zcs_return *r)
 {
@@ -90,7 +90,7 @@ void zcs_return_free(struct zcs_return *r)
 }
 
 /**
- * zcs_return_alloc - makes what a drain needs
+ * zcs_return_alloc - makes what bringing pages back needs
  * @disk:	the disk
  *
  * Context: Process context; sleeps.

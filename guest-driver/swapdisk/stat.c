@@ -30,11 +30,13 @@ static ssize_t zc_stat_show(struct device *dev, struct device_attribute *attr,
 		{ "store_full", ZC_STORE_FULL },
 		{ "store_unattached", ZC_STORE_UNATTACHED },
 		{ "store_draining", ZC_STORE_DRAINING },
+		{ "store_wanted", ZC_STORE_WANTED },
 		{ "store_failed", ZC_STORE_FAILED },
 		{ "loads", ZC_LOADS },
 		{ "load_rescued", ZC_LOAD_RESCUED },
 		{ "load_waited", ZC_LOAD_WAITED },
 		{ "load_lost", ZC_LOAD_LOST },
+		{ "taken_back", ZC_TAKEN_BACK },
 	};
 	struct zcs_disk *disk = zcs_of(dev);
 	unsigned int i;

@@ -6,7 +6,8 @@
 #include "swapdisk.h"
 
 /* Return: the way to the device, if it may be offered a page; else NULL. */
-static struct zcache_transport *zcs_store_transport(struct zcs_disk *disk)
+static struct zcache_transport *
+zcs_store_transport(struct zcs_disk *disk, enum zcache_page_state old)
 {
 	struct zcache_pool *pool = disk->pool;
 	struct zcache_transport *t;
@@ -16,6 +17,12 @@ static struct zcache_transport *zcs_store_transport(struct zcs_disk *disk)
 		return NULL;
 	if (!zcache_stores_wanted() || READ_ONCE(disk->draining)) {
 		zcache_count(pool, ZC_STORE_DRAINING);
+		return NULL;
+	}
+	/* It would have to be taken back as well, if the disk will have it. */
+	if (disk->backing.bdev && old != ZC_PAGE_BAD &&
+	    zcache_pages_wanted()) {
+		zcache_count(pool, ZC_STORE_WANTED);
 		return NULL;
 	}
 	if (!zcs_room_maybe(disk)) {
@@ -30,6 +37,8 @@ static void zcs_judge_store(struct zcs_disk *disk, int err)
 	switch (err) {
 	case 0:
 		zcache_count(disk->pool, ZC_STORES);
+		if (disk->backing.bdev)
+			zcache_take_back_arm();
 		break;
 	case -ENOSPC:
 		zcache_count(disk->pool, ZC_STORE_REFUSED);
@@ -54,7 +63,7 @@ static void zcs_store(struct zcs_disk *disk, struct zcs_chunk *chunk)
 
 	for (i = 0; i < chunk->count; i++) {
 		chunk->err[i] = -ENODEV;
-		now = zcs_store_transport(disk);
+		now = zcs_store_transport(disk, chunk->old[i]);
 		if (now) {
 			t = now;
 			zcs_chunk_add_io(chunk, i);

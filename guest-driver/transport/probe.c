@@ -28,7 +28,8 @@ MODULE_PARM_DESC(bounce_pages, "Pages for requests under way, over all queues (d
 #define BOUNCE_PART	1024
 #define BOUNCE_MIN	64
 
-static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
+static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues,
+			  u32 *features)
 {
 	u32 magic, version, page_size;
 
@@ -40,6 +41,7 @@ static bool zcv_is_zcache(struct virtio_device *vdev, u32 *num_queues)
 	virtio_cread_le(vdev, struct zcache_config, version, &version);
 	virtio_cread_le(vdev, struct zcache_config, page_size, &page_size);
 	virtio_cread_le(vdev, struct zcache_config, num_queues, num_queues);
+	virtio_cread_le(vdev, struct zcache_config, features, features);
 	if (version != ZCACHE_VERSION || page_size != ZCACHE_PAGE_SIZE ||
 	    !*num_queues) {
 		dev_err(&vdev->dev,
@@ -163,10 +165,10 @@ static int zcv_first_attach(struct zcv_device *dev)
 static int zcv_probe(struct virtio_device *vdev)
 {
 	struct zcv_device *dev;
-	u32 num_queues;
+	u32 num_queues, features;
 	int err;
 
-	if (!zcv_is_zcache(vdev, &num_queues))
+	if (!zcv_is_zcache(vdev, &num_queues, &features))
 		return -ENODEV;
 
 	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
@@ -174,6 +176,7 @@ static int zcv_probe(struct virtio_device *vdev)
 		return -ENOMEM;
 	dev->vdev = vdev;
 	dev->transport.ops = &zcv_transport_ops;
+	dev->transport.features = features;
 	INIT_DELAYED_WORK(&dev->tick, zcv_tick);
 	INIT_DELAYED_WORK(&dev->attach, zcv_attach);
 	dev->wq = alloc_workqueue("zcache_virtio", WQ_UNBOUND | WQ_MEM_RECLAIM,

@@ -198,7 +198,7 @@ pub(crate) fn parse(words: &[OsString]) -> Result<Parsed, Error> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::{Arguments, USAGE};
 
@@ -228,5 +228,26 @@ mod tests {
             .map(str::to_owned)
             .collect();
         assert_eq!(shown, known);
+    }
+
+    /// In a block a command has a line, with a comment behind it; in a sentence, backquotes.
+    #[test]
+    fn what_documents_tell_to_type_is_understood() {
+        let mut seen = 0;
+        for (name, text) in [
+            ("README.md", include_str!("../../../README.md")),
+            ("guest-driver/README.md", include_str!("../../README.md")),
+        ] {
+            let lines = text.lines().filter(|line| !line.contains('`'));
+            let commands = lines.chain(text.split('`').skip(1).step_by(2));
+            for command in commands.filter(|command| command.starts_with("zcachesetup ")) {
+                let command = command.split(" #").next().unwrap_or_default();
+                if let Err(error) = Arguments::try_parse_from(command.split_whitespace()) {
+                    panic!("{name} has '{command}', which is not understood: {error}");
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen >= 10, "of the commands in the documents only {seen} were found");
     }
 }
