@@ -31,12 +31,14 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// The arguments for QEMU. `la57` costs a level of page tables for nothing.
+    /// The arguments for QEMU. In emulation `la57` costs a level of page tables for nothing, `erms`
+    /// and `fsrm` have the kernel copy and clear pages byte by byte, and `smap` ends a translated
+    /// block at each access to a program's memory.
     #[must_use]
     pub fn qemu_args(self) -> &'static [&'static str] {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off,smap=off"],
         }
     }
 

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::kernel::Kernel;
+
 /// Why an artefact could not be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +53,14 @@ pub enum Error {
         "apt on this machine is not configured with a Debian mirror; set ZCACHE_DEBIAN_MIRROR to the address of one"
     )]
     NoMirror,
+    /// A driver that is changed for a test's control, for a kernel that no control boots.
+    #[error("the driver is not built for {kernel} with sabotage={sabotage}")]
+    NoControl {
+        /// What is changed.
+        sabotage: &'static str,
+        /// The kernel.
+        kernel: Kernel,
+    },
     /// None of the places a suite may be in has it.
     #[error(
         "no mirror has {package} from {suite} any more; when Debian has moved the release to its archive, set ZCACHE_DEBIAN_ARCHIVE to the archive's address ({cause})"

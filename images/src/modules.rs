@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::cache::{Cache, Key, Leftovers};
-use crate::error::{IoContext as _, Result};
-use crate::kernel::BuiltKernel;
+use crate::error::{Error, IoContext as _, Result};
+use crate::kernel::{BuiltKernel, Kernel};
 use crate::tools::Tools;
 use crate::{command, host};
 
@@ -46,6 +46,15 @@ impl Sabotage {
     }
 }
 
+/// The ways in which the driver is built besides, for what controls of tests boot.
+fn controls(kernel: Kernel) -> &'static [Sabotage] {
+    match kernel {
+        Kernel::Debian13 => &[Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle],
+        Kernel::Uml => &[Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify],
+        _ => &[],
+    }
+}
+
 /// What the driver is built for, and how.
 pub(crate) struct Target {
     /// The artefact's name.
@@ -62,44 +71,85 @@ pub(crate) struct Target {
 /// Builds the driver and returns the folder its `.ko` files are in. Warnings of the compiler and
 /// of sparse are errors.
 pub(crate) fn get(cache: &Cache, kernel: &BuiltKernel, driver: &Path, sabotage: Option<Sabotage>) -> Result<PathBuf> {
-    let sabotage = sabotage.map_or("", Sabotage::name);
-    let mut make = vec![
-        format!("ARCH={}", kernel.kernel().arch()),
-        "KCFLAGS=-Werror".to_owned(),
-        format!("ZCACHE_SABOTAGE={sabotage}"),
-        "modules".to_owned(),
-    ];
+    let controls = controls(kernel.kernel());
+    if let Some(sabotage) = sabotage
+        && !controls.contains(&sabotage)
+    {
+        return Err(Error::NoControl { sabotage: sabotage.name(), kernel: kernel.kernel() });
+    }
+    let mut make = vec![format!("ARCH={}", kernel.kernel().arch()), "KCFLAGS=-Werror".to_owned(), "modules".to_owned()];
     if kernel.kernel().has_sparse() {
         make.extend(["C=1", "CHECK=sparse", SPARSE_FLAGS].map(str::to_owned));
     }
+    let inputs: Vec<_> = [kernel.key().as_str()].into_iter().chain(controls.iter().map(|way| way.name())).collect();
     let target = Target {
         name: format!("modules-{}", kernel.kernel()),
-        key: kernel.key().clone(),
+        key: Key::of(&inputs),
         tree: kernel.build_tree(),
         compiler: kernel.compiler(),
         make,
     };
-    let dir = build(cache, &target, driver, |dir, driver| {
+    let dir = build(cache, &target, driver, |build| {
+        build.gather(&build.dir.join(MODULES))?;
+        // What the last one has changed is compiled again, and what this one changes.
+        for control in controls {
+            build.make(&[format!("ZCACHE_SABOTAGE={}", control.name())])?;
+            build.gather(&build.dir.join(folder(Some(*control))))?;
+        }
+        Ok(())
+    })?;
+    Ok(dir.join(folder(sabotage)))
+}
+
+/// Where modules are in an artefact.
+fn folder(sabotage: Option<Sabotage>) -> String {
+    sabotage.map_or_else(|| MODULES.to_owned(), |sabotage| format!("{MODULES}-{}", sabotage.name()))
+}
+
+/// A copy of the driver's source, in which it has been built.
+pub(crate) struct Build<'a> {
+    target: &'a Target,
+    tools: &'a Tools,
+    /// The artefact's folder.
+    dir: &'a Path,
+    /// That of the copy.
+    pub(crate) driver: PathBuf,
+}
+
+impl Build<'_> {
+    /// Makes it, with further arguments.
+    fn make(&self, arguments: &[String]) -> Result<()> {
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        let mut make = self.tools.make(self.target.compiler.as_deref());
+        make.arg("-C")
+            .arg(&self.target.tree)
+            .arg(format!("M={}", self.driver.display()))
+            .args(["W=1", "-s", &format!("-j{jobs}")])
+            .args(&self.target.make)
+            .args(arguments);
+        command::run(&mut make, &self.dir.join("build.log"))
+    }
+
+    /// Copies the modules to a folder that is not there yet.
+    fn gather(&self, together: &Path) -> Result<()> {
         let mut modules = Vec::new();
-        collect(driver, &is_module, &mut modules)?;
-        let together = dir.join(MODULES);
-        fs::create_dir(&together).while_doing("create", &together)?;
+        collect(&self.driver, &is_module, &mut modules)?;
+        fs::create_dir(together).while_doing("create", together)?;
         for module in modules {
             let name = module.file_name().unwrap_or_default();
             fs::copy(&module, together.join(name)).while_doing("copy", &module)?;
         }
         Ok(())
-    })?;
-    Ok(dir.join(MODULES))
+    }
 }
 
-/// Builds the driver in a copy of its source. `finish` is given the artefact's folder, which this
-/// returns, and that of the copy.
+/// Builds the driver in a copy of its source, and returns the artefact's folder. `finish` may look
+/// at what was built, and build on.
 pub(crate) fn build(
     cache: &Cache,
     target: &Target,
     driver: &Path,
-    finish: impl FnOnce(&Path, &Path) -> Result<()>,
+    finish: impl FnOnce(&Build) -> Result<()>,
 ) -> Result<PathBuf> {
     let driver = fs::canonicalize(driver).while_doing("open", driver)?;
     let parent = driver.parent().unwrap_or(&driver);
@@ -114,7 +164,7 @@ pub(crate) fn build(
         inputs.push(place.as_os_str().as_encoded_bytes().to_vec());
         inputs.push(fs::read(file).while_doing("read", file)?);
     }
-    let folder = driver.file_name().unwrap_or_default();
+    let name = driver.file_name().unwrap_or_default();
     let artefact = cache.artefact(&target.name, &Key::of(&inputs), Leftovers::Remove, |dir, progress| {
         host::require()?;
         let tools = Tools::get(cache)?;
@@ -126,15 +176,9 @@ pub(crate) fn build(
             fs::copy(file, &target).while_doing("copy", file)?;
         }
         progress.step("compiling the guest driver");
-        let jobs = thread::available_parallelism().map_or(1, usize::from);
-        let mut make = tools.make(target.compiler.as_deref());
-        make.arg("-C")
-            .arg(&target.tree)
-            .arg(format!("M={}", dir.join(folder).display()))
-            .args(["W=1", "-s", &format!("-j{jobs}")])
-            .args(&target.make);
-        command::run(&mut make, &dir.join("build.log"))?;
-        finish(dir, &dir.join(folder))?;
+        let build = Build { target, tools: &tools, dir, driver: dir.join(name) };
+        build.make(&[])?;
+        finish(&build)?;
         Ok(Vec::new())
     })?;
     Ok(artefact.dir)

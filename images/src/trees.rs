@@ -93,7 +93,7 @@ impl KernelTree {
             compiler: None,
             make,
         };
-        modules::build(cache, &target, driver, |_, built| check_symbols(&tree, built)).map(drop)
+        modules::build(cache, &target, driver, |build| check_symbols(&tree, &build.driver)).map(drop)
     }
 
     /// Configures a source elsewhere, as far as modules need it.

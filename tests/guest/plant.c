@@ -75,11 +75,16 @@ static long read_by_aio(int file, off_t offset)
 		.aio_offset = offset,
 	}, *requests[] = { &request };
 	struct io_event event;
+	long events;
 
 	if (!context && syscall(SYS_io_setup, 1, &context))
 		return -ENOSYS;
 	must(syscall(SYS_io_submit, context, 1, requests) == 1, "submit by AIO");
-	must(syscall(SYS_io_getevents, context, 1, 1, &event, NULL) == 1, "wait for AIO");
+	/* What io_uring has left to do for this task interrupts it, as a signal would. */
+	do {
+		events = syscall(SYS_io_getevents, context, 1, 1, &event, NULL);
+	} while (events < 0 && errno == EINTR);
+	must(events == 1, "wait for AIO");
 	return event.res;
 }
 

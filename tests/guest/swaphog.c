@@ -4,8 +4,8 @@
  *
  * Each process fills its share of anonymous memory with pages that can be made
  * again from a seed, the page's number and its version; then it checks pages in
- * random order, giving some a new version, until the time is up; then it checks
- * all of them once more. With --huge it asks for huge pages.
+ * random order, giving some a new version, until the time is up or SIGUSR1 comes;
+ * then it checks all of them once more. With --huge it asks for huge pages.
  *
  * What it has besides, as its stack, is not swapped. The kernel looks at some of that
  * when a process ends, so one that was killed would not end while a page of it is on a
@@ -18,6 +18,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,6 +35,14 @@
 /* One check in so many gives the page a new version. */
 #define REWRITE	4
 #define MAX_PROCS	64
+
+static volatile sig_atomic_t told_to_end;
+
+static void on_end(int signal)
+{
+	(void)signal;
+	told_to_end = 1;
+}
 
 struct totals {
 	uint64_t pages;
@@ -137,7 +146,7 @@ static void run(struct hog *hog, double seconds)
 	hog->totals->pages = hog->pages;
 	hog->totals->filling = now() - start;
 
-	while (now() < end) {
+	while (now() < end && !told_to_end) {
 		size_t number = next_random(&random) % hog->pages;
 
 		check_page(hog, number);
@@ -201,6 +210,8 @@ int main(int argc, char **argv)
 	if (optind != argc || procs > MAX_PROCS)
 		usage(0, USAGE);
 
+	/* The parent's wait() goes on. */
+	signal(SIGUSR1, on_end);
 	totals = map(MAX_PROCS * sizeof(*totals), MAP_SHARED);
 	stay_in_memory();
 	for (int i = 0; i < (int)procs; i++) {

@@ -131,6 +131,11 @@ pub fn chaos_daemon_binary() -> Result<PathBuf> {
     program("ZCACHE_CHAOS_DAEMON", "chaos/vhost-zcache", "cargo build --profile chaos --package vhost-zcache")
 }
 
+/// The development build of the daemon, which the workspace's tests have.
+pub fn development_daemon_binary() -> Result<PathBuf> {
+    program("ZCACHE_CHAOS_DAEMON", "debug/vhost-zcache", "cargo build --package vhost-zcache")
+}
+
 /// The guest's tool: `ZCACHESETUP`, or where `cargo zcachesetup` has put it.
 pub fn tool_binary() -> Result<PathBuf> {
     program("ZCACHESETUP", "guest-tool/zcachesetup", "cargo zcachesetup")

@@ -14,10 +14,10 @@ use crate::stats::GuestStats;
 use crate::vm::Vm;
 
 /// Longest that a guest under load may take to get a page of each kind of pool from the device.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+const PROGRESS_LIMIT: Duration = Duration::from_secs(120);
 
 /// Longest that the driver may take to see that the daemon answers again, and to attach it.
-const RESUME_LIMIT: Duration = Duration::from_secs(60);
+const RESUME_LIMIT: Duration = Duration::from_secs(120);
 
 /// A guest's session, as daemon and driver counted it when it was looked at first.
 #[derive(Debug)]

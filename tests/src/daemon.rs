@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use vhost_zcache::admin::ask::ask;
+use vhost_zcache::admin::wish::{Alteration, Wish};
 
 use crate::artefacts::daemon_binary;
 use crate::device::Endpoint;
@@ -42,6 +44,8 @@ pub struct DaemonOptions {
     pub workers: Option<u8>,
     /// Where workers die, of a daemon built for that: `vhost_zcache::crash`.
     pub die_at: Option<String>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl DaemonOptions {
@@ -54,6 +58,7 @@ impl DaemonOptions {
             queues: 2,
             workers: None,
             die_at: None,
+            arguments: Vec::new(),
         })
     }
 }
@@ -106,13 +111,18 @@ impl Daemon {
     pub fn restart(&self) -> Result<()> {
         let mut slot = self.process();
         if let Some(old) = slot.take() {
-            old.signal(Signal::TERM)?;
-            old.wait(Duration::from_secs(10)).context("The daemon does not end on SIGTERM")?;
+            end(&old, Duration::from_secs(10))?;
         }
         let process = Arc::new(Process::spawn("the daemon", self.command(), &self.log)?);
         *slot = Some(Arc::clone(&process));
         drop(slot);
         self.wait_until_served(&process)
+    }
+
+    /// Ends the daemon in good order, for which it has so long.
+    pub fn end(&self, limit: Duration) -> Result<()> {
+        let process = self.process().take().context("The daemon is dead already")?;
+        end(&process, limit)
     }
 
     /// Kills the daemon, keeper and worker, as `kill -9` does.
@@ -150,6 +160,16 @@ impl Daemon {
         let keeper = self.pid().and_then(Pid::from_raw).context("The daemon is dead")?;
         // Not the whole group: it is the keeper's to tell the others.
         Ok(kill_process(keeper, Signal::USR2)?)
+    }
+
+    /// Has the daemon do something; what it says of that.
+    pub fn ask(&self, wish: &Wish) -> Result<String> {
+        Ok(ask(&self.control_socket(), wish)?)
+    }
+
+    /// Has keys of the daemon's configuration be others, as a file says them; what it says of that.
+    pub fn alter(&self, keys: &str) -> Result<String> {
+        self.ask(&Wish::Alter(Alteration::Set(keys.to_owned())))
     }
 
     /// Stops the daemon, keeper and worker, for so long, as a debugger does, or a host short of
@@ -212,6 +232,10 @@ impl Daemon {
         self.sockets.path().join("stats.sock")
     }
 
+    fn control_socket(&self) -> PathBuf {
+        self.sockets.path().join("control.sock")
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.options.binary);
         for (index, socket) in self.options.sockets.iter().enumerate() {
@@ -232,15 +256,17 @@ impl Daemon {
             command.arg("--workers").arg(workers.to_string());
         }
         command.arg("--stats-socket").arg(self.stats_socket());
+        command.arg("--control-socket").arg(self.control_socket());
+        command.args(&self.options.arguments);
         if let Some(places) = &self.options.die_at {
             command.env(vhost_zcache::crash::VARIABLE, places);
         }
         command
     }
 
-    /// The daemon binds the statistics socket last, so an answer there says that the
-    /// guests' sockets can be connected to. Connecting to one of those to find out
-    /// would be taken for a VMM.
+    /// The daemon answers at the statistics socket when all are bound, so an answer there says that
+    /// the guests' sockets can be connected to. Connecting to one of those to find out would be
+    /// taken for a VMM.
     fn wait_until_served(&self, process: &Process) -> Result<()> {
         let limit = Duration::from_secs(20);
         let deadline = Instant::now() + limit;
@@ -265,4 +291,10 @@ impl Daemon {
     fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn end(process: &Process, limit: Duration) -> Result<()> {
+    process.signal(Signal::TERM)?;
+    process.wait(limit).context("The daemon does not end on SIGTERM")?;
+    Ok(())
 }

@@ -75,6 +75,7 @@ fn run(lock: fn(&File) -> io::Result<()>, name: &str, limit: Duration, body: imp
         if !late {
             scenario.keep_evidence();
         }
+        scenario.show_kernel_logs();
         eprintln!("Logs and counters of '{name}' are in {}", dir.display());
     }
     scenario.kill_all();
@@ -146,6 +147,18 @@ impl Scenario {
         let vms = self.cast().vms.clone();
         for vm in vms {
             vm.keep_evidence();
+        }
+    }
+
+    /// Prints how the guests' kernel logs end, for whoever sees only what the test printed.
+    fn show_kernel_logs(&self) {
+        const LINES: usize = 60;
+        for vm in &self.cast().vms {
+            let name = &vm.options().name;
+            let log = fs::read_to_string(self.dir.join(format!("{name}-dmesg.txt"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LINES)..];
+            eprintln!("The end of the kernel log of {name}:\n{}", end.join("\n"));
         }
     }
 

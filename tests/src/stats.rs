@@ -38,6 +38,10 @@ pub struct GuestStats {
     pub physical_bytes: u64,
     /// Pages held.
     pub pages: u64,
+    /// Persistent pages that it is asked to take back.
+    pub wanted_pages: u64,
+    /// Persistent pages that it let go of while it was.
+    pub taken_back_pages: u64,
     /// Answers by operation and status.
     pub requests: BTreeMap<String, BTreeMap<String, u64>>,
     /// Its pools.

@@ -158,12 +158,13 @@ impl VmOptions {
         })
     }
 
-    /// How much slower than an ordinary guest this one is, at worst.
+    /// How much slower than an ordinary guest this is, at worst. Emulated ones have a neighbour.
     pub fn patience(&self) -> u32 {
-        match (&self.installed, self.kernel.is_debug()) {
-            (Some(_), _) => 15,
-            (None, true) => 5,
-            (None, false) => 1,
+        match (&self.installed, self.kernel.is_debug(), self.kernel.vmm()) {
+            (Some(_), ..) => 15,
+            (None, true, _) => 5,
+            (None, false, Vmm::Qemu) => 2,
+            (None, false, Vmm::Uml) => 1,
         }
     }
 }

@@ -44,10 +44,10 @@ pub(crate) fn daemon() -> Result<PathBuf> {
 }
 
 /// Builds the daemon whose workers die where they are told to, unless `ZCACHE_CHAOS_DAEMON` names
-/// one.
-pub(crate) fn chaos_daemon() -> Result<()> {
+/// one, and returns its path.
+pub(crate) fn chaos_daemon() -> Result<PathBuf> {
     if env::var_os("ZCACHE_CHAOS_DAEMON").is_none() {
         run(cargo().args(["build", "--quiet", "--profile", "chaos", "--package", "vhost-zcache"]))?;
     }
-    zcache_tests::chaos_daemon_binary().map(drop)
+    zcache_tests::chaos_daemon_binary()
 }

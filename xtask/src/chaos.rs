@@ -16,8 +16,8 @@ use crate::build;
 ///
 /// Boots guests (QEMU and user-mode Linux) that swap, change files and read them, and check what
 /// they read, all at one daemon. Meanwhile its workers are killed at random and at named places,
-/// and upgraded; devices are unplugged and plugged in, machines stopped and continued; and one
-/// guest sends nonsense. Limits stay as they are: the daemon cannot change them while it runs.
+/// and upgraded; devices are unplugged and plugged in, machines stopped and continued; limits of
+/// the store and of guests become others; and one guest sends nonsense.
 ///
 /// Fails with one line when a page was wrong or lost, when a guest, a kernel or the daemon
 /// complains, or when something does not come to its end; logs, counters, the schedule and a
@@ -53,12 +53,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for kernel in GUESTS {
         Artefacts::get(kernel)?;
     }
-    build::chaos_daemon()?;
+    let daemon = build::chaos_daemon()?;
     let dir = fresh_folder("chaos-command")?;
     eprintln!("Seed {seed}, {} minutes; logs go to {}", arguments.minutes, dir.display());
     let scenario = Scenario::unframed(dir);
     let length = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let outcome = chaos::run(&scenario, &Chaos { seed, length, kernels: GUESTS.to_vec(), sabotage: None });
+    let chaos = Chaos { seed, length, kernels: GUESTS.to_vec(), sabotage: None, daemon };
+    let outcome = chaos::run(&scenario, &chaos);
     let report = outcome.inspect_err(|_| keep_evidence(&scenario))?;
     print!("{report}");
     if let Some(path) = &arguments.json {

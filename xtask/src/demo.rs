@@ -91,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             queues: 2,
             workers: None,
             die_at: None,
+            arguments: Vec::new(),
         },
         &dir,
     )?);

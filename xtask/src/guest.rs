@@ -201,6 +201,7 @@ fn daemon_options(arguments: &Arguments) -> Result<DaemonOptions> {
         queues: arguments.queues,
         workers: None,
         die_at: None,
+        arguments: Vec::new(),
     })
 }
 

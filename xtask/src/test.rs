@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use zcache_tests::{Artefacts, Debian, Installed, Kernel, Sabotage};
+use zcache_tests::{Artefacts, Debian, Installed, Kernel};
 
 use crate::build::{self, cargo, run};
 use crate::{dependencies, dist, driver, faults, kernels, lines};
@@ -32,19 +32,20 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     step("format", || run(cargo().args(["fmt", "--all", "--check"])))?;
     step("lines of comments and documents", lines::check)?;
     step("tests of the fault matrix", faults::check)?;
-    step("guest driver's style", driver::check)?;
-    step("licences and duplicates of dependencies", dependencies::check)?;
     // Cargo locks one profile's folder at a time, and a linker has one thread for much of its time.
     beside_each_other([
         &|| {
             step("guest's tool", build::tool)?;
-            step("guest kernels, root disk, QEMU", || artefacts(arguments))?;
-            step("daemon that dies where tests want it to", build::chaos_daemon)
+            step("guest kernels, root disk, QEMU", || artefacts(arguments))
         },
-        &|| step("daemon", || build::daemon().map(drop)),
+        &|| {
+            step("guest driver's style", driver::check)?;
+            step("licences and duplicates of dependencies", dependencies::check)?;
+            step("daemon", || build::daemon().map(drop))
+        },
         &|| {
             step("clippy", clippy)?;
-            step("limits in every interleaving", interleavings)?;
+            step("interleavings", interleavings)?;
             step("the tests themselves", build_tests)
         },
     ])?;
@@ -70,14 +71,6 @@ fn artefacts(arguments: &Arguments) -> Result<()> {
     for kernel in kernels(arguments) {
         Artefacts::get(kernel)?;
     }
-    // Drivers that the controls of the coherence tests boot.
-    Artefacts::with(Kernel::Debian13, Some(Sabotage::Dawdle))?;
-    for sabotage in if arguments.all { &[Sabotage::Invalidate, Sabotage::Content][..] } else { &[] } {
-        Artefacts::with(Kernel::Debian13, Some(*sabotage))?;
-    }
-    for sabotage in [Sabotage::Invalidate, Sabotage::Content, Sabotage::Dawdle, Sabotage::Notify] {
-        Artefacts::with(Kernel::Uml, Some(sabotage))?;
-    }
     for debian in if arguments.all { Debian::ALL } else { &[] } {
         Installed::with_driver(*debian)?;
     }
@@ -88,8 +81,11 @@ fn clippy() -> Result<()> {
     run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
 }
 
+/// What loom goes through: the arithmetic of limits, and what keeper and worker share.
 fn interleavings() -> Result<()> {
-    run(cargo().args(["test", "--quiet", "--package", "zcache-store", "--lib", "--features", "loom", "accounting"]))
+    [("zcache-store", "accounting"), ("vhost-zcache", "interleavings")].into_iter().try_for_each(|(package, tests)| {
+        run(cargo().args(["test", "--quiet", "--package", package, "--lib", "--features", "loom", tests]))
+    })
 }
 
 fn build_tests() -> Result<()> {

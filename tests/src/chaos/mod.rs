@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Everything at once, for a while: guests check all that they read, while workers die at random
-//! and at named places, devices come and go, machines stand still, and one guest misbehaves.
+//! and at named places, devices come and go, machines stand still, limits change, and one guest
+//! misbehaves.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -10,11 +11,13 @@
 //! | `loads` | what works in guests and checks what it reads |
 //! | `machines` | the guests that behave, and what happens to their machines |
 //! | `kills` | the ends of workers |
+//! | `limits` | limits that become others |
 //! | `misbehaving` | the guest that does not behave |
 //! | `report` | what came of it |
 
 mod clock;
 mod kills;
+mod limits;
 mod loads;
 mod machines;
 mod misbehaving;
@@ -23,6 +26,7 @@ mod report;
 mod schedule;
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -37,7 +41,6 @@ use self::loads::Found;
 use self::machines::Happened;
 use self::misbehaving::misbehave;
 use self::schedule::Schedule;
-use crate::artefacts::chaos_daemon_binary;
 use crate::daemon::{Daemon, DaemonOptions, SocketOptions};
 use crate::load::STOP_LOAD;
 use crate::scenario::Scenario;
@@ -54,6 +57,8 @@ pub struct Chaos {
     pub kernels: Vec<Kernel>,
     /// What the guests' driver lacks, to see that it would be noticed.
     pub sabotage: Option<Sabotage>,
+    /// A build whose workers die where they are told to: one with assertions.
+    pub daemon: PathBuf,
 }
 
 /// A seed that nobody has chosen.
@@ -103,6 +108,7 @@ pub fn run(s: &Scenario, chaos: &Chaos) -> Result<Report> {
         upgrades: ends.upgrades,
         devices_away: course.happened.away,
         machines_stopped: course.happened.stopped,
+        limits_changed: course.limits_changed,
         misbehaviour: course.misbehaviour,
         refused: seen.refused,
         stall_samples,
@@ -117,6 +123,7 @@ pub fn run(s: &Scenario, chaos: &Chaos) -> Result<Report> {
 struct Course {
     found: Found,
     happened: Happened,
+    limits_changed: u64,
     misbehaviour: u64,
 }
 
@@ -136,9 +143,11 @@ fn perform(clock: &Clock, chaos: &Chaos, schedule: &Schedule, daemon: &Daemon, v
         }
         scope.spawn(|| clock.check("The daemon", kills::end_workers(clock, daemon, &schedule.workers)));
         let misbehaving = scope.spawn(|| misbehave(clock, &daemon.socket(vms.len()), &schedule.mischief));
+        let limits = scope.spawn(|| clock.check("The daemon", limits::change(clock, daemon, &schedule.limits)));
         clock.wait_for_end();
         // Who panics has its own message, and is not heard here.
         course.misbehaviour = misbehaving.join().unwrap_or_default();
+        course.limits_changed = limits.join().ok().flatten().unwrap_or_default();
         for life in lives {
             course.happened.add(life.join().ok().flatten().unwrap_or_default());
         }
@@ -186,11 +195,12 @@ fn daemon_options(chaos: &Chaos, schedule: &Schedule) -> Result<DaemonOptions> {
         allow_shared: vec![misbehaving::SHARED_UUID.to_owned()],
     });
     Ok(DaemonOptions {
-        binary: chaos_daemon_binary()?,
+        binary: chaos.daemon.clone(),
         sockets,
         memory_limit: Some(LIMIT.to_owned()),
         queues: 2,
         workers: None,
         die_at: Some(schedule.die_at()),
+        arguments: Vec::new(),
     })
 }

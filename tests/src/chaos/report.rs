@@ -32,6 +32,8 @@ pub struct Report {
     pub devices_away: u64,
     /// Machines that were stopped and continued.
     pub machines_stopped: u64,
+    /// Limits that became others.
+    pub limits_changed: u64,
     /// Connections of the guest that misbehaves.
     pub misbehaviour: u64,
     /// Its rings and chains that the daemon has found to make no sense.
@@ -84,8 +86,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "devices were away {} times, machines stopped {} times; one guest misbehaved {} times",
-            self.devices_away, self.machines_stopped, self.misbehaviour
+            "devices were away {} times, machines stopped {} times, limits changed {} times; one guest misbehaved {} times",
+            self.devices_away, self.machines_stopped, self.limits_changed, self.misbehaviour
         )?;
         writeln!(
             f,

@@ -56,6 +56,16 @@ pub(super) enum MachineEvent {
     Stopped(Duration),
 }
 
+/// A limit that is another from then on. Swapped pages that are there stay, whatever the limit;
+/// what is refused goes to the guest's own disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LimitChange {
+    /// The store's.
+    Store { mib: u64 },
+    /// That of the guest of this number, and its part of what is short.
+    Guest { number: usize, mib: u64, weight: u64 },
+}
+
 /// All that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schedule {
@@ -64,6 +74,7 @@ pub(super) struct Schedule {
     /// What happens to each machine.
     pub(super) machines: Vec<Vec<Timed<MachineEvent>>>,
     pub(super) mischief: Vec<Timed<Mischief>>,
+    pub(super) limits: Vec<Timed<LimitChange>>,
 }
 
 impl Schedule {
@@ -90,6 +101,10 @@ impl Schedule {
                 let gap = millis(&mut mischief, 300, 2000);
                 (gap, Mischief { kind: *one_of(&mut mischief, KINDS), seed: mischief.u64(..) })
             }),
+            limits: {
+                let mut random = stream();
+                timed(length, || (millis(&mut random, 1500, 6000), limit_change(&mut random, machines.len())))
+            },
         }
     }
 
@@ -178,6 +193,17 @@ fn machine_event(random: &mut Rng, vmm: Vmm) -> MachineEvent {
     }
 }
 
+/// The store and the guests that behave always have room for some of what they swap; the guest
+/// behind them, which does not behave, has as little as nothing at times.
+fn limit_change(random: &mut Rng, behaving: usize) -> LimitChange {
+    if random.u32(0..4) == 0 {
+        return LimitChange::Store { mib: random.u64(256..=448) };
+    }
+    let number = random.usize(..=behaving);
+    let mib = if number == behaving { random.u64(4..=64) } else { random.u64(80..=320) };
+    LimitChange::Guest { number, mib, weight: random.u64(10..=1000) }
+}
+
 fn millis(random: &mut Rng, least: u64, most: u64) -> Duration {
     Duration::from_millis(random.u64(least..most))
 }
@@ -195,6 +221,9 @@ impl fmt::Display for Schedule {
             for event in events {
                 writeln!(f, "{:8.3} s  machine {machine}: {:?}", event.at.as_secs_f64(), event.what)?;
             }
+        }
+        for event in &self.limits {
+            writeln!(f, "{:8.3} s  {:?}", event.at.as_secs_f64(), event.what)?;
         }
         for event in &self.mischief {
             writeln!(f, "{:8.3} s  {:?}", event.at.as_secs_f64(), event.what)?;
@@ -234,6 +263,13 @@ mod tests {
             };
             assert!(stops(&schedule.machines[2]) > 20, "seed {seed} hardly stops a machine");
             assert_eq!(stops(&schedule.machines[0]), 0, "user-mode Linux cannot be stopped");
+            let of_store = |event: &&Timed<LimitChange>| matches!(event.what, LimitChange::Store { .. });
+            assert!(schedule.limits.iter().filter(of_store).count() > 20, "seed {seed} hardly changes the store");
+            for number in 0..=MACHINES.len() {
+                let of_guest = |event: &&Timed<LimitChange>| matches!(event.what, LimitChange::Guest { number: whose, .. } if whose == number);
+                let changes = schedule.limits.iter().filter(of_guest).count();
+                assert!(changes > 20, "seed {seed} hardly changes guest {number}");
+            }
         }
     }
 

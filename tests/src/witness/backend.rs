@@ -15,7 +15,7 @@ use vmm_sys_util::event::{EventConsumer, EventFlag, EventNotifier, new_event_con
 use zcache_protocol::{Batch, Config, Opcode, PAGE_SIZE, Request, RequestHeader, RequestResult};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::ledger::{Ledger, Page, Waiting};
+use super::ledger::{Ledger, Page, Terms, Waiting};
 use super::{Behaviour, locked};
 
 const QUEUES: u16 = 4;
@@ -90,7 +90,9 @@ impl Backend {
             } else {
                 None
             };
-            let (mut result, mut page) = locked(&self.ledger).execute(queue, &waiting, &request, put);
+            let known = if behaviour.forgets_features { 0 } else { behaviour.features };
+            let terms = Terms { features: behaviour.features, known, wanted: behaviour.wanted };
+            let (mut result, mut page) = locked(&self.ledger).execute(queue, &waiting, terms, &request, put);
             if let Some((_, status)) = behaviour.answer.filter(|(which, _)| Some(*which) == opcode) {
                 (result, page) = (RequestResult { status: status.into(), ..RequestResult::default() }, None);
             }
@@ -198,7 +200,7 @@ impl VhostUserBackend for Backend {
         let config = Config {
             magic: behaviour.magic.into(),
             version: behaviour.version.into(),
-            features: 0.into(),
+            features: behaviour.features.into(),
             num_queues: u32::from(QUEUES).into(),
             max_batch: u32::from(MAX_BATCH).into(),
             max_pools: 64.into(),

@@ -2,11 +2,12 @@
 //! What the witness saw, the pages it holds, and the driver's rules.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use vm_memory::GuestAddress;
 use zcache_protocol::{
-    GET_EXCLUSIVE, HELLO_RESUMED, HelloBody, KeyBody, Opcode, POOL_PERSISTENT, POOL_SHARED, PoolBody, Request,
-    RequestResult, Status, VERSION,
+    F_TAKE_BACK, GET_EXCLUSIVE, HELLO_RESUMED, HelloBody, KeyBody, Opcode, POOL_PERSISTENT, POOL_SHARED, PoolBody,
+    Request, RequestResult, Status, VERSION, WANTED_MS_SHIFT,
 };
 use zerocopy::FromBytes;
 
@@ -46,6 +47,17 @@ pub(super) struct Waiting {
     pub(super) pool: u32,
 }
 
+/// What the device offers and wants at the moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// What is offered.
+    pub(super) features: u32,
+    /// What of that is known when HELLO comes.
+    pub(super) known: u32,
+    /// Answer to WANTED: pages and milliseconds.
+    pub(super) wanted: (u32, u32),
+}
+
 /// Everything the witness knows of one driver.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -68,6 +80,10 @@ pub struct Ledger {
     unflushed: Vec<Waiting>,
     instance: Option<[u8; zcache_protocol::ID_SIZE]>,
     epoch: u64,
+    /// Features that the driver has acknowledged.
+    features: u32,
+    /// When the driver may send WANTED again.
+    ask_at: Option<Instant>,
 }
 
 impl Ledger {
@@ -103,6 +119,7 @@ impl Ledger {
         &mut self,
         queue: usize,
         waiting: &[Waiting],
+        terms: Terms,
         request: &Request,
         put: Option<Page>,
     ) -> (RequestResult, Option<Page>) {
@@ -114,12 +131,13 @@ impl Ledger {
             return (status(Status::Unsupported), None);
         };
         match opcode {
-            Opcode::Hello => (self.hello(request, waiting), None),
+            Opcode::Hello => (self.hello(request, waiting, terms), None),
             _ if self.instance.is_none() => {
                 self.violation("ZC-DRV-7", format_args!("{opcode:?} before any HELLO"));
                 (status(Status::NoSession), None)
             }
             Opcode::PoolCreate => (self.create(pool, flags, request), None),
+            Opcode::Wanted => (self.wanted(request, terms.wanted), None),
             _ if !self.pools.contains_key(&pool) => (status(Status::NoPool), None),
             Opcode::PoolDestroy => {
                 if waiting.iter().any(|chain| chain.pool == pool) {
@@ -141,15 +159,24 @@ impl Ledger {
         }
     }
 
-    fn hello(&mut self, request: &Request, waiting: &[Waiting]) -> RequestResult {
+    fn hello(&mut self, request: &Request, waiting: &[Waiting], terms: Terms) -> RequestResult {
         if !waiting.is_empty() {
             self.violation("ZC-DRV-7", format_args!("HELLO while other queues hold requests: {waiting:?}"));
         }
         let Ok(hello) = HelloBody::read_from_bytes(&request.body) else { return status(Status::Invalid) };
-        if hello.version.get() != VERSION || hello.features.get() != 0 || hello.reserved != [0; 16] {
+        let features = hello.features.get();
+        if features & !terms.features != 0 {
+            self.violation("ZC-DRV-21", format_args!("{hello:?}"));
+        }
+        if hello.version.get() != VERSION || hello.reserved != [0; 16] {
             self.violation("format", format_args!("{hello:?}"));
         }
+        if features & !terms.known != 0 {
+            return status(Status::Unsupported);
+        }
+        self.features = features;
         self.queue_of.clear();
+        self.ask_at = None;
         let resumed = self.instance == Some(hello.instance);
         if resumed {
             self.pools.retain(|_, flags| *flags & POOL_PERSISTENT != 0);
@@ -165,6 +192,27 @@ impl Ledger {
         result.flags.set(if resumed { HELLO_RESUMED } else { 0 });
         result.value.set(self.epoch);
         result
+    }
+
+    fn wanted(&mut self, request: &Request, (pages, again): (u32, u32)) -> RequestResult {
+        if self.features & F_TAKE_BACK == 0 {
+            self.violation("ZC-DRV-22", "WANTED without TAKE_BACK");
+            return status(Status::Unsupported);
+        }
+        if request.body != [0; 40] || request.header.flags.get() != 0 || request.header.pool.get() != 0 {
+            self.violation("format", format_args!("{request:?}"));
+        }
+        let now = Instant::now();
+        if self.ask_at.is_some_and(|at| now < at) {
+            self.violation("ZC-DRV-22", "WANTED before its time");
+        }
+        if !self.pages.keys().any(|(pool, ..)| self.pools.get(pool).is_some_and(|flags| flags & POOL_PERSISTENT != 0)) {
+            self.violation("ZC-DRV-22", "WANTED of a guest without persistent pages");
+        }
+        // A jiffy of the guest's is not one of the host's.
+        self.ask_at = now.checked_add(Duration::from_millis(again.into()).mul_f64(0.9));
+        let value = u64::from(again) << WANTED_MS_SHIFT | u64::from(pages);
+        RequestResult { value: value.into(), ..status(Status::Ok) }
     }
 
     fn create(&mut self, pool: u32, flags: u16, request: &Request) -> RequestResult {

@@ -28,6 +28,12 @@ pub struct Behaviour {
     pub magic: u32,
     /// Second word of the configuration space.
     pub version: u32,
+    /// Features that are offered.
+    pub features: u32,
+    /// A HELLO that acknowledges any of these is refused, as by a device that knows of none.
+    pub forgets_features: bool,
+    /// Answer to WANTED: pages, and milliseconds until the next.
+    pub wanted: (u32, u32),
     /// Requests of this opcode are not executed but answered with this status.
     pub answer: Option<(Opcode, u16)>,
     /// Chains are taken and never answered.
@@ -41,6 +47,9 @@ impl Default for Behaviour {
         Self {
             magic: zcache_protocol::MAGIC,
             version: zcache_protocol::VERSION,
+            features: zcache_protocol::F_TAKE_BACK,
+            forgets_features: false,
+            wanted: (0, 500),
             answer: None,
             silent: false,
             delay: Duration::ZERO,

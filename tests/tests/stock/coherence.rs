@@ -36,7 +36,7 @@ impl Work {
 crate::on_kernels! {
     /// Files change in every way there is on ext4, xfs and btrfs at once, clones are hammered, the
     /// page cache is dropped, memory is compacted and the mapped devices are read raw meanwhile.
-    fn files_stay_coherent: on_debian_12 = Debian12, on_debian_13 = Debian13,
+    fn files_stay_coherent: on_debian_12 = Debian12, extra_on_debian_13 = Debian13,
         extra_on_debian_13_backports = Debian13Backports;
 }
 

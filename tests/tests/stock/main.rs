@@ -20,7 +20,9 @@
 //! | `swap_discard` | kernels that do not tell of freed slots |
 //! | `swap_memory` | what a drain keeps in the guest's memory |
 //! | `swap_room` | no device, or a full one, and no backing device |
+//! | `swap_saved` | the daemon ends in good order, and the next one has the pages |
 //! | `swap_states` | what counts as lost; looks at the disk from outside |
+//! | `swap_take_back` | the host would like to be rid of swapped pages |
 //! | `worker` | the daemon's worker dies, and nobody notices |
 //! | `worth` | what does not pay is not done |
 //! | `setup` | `zcachesetup` |
@@ -40,7 +42,9 @@ mod swap_away;
 mod swap_discard;
 mod swap_memory;
 mod swap_room;
+mod swap_saved;
 mod swap_states;
+mod swap_take_back;
 mod swapping;
 mod users;
 mod volume;
@@ -80,24 +84,24 @@ macro_rules! on_kernels {
     )*};
 }
 
-/// On each kernel of Debian's, the middle one with the extra tests.
-macro_rules! on_each_kernel {
+/// On Debian's newest kernel, the others with the extra tests.
+macro_rules! on_newest_kernel {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {
         crate::on_kernels! {$(
             $(#[$doc])*
-            fn $body: on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_debian_13_backports = Debian13Backports;
+            fn $body: extra_on_debian_12 = Debian12, extra_on_debian_13 = Debian13,
+                on_debian_13_backports = Debian13Backports;
         )*}
     };
 }
 
-/// On each release of them, the newest as a process of the host. The middle one is among the extra
-/// tests again.
+/// On the newest as a process of the host, the others with the extra tests.
 macro_rules! on_each_release {
     ($($(#[$doc:meta])* fn $body:ident;)*) => {
         crate::on_kernels! {$(
             $(#[$doc])*
-            fn $body: on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_uml = Uml;
+            fn $body: extra_on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_uml = Uml;
         )*}
     };
 }
-use {on_each_kernel, on_each_release, on_kernels};
+use {on_each_release, on_kernels, on_newest_kernel};

@@ -9,7 +9,7 @@ use zcache_tests::{DaemonOptions, Kernel, Vm, scenario};
 
 use crate::volume::Volume;
 
-crate::on_each_kernel! {
+crate::on_newest_kernel! {
     /// Files go on while the device comes, goes, and dies; each time it comes, it is used.
     fn files_outlive_the_device;
 }

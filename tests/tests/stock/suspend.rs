@@ -14,21 +14,25 @@ use crate::volume::Volume;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A guest with files, and a swap disk, under load.
-fn under_load(name: &str, kernel: Kernel, rounds: u32, interrupt: impl Fn(&Vm) -> Result<()>) {
-    crate::with_kernel(name, kernel, Duration::from_secs(300 + 50 * u64::from(rounds)), |s| {
+/// What happens to a guest, and its name.
+type Interruption = (&'static str, fn(&Vm) -> Result<()>);
+
+/// A guest with files, and a swap disk, under load, to which one thing happens after the other.
+fn under_load(name: &str, kernel: Kernel, interruptions: &[Interruption]) {
+    crate::with_kernel(name, kernel, Duration::from_secs(300 + 50 * interruptions.len() as u64), |s| {
         let vm = guest(s, kernel, "wait")?;
         let guest = vm.guest();
         let volume = Volume::mount(&vm, "ext4", 0)?;
         let hog = guest.spawn(&swaphog_until_told(vm.options().memory_mib - 16))?;
         let files = guest.spawn(&coherence_until_told(&format!("{}/c", volume.folder())))?;
-        for _ in 0..rounds {
-            let before = Continuity::of(&vm)?;
-            before.await_hits()?;
-            interrupt(&vm)?;
-            guest.await_driver_state("attached", LIMIT).context("The device is not used again")?;
-            let after = Continuity::of(&vm)?;
-            after.await_hits()?;
+        for (what, interrupt) in interruptions {
+            let happens = || {
+                Continuity::of(&vm)?.await_hits()?;
+                interrupt(&vm)?;
+                guest.await_driver_state("attached", LIMIT).context("The device is not used again")?;
+                Continuity::of(&vm)?.await_hits()
+            };
+            happens().with_context(|| format!("When it comes to '{what}'"))?;
         }
         let log = guest.sh("dmesg")?;
         ensure!(log.contains("attached: resumed session"), "No session was resumed");
@@ -87,49 +91,41 @@ fn reset_function(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
+/// This kernel tells no virtio driver of a reset.
+fn reset_that_is_found_out(vm: &Vm) -> Result<()> {
+    vm.guest().sh("echo 2000 > /sys/module/zcache_virtio/parameters/timeout_ms")?;
+    reset_function(vm)?;
+    std::thread::sleep(Duration::from_secs(5));
+    Ok(())
+}
+
+/// Neither the device nor a disk of ours outlives that, so it is refused.
+fn hibernate(vm: &Vm) -> Result<()> {
+    let refused = vm.guest().sh("if echo disk > /sys/power/state; then exit 1; fi; dmesg")?;
+    ensure!(refused.contains("no hibernation while swap"), "The log does not say why hibernation is refused");
+    Ok(())
+}
+
+const IDLE: Interruption = ("suspend to idle", idle);
+
+/// Suspend to memory once: QEMU 11 does not let a machine of this kind sleep a second time, it
+/// wakes at once.
 #[test]
-fn suspend_to_idle_keeps_swap_on_the_device() {
-    under_load("suspend_idle", Kernel::Debian13, 2, idle);
+fn suspends_and_resets_keep_swap_on_the_device() {
+    let reset = ("a reset that is found out", reset_that_is_found_out as fn(&Vm) -> Result<()>);
+    let all = [IDLE, IDLE, ("hibernation", hibernate), ("suspend to memory", sleep), reset];
+    under_load("suspend", Kernel::Debian13, &all);
 }
 
 #[test]
 fn extra_suspend_to_idle_over_and_over() {
-    under_load("suspend_idle_often", Kernel::Debian13, 10, idle);
-}
-
-/// Once: QEMU 11 does not let a machine of this kind sleep a second time, it wakes at once.
-#[test]
-fn suspend_to_memory_keeps_swap_on_the_device() {
-    under_load("suspend_memory", Kernel::Debian13, 1, sleep);
+    under_load("suspend_idle_often", Kernel::Debian13, &[IDLE; 10]);
 }
 
 #[test]
 fn a_reset_of_the_function_keeps_swap_on_the_device() {
-    under_load("suspend_reset", Kernel::Debian13Backports, 2, reset_function);
-}
-
-/// This kernel tells no virtio driver of the reset.
-#[test]
-fn a_reset_that_is_found_out_keeps_swap_on_the_device() {
-    under_load("suspend_reset_found", Kernel::Debian13, 1, |vm| {
-        vm.guest().sh("echo 2000 > /sys/module/zcache_virtio/parameters/timeout_ms")?;
-        reset_function(vm)?;
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(())
-    });
-}
-
-/// Neither the device nor a disk of ours outlives that.
-#[test]
-fn hibernation_is_refused_while_there_is_swap() {
-    crate::with_kernel("suspend_disk", Kernel::Debian13, Duration::from_secs(200), |s| {
-        let vm = guest(s, Kernel::Debian13, "wait")?;
-        let refused = vm.guest().sh("if echo disk > /sys/power/state; then exit 1; fi; dmesg")?;
-        ensure!(refused.contains("no hibernation while swap"), "The log does not say why hibernation is refused");
-        let state = vm.guest().driver_stats()?.state;
-        ensure!(state == "attached", "After the refusal the driver is '{state}'");
-        Ok(())
-    });
+    let reset: Interruption = ("a reset", reset_function);
+    under_load("suspend_reset", Kernel::Debian13Backports, &[reset, reset]);
 }
 
 /// What is swapped out is needed while the machine goes down, and is no loss.

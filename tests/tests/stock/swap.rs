@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use zcache_tests::load::{STOP_LOAD, swaphog, swaphog_until_told};
 use zcache_tests::{Kernel, Vm, scenario};
 
-use crate::swapping::{await_counter, await_given_up, await_stored, caged, guest, swap_on};
+use crate::swapping::{await_counter, await_given_up, await_stored, caged, guest, swap_on, swap_on_bad_disk};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -20,7 +20,7 @@ fn hog(vm: &Vm, seconds: u32) -> String {
     swaphog(hog_mib(vm), seconds)
 }
 
-crate::on_each_kernel! {
+crate::on_newest_kernel! {
     /// Before the device is there, pages go to the backing device. Then it comes and goes under a
     /// hog; each time it leaves, all pages are brought back.
     fn swap_moves_with_the_device;
@@ -156,15 +156,7 @@ fn memory_of_every_kind_is_swapped(kernel: Kernel) {
 fn bad_blocks_of_the_backing_device_lose_nothing() {
     scenario("stock_swap_bad", Duration::from_secs(300), |s| {
         let (vm, _daemon) = guest(s, Kernel::Debian12, "wait", None)?;
-        // Of each 2 MiB of the first 64 the second half is bad.
-        vm.guest().sh("modprobe dm-mod || true
-             { for i in $(seq 0 31); do
-                   echo $((i * 4096)) 2048 linear /dev/vdb $((i * 4096)); echo $((i * 4096 + 2048)) 2048 error
-               done; echo 131072 $(($(blockdev --getsz /dev/vdb) - 131072)) linear /dev/vdb 131072
-             } | DM_DISABLE_UDEV=1 dmsetup create --noudevsync bad")?;
-        swap_on(&vm, "--backing /dev/mapper/bad")?;
-        // Who looks for a filesystem there has found a bad block.
-        vm.guest().sh("dmesg --clear")?;
+        swap_on_bad_disk(&vm)?;
         vm.guest().sh_within(&hog(&vm, 10), LIMIT).context("A page changed that a bad block had not taken")?;
         let errors = vm.guest().sh("awk '$1 == \"backing_errors\" { print $2 }' /sys/block/zcswap0/zc_stat")?;
         ensure!(errors.trim() != "0", "No page was offered to a bad block");

@@ -12,10 +12,11 @@ use crate::swapping::{GO_ON, HOLD, OPEN_CAGE, await_counter, await_live, caged_h
 /// Takes less than that, unless it never ends.
 const SOON: Duration = Duration::from_secs(60);
 
-crate::on_each_release! {
+crate::on_kernels! {
     /// Who waits for other processes' pages can be killed, and costs them nothing; everything that
     /// does not need such a page goes on.
-    fn killed_waiters_cost_nobody_a_page;
+    fn killed_waiters_cost_nobody_a_page:
+        on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_uml = Uml;
 }
 
 fn killed_waiters_cost_nobody_a_page(kernel: Kernel) {

@@ -11,9 +11,12 @@ use crate::swapping::{
     GO_ON, HOLD, OPEN_CAGE, await_given_up, await_number, await_stored, caged, caged_hog, guest, swap_on,
 };
 
-crate::on_each_release! {
+crate::on_kernels! {
     /// With its memory full the guest keeps what it can do without, and the rest stays away.
-    fn a_full_guest_outlives_its_device;
+    fn a_full_guest_outlives_its_device:
+        on_debian_12 = Debian12, extra_on_debian_13 = Debian13, on_uml = Uml;
+}
+crate::on_each_release! {
     /// What a drain has kept in memory goes to the next device, and what is read is kept no more.
     fn kept_pages_go_back;
 }

@@ -49,6 +49,19 @@ pub(crate) fn swap_on(vm: &Vm, options: &str) -> Result<()> {
     Ok(())
 }
 
+/// Makes the first swap disk, with bad blocks in its backing device: of each 2 MiB of the first 64
+/// the second half.
+pub(crate) fn swap_on_bad_disk(vm: &Vm) -> Result<()> {
+    vm.guest().sh("modprobe dm-mod || true
+         { for i in $(seq 0 31); do
+               echo $((i * 4096)) 2048 linear /dev/vdb $((i * 4096)); echo $((i * 4096 + 2048)) 2048 error
+           done; echo 131072 $(($(blockdev --getsz /dev/vdb) - 131072)) linear /dev/vdb 131072
+         } | DM_DISABLE_UDEV=1 dmsetup create --noudevsync bad")?;
+    swap_on(vm, "--backing /dev/mapper/bad")?;
+    // Who looks for a filesystem there has found a bad block.
+    vm.guest().sh("dmesg --clear").map(drop)
+}
+
 /// Waits until the device holds swapped pages.
 pub(crate) fn await_stored(vm: &Vm) -> Result<()> {
     await_live(vm, 2000)
@@ -102,6 +115,9 @@ pub(crate) const HOLD: &str = "pkill -STOP swaphog; sleep 1";
 
 /// Ends [`HOLD`].
 pub(crate) const GO_ON: &str = "pkill -CONT swaphog";
+
+/// Has a hog check everything once more and end.
+pub(crate) const END: &str = "pkill -USR1 swaphog";
 
 /// A number of the swap disk's statistics.
 pub(crate) fn swap_stat(vm: &Vm, key: &str) -> Result<u64> {

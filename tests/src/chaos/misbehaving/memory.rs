@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
-use zcache_protocol::{Opcode, PAGE_SIZE, POOL_PERSISTENT, POOL_SHARED, VERSION};
+use zcache_protocol::{F_TAKE_BACK, Opcode, PAGE_SIZE, POOL_PERSISTENT, POOL_SHARED, VERSION};
 
 /// Queues of the guest.
 pub(super) const QUEUES: u32 = 2;
@@ -262,10 +262,12 @@ fn some_request(random: &mut Rng) -> [u8; 48] {
         33..=35 => (Opcode::FlushPage, 0),
         36 => (Opcode::FlushObject, 0),
         37 => (Opcode::PoolDestroy, 0),
+        38 if random.bool() => (Opcode::Wanted, 0),
         38 => (Opcode::PoolCreate, u16::from(pool == 0) * POOL_PERSISTENT),
         _ => (Opcode::Hello, 0),
     };
-    let mut request = request(opcode, flags, if opcode == Opcode::Hello { 0 } else { pool });
+    let has_pool = !matches!(opcode, Opcode::Hello | Opcode::Wanted);
+    let mut request = request(opcode, flags, if has_pool { pool } else { 0 });
     match opcode {
         Opcode::Put | Opcode::Get | Opcode::FlushPage => {
             request[8] = random.u8(0..8);
@@ -275,6 +277,7 @@ fn some_request(random: &mut Rng) -> [u8; 48] {
         Opcode::Hello => {
             request[8..24].fill(random.u8(1..4));
             request[24..28].copy_from_slice(&VERSION.to_le_bytes());
+            request[28..32].copy_from_slice(&random.u32(0..=F_TAKE_BACK).to_le_bytes());
         }
         _ => {}
     }
