@@ -7,7 +7,7 @@ mod reload;
 mod saving;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ use self::saving::Ending;
 use super::control::Control;
 use super::dispatch::Facts;
 use super::errands::Errands;
-use super::guest::{Guest, Interest};
+use super::guest::{Guest, Interest, Left};
 use super::handover::Handover;
 use super::numbers::Numbers;
 use super::process::{BEAT, Watched as WorkerFile, Who, Worker};
@@ -93,7 +93,7 @@ pub struct Beginning {
     /// VMMs at the other ends of inherited sockets.
     pub connected: Vec<(usize, UnixStream)>,
     /// Guests of whom something is saved.
-    pub saved: BTreeSet<String>,
+    pub saved: BTreeMap<String, Left>,
 }
 
 /// The keeper's state.
@@ -105,7 +105,7 @@ pub struct Keeper {
     connected: Vec<(usize, UnixStream)>,
     worker: Worker,
     /// Guests of whom something is saved, and who are not there.
-    saved: BTreeSet<String>,
+    saved: BTreeMap<String, Left>,
     /// What is being waited on for the worker.
     worker_watched: Vec<WorkerFile>,
     descriptors: DescriptorBudget,

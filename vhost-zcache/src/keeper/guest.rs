@@ -20,6 +20,7 @@ use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{Error, Result};
 use zerocopy::IntoBytes;
 
+pub use self::saved::Left;
 use self::saved::Saved;
 use super::dispatch::{Answer, Dispatcher, Facts, Step, is_question};
 use super::door::Door;

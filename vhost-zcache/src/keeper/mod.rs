@@ -49,7 +49,7 @@ use signal_hook::low_level::pipe;
 use self::control::Control;
 use self::dispatch::Facts;
 use self::events::{Beginning, Keeper, Operator, Signals};
-use self::guest::Guest;
+use self::guest::{Guest, Left};
 use self::handover::found::Found;
 use self::handover::manager::{Manager, handed};
 use self::handover::note::DaemonNote;
@@ -68,7 +68,6 @@ use crate::frontend::budget::{DescriptorBudget, MemoryBudget, raise_descriptor_l
 use crate::frontend::listener::{BoundSocket, Endpoint, SocketError};
 use crate::ledger::Ledger;
 use crate::sandbox::{self, files::Reach};
-use crate::saving::Saving;
 use crate::spawner::Spawner;
 
 /// How long operators' sockets may still be those of the worker of a daemon that has just ended.
@@ -179,30 +178,43 @@ pub fn run(read: Result<Config, Faults>, has_file: bool, arguments: &[OsString])
     keeper.run(&reach)
 }
 
-/// Guests of whom something is saved that they may take back. Who has gone on meanwhile may not.
+/// Guests of whom something is saved, or may be. Who has gone on meanwhile may not take it back.
 fn saved(
     found: Option<&Found>,
     config: &Config,
     numbers: &Numbers,
     ledger: &Ledger,
-) -> Result<BTreeSet<String>, Error> {
-    if let Some(found) = found {
-        let places: Vec<&Saving> = config.saving.iter().chain(&found.daemon.config.saving).collect();
-        for (number, name) in numbers.iter() {
-            if ledger.session(number).read().is_some_and(|session| session.holds != 0) {
-                places.iter().try_for_each(|saving| saving.forget(name))?;
+) -> Result<BTreeMap<String, Left>, Error> {
+    let has_session = |number| ledger.session(number).read().is_some_and(|session| session.holds != 0);
+    let (gone_on, others): (Vec<_>, Vec<_>) =
+        numbers.iter().partition(|(number, _)| found.is_some() && has_session(*number));
+    if let Some(before) = found.and_then(|found| found.daemon.config.saving.as_ref())
+        && config.saving.as_ref().is_none_or(|saving| saving.directory != before.directory)
+    {
+        gone_on.iter().try_for_each(|(_, name)| before.forget(name))?;
+    }
+    let Some(saving) = &config.saving else { return Ok(BTreeMap::new()) };
+    let mut saved = BTreeMap::new();
+    for (_, name) in &gone_on {
+        if let Err(fault) = saving.forget(name) {
+            error!("{fault}");
+            saved.insert((*name).to_owned(), Left::Outdated);
+        }
+    }
+    match saving.look() {
+        Ok(there) => {
+            for name in there {
+                saved.entry(name).or_insert(Left::There);
             }
         }
-    }
-    match config.saving.as_ref().map(Saving::look).transpose() {
-        Ok(saved) => Ok(saved.unwrap_or_default()),
-        // Guests are not to lose what they have.
-        Err(fault) if found.is_some() => {
+        // They are not to lose what they have. Of each of the others there may be a file.
+        Err(fault) if !gone_on.is_empty() => {
             error!("{fault}");
-            Ok(BTreeSet::new())
+            saved.extend(others.iter().map(|(_, name)| ((*name).to_owned(), Left::There)));
         }
-        Err(fault) => Err(fault.into()),
+        Err(fault) => return Err(fault.into()),
     }
+    Ok(saved)
 }
 
 /// What was read, with what the operator has had the keeper before go by since that had read it.

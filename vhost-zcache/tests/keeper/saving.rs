@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::client::wire::{PERSISTENT, status};
-use crate::client::{Client, page};
+use crate::client::wire::{PERSISTENT, Req, status};
+use crate::client::{Client, Setup, Shape, page};
 use crate::manager::Managed;
 
 /// A folder to save in, and the arguments for it.
@@ -65,7 +65,7 @@ fn a_service_that_was_stopped_takes_back_what_was_saved() {
     service.again();
     assert_eq!(files(&folder), 1, "{}", service.log());
     drop(guest);
-    let mut guest = Client::connect(&service.socket(0), crate::client::Setup::default());
+    let mut guest = Client::connect(&service.socket(0), Setup::default());
     assert!(guest.hello(1).1, "{}", service.log());
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
     assert_eq!(files(&folder), 0);
@@ -73,4 +73,45 @@ fn a_service_that_was_stopped_takes_back_what_was_saved() {
     service.end(Signal::KILL);
     service.again();
     assert_eq!(guest.get(1, 1, 1), Ok(page(1)));
+}
+
+/// Nobody knows then of whom there is a file, and whoever is served beside one may later be given
+/// pages that are older than its own.
+#[test]
+fn a_folder_that_cannot_be_looked_at_holds_guests_until_it_can() {
+    let (folder, arguments) = folder();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut service = Managed::start(&["a", "b"], &arguments);
+    let mut stranger = Client::attach(&service.socket(0));
+    stranger.create(1, PERSISTENT);
+    assert_eq!(stranger.put(1, 1, 1, &page(1)), status::OK);
+    service.end(Signal::TERM);
+    // Then systemd keeps nothing.
+    service.kept().iter().for_each(|name| service.lose(name));
+    service.again();
+    let mut guest = Client::attach(&service.socket(1));
+    guest.create(1, PERSISTENT);
+    assert_eq!(guest.put(1, 1, 1, &page(2)), status::OK);
+
+    let saved = folder.path().join("saved");
+    let others_may_write = |may| {
+        let mode = if may { 0o777 } else { 0o700 };
+        fs::set_permissions(&saved, Permissions::from_mode(mode)).expect("the mode");
+    };
+    others_may_write(true);
+    service.end(Signal::KILL);
+    service.again();
+    drop(stranger);
+    let mut stranger = Client::connect(&service.socket(0), Setup::default());
+    let hello = stranger.post(0, &[Req::hello(1)], Shape::Whole);
+    let get = guest.post(0, &[Req::get(1, 1, 1, 0)], Shape::Whole);
+    stranger.expect_silence(0);
+    guest.expect_silence(0);
+    assert_eq!(files(&folder), 1, "{}", service.log());
+
+    others_may_write(false);
+    stranger.wait(&hello);
+    guest.wait(&get);
+    assert_eq!(guest.get(1, 1, 1), Ok(page(2)), "{}", service.log());
+    assert_eq!(files(&folder), 0, "{}", service.log());
 }

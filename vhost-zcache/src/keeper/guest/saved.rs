@@ -8,7 +8,7 @@
 //! as well, before a ring is served. While it can be neither read nor removed the rings wait: so no
 //! guest is ever served while there is a file of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -18,6 +18,15 @@ use super::{Guest, MOST_ATTEMPTS};
 use crate::keeper::process::Worker;
 use crate::keeper::saver::{Failure, Saver};
 use crate::link::message::{Change, Direction, RingChange};
+
+/// What there may be of a guest when it comes to the keeper.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It takes it back.
+    There,
+    /// It has gone on without it, so the file is to go before it is served again.
+    Outdated,
+}
 
 /// How far it is.
 #[derive(Default)]
@@ -49,16 +58,22 @@ impl Saved {
 
 impl Guest {
     /// Finds what is saved of it, if it is among those of whom something is.
-    pub fn find_saved(&mut self, saved: &mut BTreeSet<String>) {
-        if saved.remove(self.log.name()) {
-            self.saved = Saved::There(0);
+    pub fn find_saved(&mut self, saved: &mut BTreeMap<String, Left>) {
+        match saved.remove(self.log.name()) {
+            Some(Left::There) => self.saved = Saved::There(0),
+            Some(Left::Outdated) => self.saved = Saved::Stuck { is_loaded: false, is_told: false },
+            None => {}
         }
     }
 
     /// Leaves what is saved of it to be found again.
-    pub fn leave_saved(&self, saved: &mut BTreeSet<String>) {
+    pub fn leave_saved(&self, saved: &mut BTreeMap<String, Left>) {
+        let left = match self.saved {
+            Saved::Stuck { is_loaded: false, .. } => Left::Outdated,
+            _ => Left::There,
+        };
         if self.has_saved() {
-            saved.insert(self.log.name().to_owned());
+            saved.insert(self.log.name().to_owned(), left);
         }
     }
 
