@@ -120,8 +120,14 @@ impl Artefacts {
     }
 }
 
-/// The daemon's program: `ZCACHE_DAEMON`, or where `cargo build --release` has put it.
-pub fn daemon_binary() -> Result<PathBuf> {
+/// The daemon that guests of tests have: `ZCACHE_DAEMON`, or the development build, which the
+/// workspace's own tests have as well.
+pub(crate) fn daemon_binary() -> Result<PathBuf> {
+    program("ZCACHE_DAEMON", "debug/vhost-zcache", "cargo build --package vhost-zcache")
+}
+
+/// The daemon that users have: `ZCACHE_DAEMON`, or where `cargo build --release` has put it.
+pub fn release_daemon_binary() -> Result<PathBuf> {
     program("ZCACHE_DAEMON", "release/vhost-zcache", "cargo build --release --package vhost-zcache")
 }
 
@@ -131,7 +137,7 @@ pub fn chaos_daemon_binary() -> Result<PathBuf> {
     program("ZCACHE_CHAOS_DAEMON", "chaos/vhost-zcache", "cargo build --profile chaos --package vhost-zcache")
 }
 
-/// The development build of the daemon, which the workspace's tests have.
+/// The development build of that, which is the one of [`daemon_binary`].
 pub fn development_daemon_binary() -> Result<PathBuf> {
     program("ZCACHE_CHAOS_DAEMON", "debug/vhost-zcache", "cargo build --package vhost-zcache")
 }

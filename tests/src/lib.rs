@@ -51,7 +51,7 @@ mod window;
 pub mod witness;
 mod zhost;
 
-pub use artefacts::{Artefacts, chaos_daemon_binary, daemon_binary, development_daemon_binary, tool_binary};
+pub use artefacts::{Artefacts, chaos_daemon_binary, development_daemon_binary, release_daemon_binary, tool_binary};
 pub use console::SerialConsole;
 pub use container::Container;
 pub use continuity::{Continuity, random_ms};

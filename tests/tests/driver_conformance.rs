@@ -94,10 +94,9 @@ fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
     scenario("driver_flush_everywhere", Duration::from_secs(300), |s| {
         let (vm, witness) = guest_and_witness(s, Behaviour::default(), Modules::Loaded)?;
         let guest = vm.guest();
-        guest.sh("mkfs.ext4 -q -N 30000 /dev/vdb && mount /dev/vdb /mnt && mkdir /mnt/set")?;
-        guest.sh(
-            "for n in $(seq 12000); do echo $n > /mnt/set/$n; done; sync; cat /mnt/set/* | md5sum > /tmp/set.md5",
-        )?;
+        guest.sh("mkfs.ext4 -q -N 10000 /dev/vdb && mount /dev/vdb /mnt && mkdir /mnt/set")?;
+        guest
+            .sh("for n in $(seq 4000); do echo $n > /mnt/set/$n; done; sync; cat /mnt/set/* | md5sum > /tmp/set.md5")?;
         vm.attach_to(&endpoint(&witness, 2))?;
         wait_for(&witness, Opcode::PoolCreate, 1)?;
         // A device this slow leaves the driver no room for its invalidations.

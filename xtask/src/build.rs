@@ -34,13 +34,12 @@ pub(crate) fn tool() -> Result<()> {
     zcache_tests::tool_binary().map(drop)
 }
 
-/// Builds the daemon, unless `ZCACHE_DAEMON` names one, and returns its path.
+/// Builds the daemon as users have it, unless `ZCACHE_DAEMON` names one, and returns its path.
 pub(crate) fn daemon() -> Result<PathBuf> {
-    if env::var_os("ZCACHE_DAEMON").is_some() {
-        return zcache_tests::daemon_binary();
+    if env::var_os("ZCACHE_DAEMON").is_none() {
+        run(cargo().args(["build", "--quiet", "--release", "--package", "vhost-zcache"]))?;
     }
-    run(cargo().args(["build", "--quiet", "--release", "--package", "vhost-zcache"]))?;
-    zcache_tests::daemon_binary()
+    zcache_tests::release_daemon_binary()
 }
 
 /// Builds the daemon whose workers die where they are told to, unless `ZCACHE_CHAOS_DAEMON` names
