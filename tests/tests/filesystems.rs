@@ -59,13 +59,13 @@ fn fio_verifies_while_the_device_comes_and_goes() {
     scenario("fio_verify", Duration::from_secs(300), |s| {
         let daemon = s.daemon(DaemonOptions::usual()?)?;
         let mut options = VmOptions::new("guest").daemon(&daemon, 0).disk_mib(768);
-        options.memory_mib = 128;
+        options.memory_mib = 192;
         let vm = s.vm(options)?;
         let guest = vm.guest();
         guest.sh("mkfs.ext4 -q -b 4096 /dev/vdb; mkdir -p /mnt1; mount /dev/vdb /mnt1")?;
         let fio = guest.spawn(
             "for round in 1 2; do
-                 fio --name=v --directory=/mnt1 --size=56M --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=psync \
+                 fio --name=v --directory=/mnt1 --size=64M --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=psync \
                      --verify=crc32c --verify_interval=4k --verify_fatal=1 --randseed=$round --fsync_on_close=1 >/tmp/fio 2>&1 ||
                      { cat /tmp/fio; exit 1; }
              done",
