@@ -17,10 +17,17 @@ fn kills_at_random_lose_nothing() {
     let daemon = Daemon::with(&[ALLOW, ALLOW], &[]);
     while_guests_work(&daemon, 10, || {
         let mut random = Random::new(7);
+        let mut killed = None;
         for kill in 0..25 {
-            // Mostly after so long that the keeper does not hesitate.
-            let wait = if kill % 5 == 0 { random.below(30) } else { 220 + random.below(60) };
-            thread::sleep(Duration::from_millis(wait));
+            if kill % 5 == 0 {
+                // As soon as it is there: one that serves may be killed in the chain that the last
+                // one was killed in, which is not served a third time then.
+                eventually("there is another worker", || daemon.worker().is_some_and(|pid| Some(pid) != killed));
+            } else {
+                // After so long that the keeper does not hesitate.
+                thread::sleep(Duration::from_millis(220 + random.below(60)));
+            }
+            killed = daemon.worker();
             daemon.signal_worker(Signal::KILL);
         }
     });

@@ -109,7 +109,8 @@ impl Model {
     }
 
     fn hello_as_another(&mut self) {
-        self.instance += 1;
+        // Any but the one before; 0 is none.
+        self.instance = self.instance % 255 + 1;
         let (epoch, resumed) = self.guest.hello(self.instance);
         assert!(!resumed, "an instance that was never seen was resumed");
         assert_ne!(epoch, self.epoch, "the epoch of another instance");
