@@ -99,9 +99,10 @@ fn a_pool_with_requests_everywhere_is_flushed_everywhere() {
             .sh("for n in $(seq 4000); do echo $n > /mnt/set/$n; done; sync; cat /mnt/set/* | md5sum > /tmp/set.md5")?;
         vm.attach_to(&endpoint(&witness, 2))?;
         wait_for(&witness, Opcode::PoolCreate, 1)?;
-        // A device this slow leaves the driver no room for its invalidations.
-        witness.behave(|b| b.delay = Duration::from_millis(2));
-        guest.sh("cat /mnt/set/* > /dev/null; echo 3 > /proc/sys/vm/drop_caches")?;
+        guest.sh("echo 3 > /proc/sys/vm/drop_caches; cat /mnt/set/* > /dev/null; echo 1 > /proc/sys/vm/drop_caches")?;
+        // A device this slow leaves the driver no room for its invalidations, one for each file.
+        witness.behave(|b| b.delay = Duration::from_millis(20));
+        guest.sh("echo 2 > /proc/sys/vm/drop_caches")?;
         witness.behave(|b| b.delay = Duration::ZERO);
         wait_for(&witness, Opcode::FlushPool, 2)?;
         guest.sh("cat $(ls -d /mnt/set/* ) | md5sum | cmp - /tmp/set.md5")?;
