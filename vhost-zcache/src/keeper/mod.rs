@@ -207,8 +207,9 @@ fn saved(
                 saved.entry(name).or_insert(Left::There);
             }
         }
-        // They are not to lose what they have. Of each of the others there may be a file.
-        Err(fault) if !gone_on.is_empty() => {
+        // Guests are not to lose what they have, nor VMMs to wait for a keeper. Of each of the
+        // others there may be a file.
+        Err(fault) if found.is_some() => {
             error!("{fault}");
             saved.extend(others.iter().map(|(_, name)| ((*name).to_owned(), Left::There)));
         }

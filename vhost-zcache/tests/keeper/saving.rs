@@ -89,15 +89,20 @@ fn a_folder_that_cannot_be_looked_at_holds_guests_until_it_can() {
     // Then systemd keeps nothing.
     service.kept().iter().for_each(|name| service.lose(name));
     service.again();
-    let mut guest = Client::attach(&service.socket(1));
-    guest.create(1, PERSISTENT);
-    assert_eq!(guest.put(1, 1, 1, &page(2)), status::OK);
-
     let saved = folder.path().join("saved");
     let others_may_write = |may| {
         let mode = if may { 0o777 } else { 0o700 };
         fs::set_permissions(&saved, Permissions::from_mode(mode)).expect("the mode");
     };
+    // Also while nobody has a session.
+    others_may_write(true);
+    service.end(Signal::KILL);
+    service.again();
+    others_may_write(false);
+    let mut guest = Client::attach(&service.socket(1));
+    guest.create(1, PERSISTENT);
+    assert_eq!(guest.put(1, 1, 1, &page(2)), status::OK);
+
     others_may_write(true);
     service.end(Signal::KILL);
     service.again();
