@@ -44,6 +44,7 @@ fn op(bytes: &mut Unstructured<'_>) -> Result<Op> {
         7 => Op::Replace { guest },
         8 => Op::Rebuild,
         9 => Op::Maintain,
+        25 => Op::Find,
         10 => Op::FlushPool { guest, pool },
         11 => Op::FlushObject { guest, pool, object },
         12 | 13 => {

@@ -45,8 +45,10 @@ places! {
     ArenaGiven "arena-given",
     /// A guest's part of the index is made again.
     Rebuilding "rebuilding",
-    /// The index was made again, and no guest was let in.
-    Rebuilt "rebuilt",
+    /// Guests and pools were found again, and no guest was let in.
+    Reopened "reopened",
+    /// All pages were found again, while guests were served.
+    PagesFound "pages-found",
     /// A guest's session was taken over.
     SessionRestored "session-restored",
     /// All sessions were taken over.

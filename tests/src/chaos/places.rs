@@ -20,7 +20,9 @@ pub(super) enum Passed {
 pub(super) fn passed(place: Place) -> Passed {
     match place {
         Place::ArenaMade | Place::ArenaGiven | Place::StateMoved | Place::StateLoaded => Passed::NotHere,
-        Place::Rebuilding | Place::Rebuilt | Place::SessionRestored | Place::Ready => Passed::AtStart,
+        Place::Rebuilding | Place::Reopened | Place::PagesFound | Place::SessionRestored | Place::Ready => {
+            Passed::AtStart
+        }
         // Also when a worker takes over, and some queue may be served then.
         Place::Connected
         | Place::Dropped

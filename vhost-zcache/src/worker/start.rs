@@ -5,8 +5,10 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::{io, process, thread};
 
-use zcache_store::{Care, Guest, GuestConfig, Rebuilt, Reservation, Store, StoreConfig, Watch};
+use log::error;
+use zcache_store::{Care, Guest, GuestConfig, Recovery, Reopened, Reservation, Store, StoreConfig, Watch};
 
 use super::guest::{GuestPlace, GuestPolicy};
 use super::queue::reactors::Reactors;
@@ -55,14 +57,20 @@ pub fn policy(guest: &GuestSettings, reserve: impl Fn(u64) -> Arc<Reservation>) 
 }
 
 /// Which guest the store's numbers mean.
-struct Places<'a> {
-    noted: &'a BTreeMap<usize, SessionState>,
+#[derive(Clone)]
+struct Places {
+    /// By the store's numbers.
+    places: BTreeMap<u32, usize>,
     ledger: Ledger,
 }
 
-impl Places<'_> {
+impl Places {
+    fn new(noted: &BTreeMap<usize, SessionState>, ledger: Ledger) -> Self {
+        Self { places: noted.iter().map(|(place, noted)| (noted.number, *place)).collect(), ledger }
+    }
+
     fn of(&self, number: u32) -> Option<usize> {
-        self.noted.iter().find(|(_, noted)| noted.number == number).map(|(place, _)| *place)
+        self.places.get(&number).copied()
     }
 
     fn restore(&self, number: u32) -> Option<&'static RestoreLedger> {
@@ -70,7 +78,7 @@ impl Places<'_> {
     }
 }
 
-impl Watch for Places<'_> {
+impl Watch for Places {
     fn care(&self, guest: u32) -> Care {
         match self.restore(guest) {
             Some(restore) if restore.is_quarantined() => Care::Never,
@@ -93,6 +101,19 @@ impl Watch for Places<'_> {
     }
 }
 
+/// Finds all pages that nobody asks for, while guests are served.
+fn find_pages(recovery: Recovery) -> io::Result<()> {
+    let find = || {
+        if let Err(error) = recovery.finish() {
+            error!("{}", Error::from(error));
+            // Everything is left to the next worker.
+            process::exit(1);
+        }
+        crash::point(Place::PagesFound);
+    };
+    thread::Builder::new().name("recovery".into()).spawn(find).map(drop)
+}
+
 /// Makes the store, of the memory that the worker before has left if there is any, and takes over
 /// the sessions of the connections in `lives`.
 ///
@@ -113,7 +134,8 @@ pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<F
     let (store, mut found) = match arena {
         None => (Store::new(config)?, BTreeMap::new()),
         Some(arena) => {
-            let places = Places { noted: &noted, ledger };
+            let places = Places::new(&noted, ledger);
+            let watch = Box::new(places.clone());
             let guest_config = |reserve: &dyn Fn(u64) -> Arc<Reservation>, number| {
                 let known = places.of(number).and_then(|place| {
                     Some(
@@ -125,8 +147,9 @@ pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<F
                 });
                 known.unwrap_or_else(|| GuestConfig::new("a guest that has left"))
             };
-            let Rebuilt { store, guests, .. } = Store::rebuild_with(config, arena, guest_config, &places)?;
-            crash::point(Place::Rebuilt);
+            let Reopened { store, guests, recovery } = Store::reopen(config, arena, guest_config, watch)?;
+            crash::point(Place::Reopened);
+            find_pages(recovery).map_err(Error::Thread)?;
             let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
             (store, by_number)
         }

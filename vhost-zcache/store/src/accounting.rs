@@ -269,6 +269,26 @@ impl Account {
         }
     }
 
+    /// Charges bytes that are there already, whatever the limits say.
+    fn charge_regardless(&self, bytes: u64, purpose: Use) {
+        for budget in self.budgets() {
+            budget.used.fetch_add(bytes, Relaxed);
+        }
+        match purpose {
+            Use::Kept => {
+                let mut kept = self.kept();
+                let before = kept.beyond();
+                kept.bytes += bytes;
+                self.store.common.fetch_add(kept.beyond() - before, Relaxed);
+            }
+            Use::Evictable => {
+                for budget in self.budgets() {
+                    budget.ephemeral.fetch_add(bytes, Relaxed);
+                }
+            }
+        }
+    }
+
     fn credit(&self, bytes: u64, purpose: Use) {
         match purpose {
             Use::Kept => self.unkeep(bytes),
@@ -324,6 +344,13 @@ impl Charge {
         Ok(())
     }
 
+    /// Grows for memory of an earlier process and its index, which are there whatever the limits
+    /// say; these hold again when everything is back.
+    pub(crate) fn grow_regardless(&mut self, bytes: u64) {
+        self.account.charge_regardless(bytes, self.purpose);
+        self.bytes += bytes;
+    }
+
     pub(crate) fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -352,9 +379,20 @@ mod exhaustive {
     const MORE_STEPS: [Step; 5] =
         [Step::Grow(Use::Kept, 1), Step::Grow(Use::Kept, 2), Step::Shrink, Step::Reserve(0), Step::Reserve(2)];
 
+    /// The same with memory that is there whatever the limits say.
+    const FORCED_STEPS: [Step; 5] = [
+        Step::Grow(Use::Kept, 1),
+        Step::Grow(Use::Evictable, 1),
+        Step::Find(Use::Kept, 2),
+        Step::Find(Use::Evictable, 2),
+        Step::Shrink,
+    ];
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Grow(Use, u64),
+        /// Has more than it may.
+        Find(Use, u64),
         /// Gives back what it took last.
         Shrink,
         /// Is to count on so much.
@@ -407,6 +445,17 @@ mod exhaustive {
         }
     }
 
+    #[test]
+    fn what_is_there_regardless_keeps_others_from_growing() {
+        for limit in 2..=4 {
+            for reserved in [[0, 0], [1, 0]] {
+                for history in 0..(2 * FORCED_STEPS.len()).pow(4) {
+                    run(&FORCED_STEPS, 4, limit, reserved, Some(2), history);
+                }
+            }
+        }
+    }
+
     fn run(steps: &[Step], length: u32, limit: u64, reserved: [u64; 2], own: Option<u64>, mut history: usize) {
         let store = Arc::new(Budget::new(limit));
         let mut guests = [Guest::new(&store, own, reserved[0]), Guest::new(&store, None, reserved[1])];
@@ -415,6 +464,11 @@ mod exhaustive {
             history /= 2 * steps.len();
             match step {
                 Step::Grow(purpose, bytes) => grow(&store, &mut guests, who, purpose, bytes),
+                Step::Find(purpose, bytes) => {
+                    let mut charge = Charge::none(Arc::clone(&guests[who].account), purpose);
+                    charge.grow_regardless(bytes);
+                    guests[who].charges.push((purpose, charge));
+                }
                 Step::Shrink => drop(guests[who].charges.pop()),
                 Step::Reserve(bytes) => {
                     guests[who].account.set_reservation(Arc::new(Reservation::new(&store, bytes)));

@@ -2,10 +2,10 @@
 //! The store as the daemon sees it: limits, guests, totals.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
+use std::{io, mem};
 
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -19,7 +19,7 @@ use crate::background::{Allowance, Upkeep};
 use crate::engine::Engine;
 use crate::engine::domain::Common;
 use crate::engine::give_back::{Cause, GivenBack};
-use crate::engine::recover::{Unwatched, Watch};
+use crate::engine::recover::{Recovery, Unwatched, Watch};
 use crate::fault::Faults;
 use crate::guest::{Guest, GuestConfig};
 use crate::stats::StoreStats;
@@ -27,6 +27,9 @@ use crate::stats::StoreStats;
 /// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and
 /// room to raise the limit.
 const ADDRESS_SPACE: u64 = 8;
+/// Most bytes of the limit for each of a guest's shards, as far as there can be so many: pages of
+/// so much are found in some 40 ms.
+const SHARD_BYTES: u64 = 256 << 20;
 /// Least address space of the arena.
 const LEAST_ADDRESS_SPACE: u64 = 128 << 30;
 /// Most address space of the arena, well inside the 128 TiB of a process.
@@ -49,11 +52,13 @@ pub struct StoreConfig {
     /// Who compacts and recompresses.
     pub background: Background,
     /// Parts that each guest's keys are spread over, each under its own lock; rounded up to a
-    /// power of two of at most 256. The default is 4 for each CPU, between 8 and 64.
+    /// power of two of at most 256. The default is 4 for each CPU, or as many as are at most 256
+    /// MiB of the limit each, between 8 and 64: what a guest has in one shard is what it waits for
+    /// when the store is opened again.
     pub shards: usize,
     /// How cold pages are recompressed; `None` leaves them as they are.
     pub cold: Option<ColdConfig>,
-    /// What the background thread does first, such as to give up what it does not need.
+    /// What each thread of the store does first, such as to give up what it does not need.
     pub thread_start: fn(),
     /// Failures on order, for tests.
     pub faults: Faults,
@@ -64,10 +69,11 @@ impl StoreConfig {
     #[must_use]
     pub fn new(memory_limit: u64) -> Self {
         let cpus = available_parallelism().map_or(2, usize::from);
+        let for_pause = usize::try_from(memory_limit / SHARD_BYTES).unwrap_or(usize::MAX).min(64);
         Self {
             memory_limit,
             background: Background::Thread,
-            shards: (cpus * 4).next_power_of_two().clamp(8, 64),
+            shards: (cpus * 4).max(for_pause).next_power_of_two().clamp(8, 64),
             cold: Some(ColdConfig::default()),
             thread_start: || {},
             faults: Faults::default(),
@@ -90,6 +96,16 @@ pub enum StoreError {
     /// The host did not give the background thread.
     #[error("the background thread of the store cannot be started")]
     Thread(#[source] io::Error),
+}
+
+/// What [`Store::reopen`] found.
+pub struct Reopened {
+    /// The store.
+    pub store: Store,
+    /// The guests found, with all they had in private pools.
+    pub guests: Vec<Guest>,
+    /// Their pages, as far as nobody has asked for them.
+    pub recovery: Recovery,
 }
 
 /// What [`Store::rebuild`] made.
@@ -163,41 +179,53 @@ impl Store {
         file: File,
         mut guests: impl FnMut(u32) -> GuestConfig,
     ) -> Result<Rebuilt, StoreError> {
-        Self::rebuild_with(config, file, |_, number| guests(number), &Unwatched)
+        let found = Self::reopen(config, file, |_, number| guests(number), Box::new(Unwatched))?;
+        let Reopened { store, guests, recovery } = found;
+        match recovery.finish() {
+            Ok(dropped_records) => Ok(Rebuilt { store, guests, dropped_records }),
+            Err(error) => {
+                // What guests have that are dropped is nobody's any more, and this is the next
+                // process's.
+                mem::forget(guests);
+                Err(error)
+            }
+        }
     }
 
-    /// As [`Store::rebuild`], where guests are to have a part of the store set aside, as by
-    /// [`Store::reserve`], and some may be more than the process can bear.
+    /// As [`Store::rebuild`], but the store serves at once: it looks for pages where somebody asks
+    /// for them, and for the rest in [`Recovery::finish`], which is to be called. Guests are to
+    /// have a part of the store set aside, as by [`Store::reserve`], and some may be more than the
+    /// process can bear.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn rebuild_with(
+    pub fn reopen(
         config: StoreConfig,
         file: File,
         mut guests: impl FnMut(&dyn Fn(u64) -> Arc<Reservation>, u32) -> GuestConfig,
-        watch: &dyn Watch,
-    ) -> Result<Rebuilt, StoreError> {
+        watch: Box<dyn Watch>,
+    ) -> Result<Reopened, StoreError> {
         let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
         let arena = Arc::new(arena);
         // Segments that cannot be made sense of are given back here.
+        let adopted = arena.adopt_all();
+        let origin = |segment: &Segment| Origin::read(&segment.first_words()?);
         let segments: Vec<(Origin, Segment)> =
-            arena.adopt_all().into_iter().filter_map(|segment| Some((Origin::read(&segment)?, segment))).collect();
+            adopted.into_iter().filter_map(|segment| Some((origin(&segment)?, segment))).collect();
         let (seed, shards) = match segments.first() {
             Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
             None => (random_seed()?, shard_count(config.shards)),
         };
         let common =
             Common { arena, wake: Arc::default(), faults: config.faults, seed, shards, domains: Arc::default() };
-        // The limit applies once everything is back.
-        let engine = Arc::new(Engine::new(common, u64::MAX, config.cold));
+        let engine = Arc::new(Engine::new(common, config.memory_limit, config.cold));
         let reserve = |bytes| Arc::new(Reservation::new(&engine.budget, bytes));
-        let (states, dropped) =
-            engine.recover(segments, |number| guests(&reserve, number), watch).map_err(|_| StoreError::Rebuild)?;
-        engine.common.arena.settle();
-        engine.set_memory_limit(config.memory_limit);
-        let guests = states.into_iter().map(|state| Guest::recovered(Arc::clone(&engine), state)).collect();
+        let guests = |number| guests(&reserve, number);
+        let recovery = Recovery::begin(&engine, segments, guests, watch, config.thread_start)?;
+        let recovered = |state| Guest::recovered(Arc::clone(&engine), state);
+        let guests = recovery.guests().iter().cloned().map(recovered).collect();
         let manual = start(&engine, config.background, config.thread_start)?;
-        Ok(Rebuilt { store: Self { engine, manual }, guests, dropped_records: dropped })
+        Ok(Reopened { store: Self { engine, manual }, guests, recovery })
     }
 
     /// The memory file of the arena, from which [`Store::rebuild`] makes the store again in

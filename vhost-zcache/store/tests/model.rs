@@ -48,6 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Maintain),
         2 => prop_oneof![Just(u64::MAX), 1..1u64 << 20].prop_map(|bytes| Op::GiveBack { bytes }),
         1 => Just(Op::Rebuild),
+        1 => Just(Op::Find),
     ]
 }
 

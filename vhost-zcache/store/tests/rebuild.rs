@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::fs::File;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::page;
+use common::{copy, page};
 use zcache_store::{
-    Background, Care, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, Scratch,
-    Store, StoreConfig, Watch,
+    Background, Care, GetError, GetMode, Guest, GuestConfig, Key, ObjectId, PAGE_SIZE, PoolId, PoolKind, PutError,
+    Reopened, Reservation, Scratch, Store, StoreConfig, Watch,
 };
 
 const SWAP: PoolId = PoolId(3);
@@ -188,19 +190,44 @@ fn who_fails_to_rebuild_leaves_everything_to_the_next() {
     assert!(failures > 0, "the rebuild asks for no memory");
 }
 
-/// Guest 1 is the last to be looked at, and guest 2 is not looked at.
-struct Suspicious(std::sync::Mutex<Vec<u32>>);
+/// Notes which guests are looked at.
+#[derive(Clone)]
+struct Looking {
+    care: fn(u32) -> Care,
+    at: Arc<Mutex<Vec<u32>>>,
+}
 
-impl Watch for Suspicious {
+impl Looking {
+    fn new(care: fn(u32) -> Care) -> Self {
+        Self { care, at: Arc::default() }
+    }
+
+    /// So many parts of the guest were looked at.
+    fn parts(&self, guest: u32) -> usize {
+        self.guests().iter().filter(|at| **at == guest).count()
+    }
+
+    fn guests(&self) -> Vec<u32> {
+        self.at.lock().expect("a list").clone()
+    }
+}
+
+impl Watch for Looking {
     fn care(&self, guest: u32) -> Care {
-        [Care::Alone, Care::Never, Care::Usual][guest as usize - 1]
+        (self.care)(guest)
     }
 
     fn begins(&self, guest: u32) {
-        self.0.lock().expect("a list").push(guest);
+        self.at.lock().expect("a list").push(guest);
     }
 
     fn ends(&self, _: u32) {}
+}
+
+/// Opens a store again.
+fn reopen(config: StoreConfig, file: File, guest: &GuestConfig, looking: &Looking) -> Reopened {
+    let guests = |_: &dyn Fn(u64) -> Arc<Reservation>, _| guest.clone();
+    Store::reopen(config, file, guests, Box::new(looking.clone())).expect("the store is opened again")
 }
 
 #[test]
@@ -211,16 +238,102 @@ fn a_suspect_comes_last_and_alone_and_another_not_at_all() {
     let there = guests.each_ref().map(|guest| fill(guest, 100_000));
     let file = store.memory_file().expect("a file");
     std::mem::forget((guests, store));
-    let watch = Suspicious(std::sync::Mutex::default());
-    let rebuilt =
-        Store::rebuild_with(config(), file, |_, _| GuestConfig::new("found"), &watch).expect("the store is made again");
-    let looked_at = watch.0.into_inner().expect("a list");
+    let looking = Looking::new(|guest| [Care::Alone, Care::Never, Care::Usual][guest as usize - 1]);
+    let found = reopen(config(), file, &GuestConfig::new("found"), &looking);
+    // Before anybody is served.
+    let looked_at = looking.guests();
     assert!(!looked_at.contains(&2), "it is not to be looked at");
     let last = looked_at.iter().rposition(|guest| *guest == 3).expect("it was looked at");
     // Once for its pools, of which no page is seen.
     let early = looked_at[..last].iter().filter(|guest| **guest == 1).count();
-    assert!(early <= 1 && looked_at.iter().filter(|guest| **guest == 1).count() > 1, "{looked_at:?}");
-    assert_eq!(rebuilt.guests.iter().map(Guest::number).collect::<Vec<_>>(), [1, 3]);
-    verify(&rebuilt.guests[0], &there[0]);
-    verify(&rebuilt.guests[1], &there[2]);
+    assert!(early <= 1 && looking.parts(1) > 1, "{looked_at:?}");
+    assert_eq!(found.guests.iter().map(Guest::number).collect::<Vec<_>>(), [1, 3]);
+    verify(&found.guests[0], &there[0]);
+    verify(&found.guests[1], &there[2]);
+    assert_eq!(found.recovery.finish().expect("there is memory"), 0, "whole records were dropped");
+    assert_eq!(looking.guests(), looked_at, "something was looked at twice");
+}
+
+#[test]
+fn guests_are_served_before_all_is_found() {
+    let store = Store::new(config()).expect("a store is made");
+    let guests = ["a", "b", "c"].map(|name| store.register_guest(GuestConfig::new(name)));
+    let mut there = guests.each_ref().map(|guest| fill(guest, 100_000));
+    let file = store.memory_file().expect("a file");
+    std::mem::forget((guests, store));
+    let looking = Looking::new(|_| Care::Usual);
+    let Reopened { store, mut guests, recovery } = reopen(config(), file, &GuestConfig::new("found"), &looking);
+    let mut scratch = Scratch::new();
+    let mut out = [0; PAGE_SIZE];
+    let pools = [1, 2, 3].map(|guest| looking.parts(guest));
+    assert_eq!(pools, [1, 1, 1], "pages were looked for");
+
+    // One goes before anybody has seen its pages, one joins a pool, and asks for a page.
+    drop(guests.remove(1));
+    guests[0].create_pool(PoolId(12), PoolKind::SharedEphemeral([7; 16])).expect("a pool is joined");
+    assert_eq!([1, 2, 3].map(|guest| looking.parts(guest)), pools, "pages were looked for");
+    let (key, seed) = there[0][0];
+    assert_eq!(guests[0].get(&mut scratch, &key, GetMode::Plain, &mut out), Ok(()));
+    assert!(out == page(seed), "{key:?} has another page");
+    assert_eq!([1, 2, 3].map(|guest| looking.parts(guest)), [2, 1, 1], "more was looked for than one shard's pages");
+
+    // What is done before all is found holds.
+    let files = there[0].iter().filter(|(key, _)| key.pool == FILES).count() as u64;
+    assert_eq!(guests[0].flush_pool(FILES), Ok(files));
+    there[0].retain(|(key, _)| key.pool != FILES);
+    for (key, seed) in there[0].iter_mut().step_by(3) {
+        *seed += 1;
+        guests[0].put(&mut scratch, key, &page(*seed)).expect("there is room");
+    }
+    store.maintain(Duration::from_secs(240), Duration::from_secs(1));
+    verify(&guests[0], &there[0]);
+    assert_eq!(recovery.finish().expect("there is memory"), 0, "whole records were dropped");
+    assert_eq!([1, 2, 3].map(|guest| looking.parts(guest)), [5, 1, 5], "some shard was not looked at, or twice");
+    store.maintain(Duration::from_secs(240), Duration::ZERO);
+    store.check().expect("the store is consistent");
+    verify(&guests[0], &there[0]);
+    verify(&guests[1], &there[2]);
+    drop(guests);
+    store.maintain(Duration::from_secs(240), Duration::ZERO);
+    assert_eq!(store.stats().physical_bytes, 0, "memory of guests that are gone is still charged");
+}
+
+#[test]
+fn all_is_paid_for_before_it_is_found_and_limits_hold_after() {
+    const LIMIT: u64 = 8 << 20;
+    let store = Store::new(config()).expect("a store is made");
+    let guest = store.register_guest(GuestConfig::new("a"));
+    guest.create_pool(SWAP, PoolKind::Persistent).expect("a pool is made");
+    guest.create_pool(FILES, PoolKind::Ephemeral).expect("a pool is made");
+    let mut scratch = Scratch::new();
+    let (mut files, mut swap) = (0, 0);
+    while store.stats().physical_bytes < 2 * LIMIT {
+        guest.put(&mut scratch, &key(FILES, 1, files), &page(2)).expect("there is room");
+        files += 1;
+        if files % 8 == 0 {
+            guest.put(&mut scratch, &key(SWAP, 1, swap), &page(2)).expect("there is room");
+            swap += 1;
+        }
+    }
+    let file = store.memory_file().expect("a file");
+    std::mem::forget((guest, store));
+    // It is twice as much as the store, or the guest, may have now.
+    for limits in [[LIMIT, 1 << 30], [1 << 30, LIMIT]] {
+        let config = StoreConfig { memory_limit: limits[0], ..config() };
+        let named = GuestConfig { memory_limit: Some(limits[1]), ..GuestConfig::new("a") };
+        let Reopened { store, guests, recovery } = reopen(config, copy(&file), &named, &Looking::new(|_| Care::Usual));
+        // Into one shard, more than there are holes in it.
+        let indexes = (0..400).map(|n| n / 64 * 256 + n % 64);
+        let mut puts = indexes.map(|index| guests[0].put(&mut scratch, &key(SWAP, 2, index), &page(2)));
+        assert!(puts.any(|put| matches!(put, Err(PutError::Refused(_)))), "what is stored is not paid for");
+        recovery.finish().expect("there is memory");
+        let bytes = store.stats().physical_bytes;
+        assert!((LIMIT / 2..=LIMIT).contains(&bytes), "{bytes} bytes are charged");
+        let mut out = [0; PAGE_SIZE];
+        for index in 0..swap {
+            let got = guests[0].get(&mut scratch, &key(SWAP, 1, index), GetMode::Plain, &mut out);
+            assert!(got == Ok(()) && out == page(2), "page {index} of swap is lost");
+        }
+        store.check().expect("the store is consistent");
+    }
 }

@@ -69,7 +69,7 @@ fn the_keeper_maps_neither_guest_memory_nor_pages() {
 #[test]
 fn a_message_waits_for_a_worker_for_a_while_and_is_carried_out_without() {
     // None but the first lives.
-    let daemon = Daemon::start_as(&[""], Start { die_at: Some("rebuilt:1:1000000"), ..Start::default() });
+    let daemon = Daemon::start_as(&[""], Start { die_at: Some("reopened:1:1000000"), ..Start::default() });
     let mut vmm = Vmm::connect(&daemon.socket(0));
     let features = Setup::default().features().to_ne_bytes();
     assert_eq!(vmm.ask(request::SET_FEATURES, &features, &[]), 0);

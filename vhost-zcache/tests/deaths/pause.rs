@@ -48,7 +48,7 @@ fn the_pause_of_a_kill_and_of_an_upgrade() {
     for _ in 0..5 {
         let took = pause(&mut guest, || daemon.signal_worker(Signal::KILL));
         println!("the first answer {took:?} after a kill");
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(3));
     }
     for upgrade in 1..=5 {
         daemon.signal_keeper(Signal::USR2);
@@ -57,5 +57,7 @@ fn the_pause_of_a_kill_and_of_an_upgrade() {
             longest = longest.max(pause(&mut guest, || ()));
         }
         println!("the longest answer {longest:?} during an upgrade");
+        // All pages are found until the next.
+        std::thread::sleep(Duration::from_secs(3));
     }
 }

@@ -12,7 +12,11 @@ use crate::model::{ALLOW, Model};
 /// A worker dies when it passes a place for the `pass`th time; everything is as if it had not.
 fn dies_at(place: Place, pass: u64) {
     // The first worker does not begin where another has ended.
-    let workers = if [Place::Rebuilding, Place::Rebuilt, Place::SessionRestored].contains(&place) { 2 } else { 1 };
+    let workers = if [Place::Rebuilding, Place::Reopened, Place::PagesFound, Place::SessionRestored].contains(&place) {
+        2
+    } else {
+        1
+    };
     let die_at = format!("{}:{pass}:{workers}", place.name());
     let daemon = Daemon::start_as(&[ALLOW, ""], Start { die_at: Some(&die_at), ..Start::default() });
     let mut model = Model::attach(&daemon.socket(0), pass);

@@ -18,7 +18,7 @@ const SERVING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store];
 /// Who looks at guests that may leave at that moment, and is then the last to let go of them.
 const LOOKING: &[Kind] = &[Kind::State, Kind::Statistics];
 #[cfg(debug_assertions)]
-const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store, Kind::State];
+const STORING: &[Kind] = &[Kind::Control, Kind::Queue, Kind::Store, Kind::State, Kind::Statistics];
 
 /// The rules.
 pub const RULES: &[Rule] = &[
@@ -37,6 +37,7 @@ pub const RULES: &[Rule] = &[
     rule!(CONTROL, SYS_fstatfs, "the size of their pages"),
     rule!(SERVING, SYS_fallocate, "gives memory of the store back to the host"),
     rule!(SERVING, SYS_lseek, "whether that was given back; which parts of the store's memory are in use"),
+    rule!(CONTROL, SYS_pread64, "whose each part of the store's memory is, after another worker"),
     rule!(STORE, SYS_ppoll, "waits until the kernel tells that memory is short").with("kernels that can tell"),
     rule!(LOOKING, SYS_fallocate, "the same, of a guest that has left meanwhile, or when the store is full")
         .with("guests that leave"),

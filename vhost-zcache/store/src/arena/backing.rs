@@ -4,12 +4,13 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, fstat, ftruncate, memfd_create, seek};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::host::{HOST_PAGE, HUGE_PAGE, NoMemory};
@@ -102,7 +103,8 @@ impl Shared {
     }
 
     /// Maps the file of an earlier process. What is on huge pages in it is mapped as such at the
-    /// first touch, until [`Shared::settle`]; nothing else must be touched before.
+    /// first touch, until [`Shared::settle`]; nothing else must be touched before that is not kept
+    /// small.
     pub(super) fn reopen(file: File, unit: usize) -> io::Result<Self> {
         let file = OwnedFd::from(file);
         let bytes = usize::try_from(fstat(&file)?.st_size).unwrap_or(0);
@@ -127,7 +129,12 @@ impl Shared {
 
     /// From here on huge pages are only where they are asked for.
     pub(super) fn settle(&self) {
-        self.mapping.keep_small(0, self.mapping.bytes);
+        self.keep_small(0..self.mapping.bytes);
+    }
+
+    /// The same for a part of it.
+    pub(super) fn keep_small(&self, part: Range<usize>) {
+        self.mapping.keep_small(part.start, part.len());
     }
 
     pub(super) fn base(&self) -> NonNull<c_void> {
@@ -140,6 +147,12 @@ impl Shared {
 
     pub(super) fn file(&self) -> io::Result<File> {
         Ok(File::from(self.file.try_clone()?))
+    }
+
+    /// Reads a part of the file.
+    pub(super) fn read(&self, start: usize, into: &mut [u8]) -> io::Result<()> {
+        let read = retry_on_intr(|| pread(&self.file, &mut *into, start as u64))?;
+        if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Allocates and maps a range, so that touching it later cannot fail.

@@ -6,6 +6,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::host::{HOST_PAGE, NoMemory};
@@ -60,6 +61,8 @@ impl Shared {
 
     pub(super) fn settle(&self) {}
 
+    pub(super) fn keep_small(&self, _: Range<usize>) {}
+
     pub(super) fn base(&self) -> NonNull<c_void> {
         self.0.base
     }
@@ -69,6 +72,10 @@ impl Shared {
     }
 
     pub(super) fn file(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn read(&self, _: usize, _: &mut [u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -106,11 +106,10 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads a segment's header. Segments of shared pools are not recovered: their pages may
+    /// Reads a segment's header, its first words. Segments of shared pools are not recovered: their pages may
     /// have been put by guests that are gone, and may be dropped at any time.
-    pub(crate) fn read(segment: &Segment) -> Option<Self> {
-        let words: [u64; HEADER_WORDS] = *segment.words().first_chunk()?;
-        if words[0] != LAYOUT || words[HEADER_WORDS - 1] != sum(&words) {
+    pub(crate) fn read(words: &[u64; HEADER_WORDS]) -> Option<Self> {
+        if words[0] != LAYOUT || words[HEADER_WORDS - 1] != sum(words) {
             return None;
         }
         let (guest, shard) = split(words[1]);

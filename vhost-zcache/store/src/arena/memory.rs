@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use zerocopy::IntoBytes;
+
 use super::backing;
 use super::host::{HUGE_PAGE, NoMemory, PAGE_WORDS};
 use super::prefetch::{LINE_WORDS, prefetch};
@@ -112,7 +114,8 @@ impl Arena {
     /// Takes an empty segment.
     pub(crate) fn take(self: &Arc<Self>) -> Result<Segment, NoMemory> {
         let mut free = self.free();
-        let number = match free.returned.pop() {
+        let returned = if free.is_settled() { free.returned.pop() } else { None };
+        let number = match returned {
             Some(number) => number,
             None if free.fresh < self.singles => {
                 free.fresh += 1;
@@ -232,16 +235,29 @@ impl Arena {
             }
             from = start + SEGMENT_BYTES;
         }
+        // What is handed out from here on is new, and huge pages are only for what was found.
+        let fresh = free.fresh as usize * SEGMENT_BYTES..self.singles as usize * SEGMENT_BYTES;
+        let fresh_blocks = free.fresh_block as usize * BLOCK_BYTES..self.mapping.bytes();
         drop(free);
+        self.mapping.keep_small(fresh);
+        self.mapping.keep_small(fresh_blocks);
         drop(half_gone);
         adopted
     }
 }
 
 impl Free {
+    /// Whether all there is has an owner. Until then only what no earlier process has used is
+    /// handed out.
+    fn is_settled(&self) -> bool {
+        self.unwanted.is_none()
+    }
+
     /// A block below `end` that nobody holds.
     fn block(&mut self, end: u32) -> Result<u32, NoMemory> {
-        if let Some(block) = self.blocks.pop() {
+        if self.is_settled()
+            && let Some(block) = self.blocks.pop()
+        {
             return Ok(block);
         }
         if self.fresh_block >= end {
@@ -306,6 +322,14 @@ impl Segment {
         unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.populated as usize) }
     }
 
+    /// Its first words, read by way of the file: to touch the memory would map its pages, which of
+    /// all segments one after the other takes five times as long.
+    pub(crate) fn first_words<const WORDS: usize>(&self) -> Option<[u64; WORDS]> {
+        let mut words = [0; WORDS];
+        let start = self.number as usize * SEGMENT_BYTES;
+        self.arena.mapping.read(start, words.as_mut_bytes()).ok().map(|()| words)
+    }
+
     /// Where its words are, for hints only.
     pub(super) fn address(&self) -> *mut u64 {
         self.start().as_ptr()
@@ -346,7 +370,8 @@ impl Segment {
     /// by side at once, if they come one behind the other. That takes the kernel a part of the
     /// time, and a small one of it for all of a huge page, which it has to split otherwise.
     pub(crate) fn empty<'a>(segments: impl Iterator<Item = &'a mut Self>) {
-        let mut segments: Vec<&mut Self> = segments.filter(|segment| segment.populated > 0).collect();
+        let may_go = |segment: &&mut Self| segment.populated > 0 && segment.arena.free().is_settled();
+        let mut segments: Vec<&mut Self> = segments.filter(may_go).collect();
         for run in segments.chunk_by_mut(|before, segment| segment.is_behind(before)) {
             let (start, bytes) = (run[0].number as usize * SEGMENT_BYTES, run.len() * SEGMENT_BYTES);
             // Where it fails, each segment tries again when it is dropped.

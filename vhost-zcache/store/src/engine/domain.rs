@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
 use super::names::Names;
+use super::pending::Pending;
 use crate::accounting::{Account, Use};
 use crate::arena::header::Label;
 use crate::arena::memory::Arena;
@@ -20,6 +21,7 @@ use crate::arena::ready::{Ready, Wake};
 use crate::codec::RAW_ABOVE;
 use crate::fault::Faults;
 use crate::key::ObjectId;
+use crate::op::Refusal;
 use crate::shard::Shard;
 use crate::shard::evict::Policy;
 use crate::shard::evict::duel::Duel;
@@ -79,6 +81,8 @@ impl Common {
 pub(crate) struct Stripe {
     pub(crate) names: Names,
     pub(crate) shard: Shard,
+    /// What an earlier process has left in the shard, and nobody has looked at.
+    pending: Option<Box<Pending>>,
 }
 
 impl Stripe {
@@ -116,7 +120,7 @@ impl Domain {
         let shard = |number| {
             let tail = Arc::default();
             let shard = common.shard(number, recoverable, &ready, &tail);
-            Locked { stripe: Mutex::new(Stripe { names: Names::default(), shard }), tail }
+            Locked { stripe: Mutex::new(Stripe { names: Names::default(), shard, pending: None }), tail }
         };
         let shards = (0..common.shards).map(shard).collect();
         Self {
@@ -157,12 +161,47 @@ impl Domain {
         self.shards.len()
     }
 
+    /// Locks a shard. If nobody has looked yet for what an earlier process has left in it, that is
+    /// done first, so there is nothing that could be done before.
+    ///
+    /// # Panics
+    /// If the host has no memory for the index of that. Whoever serves guests cannot go on then.
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Stripe> {
-        // No code under the lock panics; if a bug makes it, the other shards go on, and this one
-        // is checked by the checksums of its pages.
-        let mut stripe = self.shards[shard].stripe.lock();
+        // No other code under the lock panics; if a bug makes it, the other shards go on, and this
+        // one is checked by the checksums of its pages.
+        let mut stripe = self.lock_as_is(shard);
+        if stripe.pending.is_some() {
+            self.find_pending(&mut stripe).expect("the host has no memory for the index of what is stored");
+        }
         stripe.shard.space.work.begin_hold();
         stripe
+    }
+
+    /// Locks a shard in which pages may still have to be found: for names of pools, and for who
+    /// takes everything away.
+    fn lock_as_is(&self, shard: usize) -> MutexGuard<'_, Stripe> {
+        self.shards[shard].stripe.lock()
+    }
+
+    /// One shard after the other, as [`Domain::lock_as_is`] does.
+    pub(super) fn each_as_is(&self) -> impl Iterator<Item = MutexGuard<'_, Stripe>> {
+        (0..self.shards.len()).map(|shard| self.lock_as_is(shard))
+    }
+
+    /// Leaves a shard, in which nothing is, what an earlier process has left in it.
+    pub(super) fn set_pending(&self, shard: usize, pending: Pending) {
+        self.lock_as_is(shard).pending = Some(Box::new(pending));
+    }
+
+    /// Looks for what an earlier process has left in a shard, if nobody has. After a refusal the
+    /// store is of no use.
+    pub(super) fn find(&self, shard: usize) -> Result<(), Refusal> {
+        self.find_pending(&mut self.lock_as_is(shard))
+    }
+
+    #[cold]
+    fn find_pending(&self, stripe: &mut Stripe) -> Result<(), Refusal> {
+        stripe.pending.take().map_or(Ok(()), |pending| pending.find(self, stripe))
     }
 
     /// Asks for the memory that a page put into a shard will be written to, if its heap grows.
@@ -259,7 +298,12 @@ impl Domain {
     /// Takes everything away that is in the shards.
     pub(crate) fn detach(&self) -> Vec<Detached> {
         self.ready.remove(|_| true);
-        self.each().map(|mut stripe| stripe.shard.detach()).collect()
+        let detach = |mut stripe: MutexGuard<'_, Stripe>| {
+            // Nobody looks for it any more.
+            stripe.pending = None;
+            stripe.shard.detach()
+        };
+        self.each_as_is().map(detach).collect()
     }
 
     /// How pages of an evictable heap are chosen to make room.

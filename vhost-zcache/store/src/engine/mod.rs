@@ -18,6 +18,7 @@ pub(crate) mod guest_state;
 pub(crate) mod import;
 pub(crate) mod in_hand;
 mod names;
+mod pending;
 mod pools;
 pub(crate) mod recover;
 mod registry;

@@ -39,7 +39,7 @@ impl Engine {
         let entry = match kind {
             PoolKind::SharedEphemeral(uuid) => {
                 let (pool, heap) = self.join(uuid, guest);
-                for mut stripe in domain.each() {
+                for mut stripe in domain.each_as_is() {
                     stripe.names.set(id, life, PoolRef::Shared { pool: Arc::clone(&pool), heap });
                 }
                 Entry::Shared(pool)
@@ -110,7 +110,7 @@ impl Engine {
                 Ok(pages)
             }
             Entry::Shared(shared) => {
-                for mut stripe in domain.each() {
+                for mut stripe in domain.each_as_is() {
                     stripe.names.remove(id);
                 }
                 let mut known = self.registry.shared();
@@ -164,7 +164,7 @@ impl Engine {
 /// Adds a private pool to all shards of its guest.
 pub(super) fn add_own(domain: &Domain, id: PoolId, life: Life, kind: PoolKind) {
     let heap = if kind.is_ephemeral() { EPHEMERAL } else { PERSISTENT };
-    for mut stripe in domain.each() {
+    for mut stripe in domain.each_as_is() {
         let pool = stripe.shard.add_pool(id.0, life);
         stripe.names.set(id, life, PoolRef::Own { pool, heap });
     }

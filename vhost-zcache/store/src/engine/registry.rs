@@ -111,8 +111,9 @@ impl Engine {
         self.destroy_pools(guest, PoolKind::is_shared);
         let mut pools = guest.pools();
         pools.entries.clear();
-        // With it, all of the guest's segments mean nothing to a later process.
-        pools.roster = None;
+        if let Some(roster) = pools.roster.take() {
+            roster.end();
+        }
         if let Some(domain) = guest.domain.get() {
             self.garbage.add(guest.number, domain.detach());
         }

@@ -155,15 +155,25 @@ impl Engine {
     /// what is above it then guests are asked to take pages back.
     pub(crate) fn set_memory_limit(&self, bytes: u64) {
         self.budget.set_limit(bytes);
+        self.keep_within_limit();
+    }
+
+    /// Drops ephemeral pages until the limit holds or none is left.
+    pub(super) fn keep_within_limit(&self) {
         while self.budget.is_exceeded() && (self.release_garbage(None, GARBAGE).is_some() || self.reclaim_from_any()) {}
         // Of the rest guests are asked, as when an operator wants so much back.
-        self.want_back(self.budget.used().saturating_sub(bytes), Cause::Order);
+        self.want_back(self.budget.used().saturating_sub(self.budget.limit()), Cause::Order);
     }
 
     /// Changes a guest's limit, and drops its ephemeral pages until it holds or none is left.
     pub(crate) fn set_guest_limit(&self, guest: &GuestState, bytes: Option<u64>) {
+        guest.account.own().set_limit(bytes.unwrap_or(u64::MAX));
+        self.keep_guest_within_limit(guest);
+    }
+
+    /// Drops a guest's ephemeral pages until its limit holds or none is left.
+    pub(super) fn keep_guest_within_limit(&self, guest: &GuestState) {
         let own = guest.account.own();
-        own.set_limit(bytes.unwrap_or(u64::MAX));
         let reclaim = || {
             self.release_garbage(Some(guest.number), GARBAGE).is_some()
                 || self.reclaim(guest, &BOTH, &mut Effort::unlimited()) > 0

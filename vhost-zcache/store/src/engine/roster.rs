@@ -51,8 +51,8 @@ impl Roster {
     }
 
     /// Takes over the list that an earlier process wrote; returns it with the pools that are in it.
-    pub(crate) fn adopt(segment: Segment, mut charge: Charge) -> Result<(Self, BTreeMap<PoolId, Entry>), Refusal> {
-        charge.grow((segment.populated() * 8) as u64)?;
+    pub(crate) fn adopt(segment: Segment, mut charge: Charge) -> (Self, BTreeMap<PoolId, Entry>) {
+        charge.grow_regardless((segment.populated() * 8) as u64);
         let (mut places, mut pools) = (BTreeMap::new(), BTreeMap::new());
         for (place, word) in segment.words()[HEADER_WORDS..].iter().take(MAX_POOLS_PER_GUEST).enumerate() {
             if let Some((pool, entry)) = read(*word) {
@@ -60,7 +60,7 @@ impl Roster {
                 pools.insert(pool, entry);
             }
         }
-        Ok((Self { segment, _charge: charge, places }, pools))
+        (Self { segment, _charge: charge, places }, pools)
     }
 
     /// Writes down that a pool exists, in that life; an earlier one is over. A guest has at most
@@ -75,6 +75,12 @@ impl Roster {
             self.segment.publish(HEADER_WORDS + place, entry);
             self.places.insert(pool, place);
         }
+    }
+
+    /// Writes down that the guest has left: nothing it had means anything to a later process, which
+    /// may come before the memory has gone back.
+    pub(crate) fn end(mut self) {
+        header::void(&mut self.segment);
     }
 
     /// Writes down that a pool does not exist any more.

@@ -2,24 +2,22 @@
 //! Makes a shard's index again from its segments alone.
 //!
 //! Of each record the head and the name are read, and the payload of few: a page is verified when
-//! it is got, as ever. Heads lie one behind the other, so each has to come from memory before the
-//! next is known; they are gone through once, and what they lead to is read a second time with
-//! many reads under way.
+//! it is got, as ever. Heads are gone through once ([`super::space::adopt`]), and what they lead to
+//! is read a second time with many reads under way.
 
 use std::collections::BTreeMap;
 
 use crate::accounting::Use;
-use crate::arena::header::Lane;
-use crate::arena::memory::Segment;
 use crate::key::{ObjectId, PAGE_SIZE};
 use crate::op::Refusal;
 use crate::shard::index::nodes::Node;
 use crate::shard::index::objects::{OBJECT_CLASS, Object};
 use crate::shard::index::tree::Tree;
+use crate::shard::space::Location;
+use crate::shard::space::adopt::{Adopted, Remains};
 use crate::shard::space::record::{
     Life, OBJECT_WORDS, ObjectName, PageHead, PageName, PayloadSum, check_object, id_of,
 };
-use crate::shard::space::{Adopted, Location};
 use crate::shard::{HEAD_WORDS, PoolSlot, Shard, bucket_hash};
 use crate::stats::Contents;
 
@@ -35,14 +33,6 @@ pub(crate) struct Alive {
     pub(crate) heap: usize,
     /// The life it is in: objects of others were flushed, or their pool destroyed.
     pub(crate) life: Life,
-}
-
-/// A segment that was found, and what it is of.
-pub(crate) struct Remains {
-    pub(crate) heap: usize,
-    pub(crate) lane: Lane,
-    pub(crate) era: u32,
-    pub(crate) segment: Segment,
 }
 
 /// The pools of a guest by the numbers that object records have.
@@ -94,29 +84,27 @@ impl Shard {
         remains.retain(|segment| segment.era == era);
         self.space.begin_era(era);
         let (named, objects) = (Named::default(), Vec::new());
+        // What is there may be more than the limits allow by now.
+        self.nodes.set_regardless(true);
         let mut recovery = Recovery { shard: self, hash, pools, named, objects, dropped: 0 };
         recovery.run(remains)?;
-        Ok(recovery.dropped)
+        let dropped = recovery.dropped;
+        self.nodes.set_regardless(false);
+        Ok(dropped)
     }
 }
 
 impl Recovery<'_> {
     fn run(&mut self, remains: Vec<Remains>) -> Result<(), Refusal> {
-        let (mut names, mut pages) = (Vec::new(), Vec::new());
-        let mut adopted = Vec::with_capacity(remains.len());
-        for Remains { heap, lane, segment, .. } in remains {
-            adopted.push(self.shard.space.adopt(heap, lane, segment, &mut names, &mut pages)?);
-        }
-        self.claim_objects(&names)?;
-        self.enter_pages(&pages, &adopted)?;
+        let mut find = self.shard.space.adopt(remains)?;
+        self.claim_objects(&find.names)?;
+        self.enter_pages(&find.pages, &find.segments)?;
         for number in std::mem::take(&mut self.objects) {
             if Object::read(&self.shard.nodes, number).pages == 0 {
                 self.shard.drop_object(number);
             }
         }
-        for segment in adopted {
-            self.shard.space.stop_draining(segment.slot);
-        }
+        self.shard.space.open_adopted(&mut find);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use zcache_store::{PAGE_SIZE, Page, Store};
 
 /// Waits until the background has given all memory of guests that are gone back.
@@ -106,4 +107,20 @@ pub(crate) fn damage(file: &File, at: u64) {
     if byte != [0] {
         file.write_all_at(&[byte[0] ^ 0x40], at).expect("the file can be written");
     }
+}
+
+/// A copy of a memory file as it is now.
+#[allow(dead_code, reason = "not every test that uses this module makes a store twice")]
+pub(crate) fn copy(file: &File) -> File {
+    let copy = File::from(memfd_create("copy", MemfdFlags::CLOEXEC).expect("a file is made"));
+    copy.set_len(file.metadata().expect("a file has a length").len()).expect("a file can be of that length");
+    let mut at = 0;
+    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+        let end = seek(file, SeekFrom::Hole(data)).expect("data ends somewhere");
+        let mut bytes = vec![0; usize::try_from(end - data).expect("it was in memory")];
+        file.read_exact_at(&mut bytes, data).expect("the file can be read");
+        copy.write_all_at(&bytes, data).expect("there is memory");
+        at = end;
+    }
+    copy
 }

@@ -3,17 +3,15 @@
 //! Property tests and the fuzzer (`fuzz/`) make up what is done.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use zcache_store::{
-    Background, Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError, PoolId,
-    PoolKind, PutError, Rebuilt, Scratch, Store, StoreConfig,
+    Background, Care, Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError,
+    PoolId, PoolKind, PutError, Recovery, Reopened, Reservation, Scratch, Store, StoreConfig, Watch,
 };
 
-use super::common::page;
+use super::common::{copy, page};
 
 pub(crate) const GUESTS: usize = 3;
 /// Indexes around the edges of the index's nodes, and at the end of the number range.
@@ -80,8 +78,10 @@ pub(crate) enum Op {
     GiveBack {
         bytes: u64,
     },
-    /// The process dies, and another one goes on with the memory file.
+    /// The process dies, and another one goes on with the memory file. It looks for what is there
+    /// where somebody asks for it, until it looks for the rest.
     Rebuild,
+    Find,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -149,6 +149,21 @@ struct Run {
     /// Bytes the store may take: its limit, or what it took when it was made again.
     most: u64,
     now: Duration,
+    /// What an earlier process has left.
+    recovery: Option<Recovery>,
+}
+
+/// Nobody is suspected.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn care(&self, _: u32) -> Care {
+        Care::Usual
+    }
+
+    fn begins(&self, _: u32) {}
+
+    fn ends(&self, _: u32) {}
 }
 
 impl Run {
@@ -165,6 +180,7 @@ impl Run {
             room,
             guest_limit,
             now: Duration::ZERO,
+            recovery: None,
         };
         run.guests = (0..GUESTS).map(|guest| run.register(guest)).collect();
         run
@@ -184,10 +200,12 @@ impl Run {
         let of_number = |number| numbers.iter().position(|of_guest| *of_guest == number);
         let file = copy(&self.store.memory_file().expect("a descriptor is left"));
         let limit = self.guest_limit;
-        let rebuilt = Store::rebuild(self.config.clone(), file, |number| {
+        let config = |_: &dyn Fn(u64) -> Arc<Reservation>, number| {
             Self::guest_config(limit, of_number(number).expect("a guest that is gone came back"))
-        });
-        let Rebuilt { store, guests, .. } = rebuilt.unwrap_or_else(|error| panic!("no store is made again: {error}"));
+        };
+        let reopened = Store::reopen(self.config.clone(), file, config, Box::new(Unwatched));
+        let reopened = reopened.unwrap_or_else(|error| panic!("no store is made again: {error}"));
+        let Reopened { store, guests, recovery } = reopened;
         let mut found: HashMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
         self.store = store;
         self.guests =
@@ -195,8 +213,15 @@ impl Run {
         for guest in 0..GUESTS {
             self.model.destroy_all(guest, |kind| matches!(kind, PoolKind::SharedEphemeral(_)));
         }
+        self.recovery = Some(recovery);
+    }
+
+    /// Looks for all that an earlier process has left, if that was not done yet.
+    fn find_all(&mut self) {
+        let Some(recovery) = self.recovery.take() else { return };
+        recovery.finish().unwrap_or_else(|error| panic!("not all is found: {error}"));
         // What is left of guests and pools that were gone goes.
-        self.store.maintain(self.now, Duration::ZERO);
+        self.store.maintain(self.now, Duration::from_secs(1));
         self.check_kept();
         self.most = self.config.memory_limit.max(self.store.stats().physical_bytes);
     }
@@ -240,7 +265,7 @@ impl Run {
                 self.model.destroy_all(guest, |_| true);
                 self.guests[guest] = self.register(guest);
                 // What the guest had is charged to nobody we know until its memory follows.
-                self.store.maintain(self.now, Duration::ZERO);
+                self.store.maintain(self.now, Duration::from_secs(1));
             }
             Op::Put { guest, pool, object, index, seed } => {
                 self.put(guest, pool, object, index, seed);
@@ -263,7 +288,9 @@ impl Run {
                 let got = self.guests[guest].flush_object(PoolId(pool), &id(object));
                 self.counts("a flush", self.is_private(guest, pool), got, expected);
             }
+            Op::Find => self.find_all(),
             Op::Maintain => {
+                self.find_all();
                 // Everything is cold after two of these.
                 self.now += Duration::from_secs(60);
                 self.store.maintain(self.now, Duration::from_secs(1));
@@ -379,7 +406,11 @@ impl Run {
         }
     }
 
+    /// Where all was found; to look at it would be to find it.
     fn check_totals(&self) {
+        if self.recovery.is_some() {
+            return;
+        }
         self.store.check().unwrap_or_else(|error| panic!("the store is inconsistent: {error}"));
         let store = self.store.stats();
         let guests: Vec<_> = self.guests.iter().map(Guest::stats).collect();
@@ -399,21 +430,6 @@ impl Run {
     }
 }
 
-/// A copy of a memory file as it is now.
-fn copy(file: &File) -> File {
-    let copy = File::from(memfd_create("copy", MemfdFlags::CLOEXEC).expect("a file is made"));
-    copy.set_len(file.metadata().expect("a file has a length").len()).expect("a file can be of that length");
-    let mut at = 0;
-    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
-        let end = seek(file, SeekFrom::Hole(data)).expect("data ends somewhere");
-        let mut bytes = vec![0; usize::try_from(end - data).expect("it was in memory")];
-        file.read_exact_at(&mut bytes, data).expect("the file can be read");
-        copy.write_all_at(&bytes, data).expect("there is memory");
-        at = end;
-    }
-    copy
-}
-
 fn id(object: u8) -> ObjectId {
     ObjectId([object; 24])
 }
@@ -428,6 +444,7 @@ pub(crate) fn run(room: Room, store_limit: u64, guest_limit: Option<u64>, ops: &
         run.apply(op);
         run.check_totals();
     }
+    run.find_all();
     for guest in 0..GUESTS {
         run.model.destroy_all(guest, |_| true);
         run.guests[guest].reset();

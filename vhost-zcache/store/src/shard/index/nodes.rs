@@ -118,6 +118,8 @@ pub(crate) struct Nodes {
     /// Unused pages still resident, with the account that pays for them.
     spare: Vec<(u32, u16)>,
     charges: Vec<Option<Charge>>,
+    /// Pages are paid for whatever the limits say: the index was there before.
+    regardless: bool,
     faults: Faults,
 }
 
@@ -131,6 +133,7 @@ impl Nodes {
             holes: Vec::new(),
             spare: Vec::new(),
             charges: Vec::new(),
+            regardless: false,
             faults,
         }
     }
@@ -248,7 +251,11 @@ impl Nodes {
             self.add_pages()?;
         }
         let charge = self.charges.get_mut(owner).and_then(Option::as_mut).ok_or(Refusal::NoMemory)?;
-        charge.grow(HOST_PAGE as u64)?;
+        if self.regardless {
+            charge.grow_regardless(HOST_PAGE as u64);
+        } else {
+            charge.grow(HOST_PAGE as u64)?;
+        }
         let Some(page) = self.holes.pop() else { return Err(Refusal::NoMemory) };
         let (number, index) = page_place(page);
         let run = &mut self.runs[number];
@@ -349,6 +356,11 @@ impl Nodes {
         }
         self.charges[owner] = None;
         Ok(())
+    }
+
+    /// Has limits count from here on, or not.
+    pub(crate) fn set_regardless(&mut self, regardless: bool) {
+        self.regardless = regardless;
     }
 
     /// Marks a node of an earlier process as in use. All claims come before the first `alloc`,

@@ -11,6 +11,7 @@
 //! among the pages, each would be on a page of memory of its own, of which no cache knows anything.
 
 mod access;
+pub(crate) mod adopt;
 pub(crate) mod bookmark;
 pub(crate) mod holes;
 mod location;
@@ -116,13 +117,6 @@ impl Heap {
     pub(crate) fn dead(&self) -> u64 {
         self.total - self.live
     }
-}
-
-/// A segment of an earlier process, taken over.
-pub(crate) struct Adopted {
-    pub(crate) slot: usize,
-    /// Each record in it ends where the next one begins, or where nothing was written yet.
-    pub(crate) whole: bool,
 }
 
 /// All segments of one shard.

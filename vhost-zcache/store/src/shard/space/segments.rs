@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The segments of a space: opened, made resident as they fill up, adopted from an earlier process,
-//! released.
+//! The segments of a space: opened, made resident as they fill up, released.
 
 use std::sync::Arc;
 
-use super::record::{Head, MIN_HOLE, hole};
-use super::{Adopted, FIRST, Location, MAX_SLOTS, Slot, Space};
+use super::record::{MIN_HOLE, hole};
+use super::{FIRST, Location, MAX_SLOTS, Slot, Space};
 use crate::accounting::{Charge, Use};
 use crate::arena::header::{self, HEADER_WORDS, Label, Lane, Role};
 use crate::arena::host::PAGE_WORDS;
@@ -177,57 +176,6 @@ impl Space {
             }
         }
         trimmed
-    }
-
-    /// Takes over a segment that an earlier process wrote, and adds its records to `names` and
-    /// `pages`. It is left draining: its holes are in no bin. What was not written yet, or is
-    /// damaged beyond reading, becomes a hole.
-    pub(in crate::shard) fn adopt(
-        &mut self,
-        heap: usize,
-        lane: Lane,
-        segment: Segment,
-        names: &mut Vec<Location>,
-        pages: &mut Vec<Location>,
-    ) -> Result<Adopted, Refusal> {
-        let number = self.slots.len();
-        if number >= MAX_SLOTS {
-            return Err(Refusal::NoMemory);
-        }
-        let owner = self.heap(heap);
-        let mut charge = Charge::none(Arc::clone(&owner.account), owner.purpose);
-        let words = segment.populated();
-        charge.grow((words * 8) as u64)?;
-        let tail = count(words);
-        self.numbers.push(segment.number());
-        self.slots.push(Some(Slot { segment, charge, heap, lane, tail, live: 0, draining: true }));
-        let (mut at, mut live, mut whole) = (FIRST as usize, 0, true);
-        while let Some(word) = self.slot(number).segment.words().get(at) {
-            let head = Head::read(*word);
-            let end = at + head.words() as usize;
-            whole = head != Head::Unknown && end <= words;
-            if end == at || !whole {
-                break;
-            }
-            let location = Location::new(number, count(at));
-            match head {
-                Head::Page(_) => pages.push(location),
-                Head::Object => names.push(location),
-                Head::End | Head::Hole(_) | Head::Unknown => {}
-            }
-            if matches!(head, Head::Page(_) | Head::Object) {
-                live += head.words();
-            }
-            at = end;
-        }
-        if at < words {
-            self.publish(Location::new(number, count(at)), hole(count(words - at)));
-        }
-        self.slot_mut(number).live = live;
-        let heap = self.heap_mut(heap);
-        heap.total += u64::from(tail);
-        heap.live += u64::from(live);
-        Ok(Adopted { slot: number, whole })
     }
 
     /// The segment of a heap with the most holes, of a thousand that come next.
