@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::accounting::Reservation;
 use crate::arena::header::Origin;
-use crate::arena::memory::{Arena, SEGMENT_BYTES, Segment};
+use crate::arena::memory::{Arena, SEGMENT_BYTES};
 use crate::background;
 use crate::background::cold::ColdConfig;
 use crate::background::{Allowance, Upkeep};
@@ -208,10 +208,7 @@ impl Store {
         let arena = Arena::reopen(file, config.faults.clone()).map_err(StoreError::Memory)?;
         let arena = Arc::new(arena);
         // Segments that cannot be made sense of are given back here.
-        let adopted = arena.adopt_all();
-        let origin = |segment: &Segment| Origin::read(&segment.first_words()?);
-        let segments: Vec<(Origin, Segment)> =
-            adopted.into_iter().filter_map(|segment| Some((origin(&segment)?, segment))).collect();
+        let segments = Origin::of_all(arena.adopt_all());
         let (seed, shards) = match segments.first() {
             Some((origin, _)) => (origin.label.seed, usize::from(origin.label.shards)),
             None => (random_seed()?, shard_count(config.shards)),

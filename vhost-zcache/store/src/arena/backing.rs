@@ -197,13 +197,18 @@ impl Shared {
         usize::try_from(seek(&self.file, SeekFrom::Data(start as u64)).ok()?).ok()
     }
 
+    /// Whether the last page of a range was written.
+    pub(super) fn ends_in_data(&self, start: usize, bytes: usize) -> bool {
+        let last = start + bytes - HOST_PAGE;
+        self.next_data(last) == Some(last)
+    }
+
     /// Bytes from `start` up to the first page that was never written, at most `bytes`; what was
     /// written is one piece. (Asking for the next hole would go through all that follows.)
     pub(super) fn resident_prefix(&self, start: usize, bytes: usize) -> usize {
         let (mut low, mut high) = (0, bytes / HOST_PAGE);
         // Mostly all of it.
-        let last = start + bytes - HOST_PAGE;
-        if self.next_data(last) == Some(last) {
+        if self.ends_in_data(start, bytes) {
             low = high;
         }
         while low < high {

@@ -96,6 +96,10 @@ impl Shared {
         None
     }
 
+    pub(super) fn ends_in_data(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
     pub(super) fn resident_prefix(&self, _: usize, _: usize) -> usize {
         0
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a segment says of itself, so that a later process can make sense of the arena.
 
+use std::thread::{self, available_parallelism};
+
 use twox_hash::XxHash3_64;
 use zerocopy::IntoBytes;
 
@@ -13,6 +15,9 @@ pub(crate) const HEADER_WORDS: usize = 7;
 /// Says how a store's memory is laid out, so that another build can tell whether it knows how: the
 /// first word of each segment in use, "zcacheS" and the version of the layout.
 pub const LAYOUT: u64 = u64::from_le_bytes(*b"zcacheS\x04");
+
+/// Fewest segments whose headers are worth a thread.
+const LEAST_PART: usize = 1024;
 
 const EVICTABLE: u32 = 1;
 const RECOVERABLE: u32 = 1 << 1;
@@ -106,9 +111,36 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// Whose segments are that an earlier process wrote, and which can be made sense of. They are
+    /// many, so all processors look.
+    pub(crate) fn of_all(segments: Vec<Segment>) -> Vec<(Self, Segment)> {
+        let look = |part: &[Segment]| -> Vec<Option<Self>> { part.iter().map(Self::of).collect() };
+        let threads = available_parallelism().map_or(1, usize::from);
+        let part = segments.len().div_ceil(threads).max(LEAST_PART);
+        let origins = thread::scope(|scope| {
+            let (own, others) = segments.split_at(part.min(segments.len()));
+            let helpers: Vec<_> = others
+                .chunks(part)
+                .map(|part| (part, thread::Builder::new().spawn_scoped(scope, move || look(part)).ok()))
+                .collect();
+            let mut origins = look(own);
+            for (part, helper) in helpers {
+                // This thread does what others cannot be had for.
+                origins.extend(helper.and_then(|helper| helper.join().ok()).unwrap_or_else(|| look(part)));
+            }
+            origins
+        });
+        origins.into_iter().zip(segments).filter_map(|(origin, segment)| Some((origin?, segment))).collect()
+    }
+
+    /// What a segment says.
+    pub(crate) fn of(segment: &Segment) -> Option<Self> {
+        Self::read(&segment.first_words()?)
+    }
+
     /// Reads a segment's header, its first words. Segments of shared pools are not recovered: their pages may
     /// have been put by guests that are gone, and may be dropped at any time.
-    pub(crate) fn read(words: &[u64; HEADER_WORDS]) -> Option<Self> {
+    fn read(words: &[u64; HEADER_WORDS]) -> Option<Self> {
         if words[0] != LAYOUT || words[HEADER_WORDS - 1] != sum(words) {
             return None;
         }

@@ -212,7 +212,8 @@ impl Arena {
     }
 
     /// Takes over all segments of a reopened arena in which an earlier process wrote. Only the
-    /// first call finds any.
+    /// first call finds any. Of one that the process was giving back when it died the beginning may
+    /// be gone.
     pub(crate) fn adopt_all(self: &Arc<Self>) -> Vec<Segment> {
         let mut free = self.free();
         if !free.unadopted {
@@ -220,20 +221,21 @@ impl Arena {
         }
         free.unadopted = false;
         (free.fresh, free.fresh_block) = (0, self.singles / count(BLOCK));
-        let (mut adopted, mut half_gone) = (Vec::new(), Vec::new());
-        let mut from = 0;
-        while let Some(data) = self.mapping.next_data(from) {
-            let number = count(data / SEGMENT_BYTES);
-            free.claim(number, self.singles);
-            let start = number as usize * SEGMENT_BYTES;
-            if data == start {
-                let bytes = self.mapping.resident_prefix(start, SEGMENT_BYTES);
-                adopted.push(self.segment(number, count(bytes / 8)));
+        let mut adopted = Vec::new();
+        let (mut start, mut behind_a_full_one) = (0, false);
+        while start < self.mapping.bytes() {
+            let bytes = if behind_a_full_one && self.mapping.ends_in_data(start, SEGMENT_BYTES) {
+                // Mostly so, and one question less for each segment.
+                SEGMENT_BYTES
             } else {
-                // The earlier process has died while it was giving it back.
-                half_gone.push(self.segment(number, count(SEGMENT_WORDS)));
-            }
-            from = start + SEGMENT_BYTES;
+                let Some(data) = self.mapping.next_data(start) else { break };
+                start = data / SEGMENT_BYTES * SEGMENT_BYTES;
+                self.mapping.resident_prefix(start, SEGMENT_BYTES)
+            };
+            let number = count(start / SEGMENT_BYTES);
+            free.claim(number, self.singles);
+            adopted.push(self.segment(number, count(bytes / 8)));
+            (start, behind_a_full_one) = (start + SEGMENT_BYTES, bytes == SEGMENT_BYTES);
         }
         // What is handed out from here on is new, and huge pages are only for what was found.
         let fresh = free.fresh as usize * SEGMENT_BYTES..self.singles as usize * SEGMENT_BYTES;
@@ -241,7 +243,6 @@ impl Arena {
         drop(free);
         self.mapping.keep_small(fresh);
         self.mapping.keep_small(fresh_blocks);
-        drop(half_gone);
         adopted
     }
 }

@@ -316,8 +316,7 @@ mod tests {
         let key = Key { pool: PoolId(0), object: ObjectId([0; 24]), index: 0 };
         engine.put(&guest, &mut Scratch::new(), &key, &[1; PAGE_SIZE]).expect("there is room");
         let domain = guest.domain.get().expect("the guest has a pool");
-        let origin = |slot: &Slot| Origin::read(&slot.segment.first_words()?);
-        let is_known = |slots: &[Slot]| slots.iter().any(|slot| origin(slot).is_some());
+        let is_known = |slots: &[Slot]| slots.iter().any(|slot| Origin::of(&slot.segment).is_some());
         let shed = domain.lock(0).shed(EPHEMERAL).expect("nothing waits to be collected");
         assert!(!shed.is_empty(), "no segment was shed");
         assert!(!is_known(&shed), "a segment says whose it is");
