@@ -27,9 +27,10 @@ use crate::stats::StoreStats;
 /// Address space of the arena per byte of the limit: segments and blocks that are partly empty, and
 /// room to raise the limit.
 const ADDRESS_SPACE: u64 = 8;
-/// Most bytes of the limit for each of a guest's shards, as far as there can be so many: pages of
-/// so much are found in some 40 ms.
-const SHARD_BYTES: u64 = 256 << 20;
+/// Most bytes of the limit for each of a guest's shards, as far as there can be so many: the pages
+/// of so much are found in some 100 ms. More shards would be shorter waits, and more memory that is
+/// ahead of heaps that grow.
+const SHARD_BYTES: u64 = 1 << 30;
 /// Least address space of the arena.
 const LEAST_ADDRESS_SPACE: u64 = 128 << 30;
 /// Most address space of the arena, well inside the 128 TiB of a process.
@@ -52,9 +53,9 @@ pub struct StoreConfig {
     /// Who compacts and recompresses.
     pub background: Background,
     /// Parts that each guest's keys are spread over, each under its own lock; rounded up to a
-    /// power of two of at most 256. The default is 4 for each CPU, or as many as are at most 256
-    /// MiB of the limit each, between 8 and 64: what a guest has in one shard is what it waits for
-    /// when the store is opened again.
+    /// power of two of at most 256. The default is 4 for each CPU, or one for each GiB of the limit,
+    /// between 8 and 64: what a guest has in one shard is what it waits for when the store is opened
+    /// again.
     pub shards: usize,
     /// How cold pages are recompressed; `None` leaves them as they are.
     pub cold: Option<ColdConfig>,
@@ -69,11 +70,13 @@ impl StoreConfig {
     #[must_use]
     pub fn new(memory_limit: u64) -> Self {
         let cpus = available_parallelism().map_or(2, usize::from);
-        let for_pause = usize::try_from(memory_limit / SHARD_BYTES).unwrap_or(usize::MAX).min(64);
+        // No limit says nothing of how much there will be.
+        let limit = if memory_limit == u64::MAX { 0 } else { memory_limit };
+        let by_limit = usize::try_from(limit / SHARD_BYTES).unwrap_or(usize::MAX);
         Self {
             memory_limit,
             background: Background::Thread,
-            shards: (cpus * 4).max(for_pause).next_power_of_two().clamp(8, 64),
+            shards: (cpus * 4).max(by_limit).clamp(8, 64).next_power_of_two(),
             cold: Some(ColdConfig::default()),
             thread_start: || {},
             faults: Faults::default(),

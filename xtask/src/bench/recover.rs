@@ -89,14 +89,15 @@ impl Watch for Nobody {
     fn ends(&self, _: u32) {}
 }
 
-fn config() -> StoreConfig {
-    StoreConfig { background: Background::Manual, ..StoreConfig::new(u64::MAX) }
+/// As many shards as a store has that may be twice as large.
+fn config(bytes: u64) -> StoreConfig {
+    StoreConfig { background: Background::Manual, memory_limit: u64::MAX, ..StoreConfig::new(bytes * 2) }
 }
 
 fn measure(corpus: &Corpus, gib: u64) -> Result<Recovery> {
     let bytes = gib << 30;
     ensure!(memory::available()? > bytes + bytes / 4, "the machine has not enough memory for {gib} GiB");
-    let store = Store::new(config())?;
+    let store = Store::new(config(bytes))?;
     let guest = store.register_guest(GuestConfig::new("bench"));
     guest.create_pool(POOL, PoolKind::Persistent)?;
     let mut scratch = Scratch::new();
@@ -119,7 +120,7 @@ fn measure(corpus: &Corpus, gib: u64) -> Result<Recovery> {
     let started = Instant::now();
     let ms = || started.elapsed().as_secs_f64() * 1e3;
     let named = |_: &dyn Fn(u64) -> Arc<Reservation>, _| GuestConfig::new("bench");
-    let Reopened { store, guests, recovery } = Store::reopen(config(), file, named, Box::new(Nobody))?;
+    let Reopened { store, guests, recovery } = Store::reopen(config(bytes), file, named, Box::new(Nobody))?;
     let guest = guests.first().context("the guest is lost")?;
     let (first_ms, rebuild_ms) = thread::scope(|scope| {
         let all = scope.spawn(|| recovery.finish().map(|_| ms()));
