@@ -53,9 +53,9 @@ pub struct StoreConfig {
     /// Who compacts and recompresses.
     pub background: Background,
     /// Parts that each guest's keys are spread over, each under its own lock; rounded up to a
-    /// power of two of at most 256. The default is 4 for each CPU, or one for each GiB of the limit,
-    /// between 8 and 64: what a guest has in one shard is what it waits for when the store is opened
-    /// again.
+    /// power of two of at most 256. The default is 4 for each CPU, or one for each GiB of the
+    /// limit, between 8 and 64: what a guest has in one shard is what it waits for when the store
+    /// is opened again.
     pub shards: usize,
     /// How cold pages are recompressed; `None` leaves them as they are.
     pub cold: Option<ColdConfig>,

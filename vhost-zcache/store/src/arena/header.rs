@@ -138,8 +138,8 @@ impl Origin {
         Self::read(&segment.first_words()?)
     }
 
-    /// Reads a segment's header, its first words. Segments of shared pools are not recovered: their pages may
-    /// have been put by guests that are gone, and may be dropped at any time.
+    /// Reads a segment's header, its first words. Segments of shared pools are not recovered: their
+    /// pages may have been put by guests that are gone, and may be dropped at any time.
     fn read(words: &[u64; HEADER_WORDS]) -> Option<Self> {
         if words[0] != LAYOUT || words[HEADER_WORDS - 1] != sum(words) {
             return None;
