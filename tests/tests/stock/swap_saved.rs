@@ -37,6 +37,8 @@ fn swapped_pages_outlive_the_daemon(kernel: Kernel) {
         vm.attach()?;
         let hog = caged_hog(&vm, 72, 48, 60)?;
         await_live(&vm, 3000)?;
+        // Who finds all pages of the cage in use waits, and is not killed.
+        guest.sh("echo 40M > /tmp/groups/caged/memory.high")?;
 
         daemon.end(SOON)?;
         let files = fs::read_dir(&saved)?.count();
