@@ -8,7 +8,7 @@ use vhost_zcache::crash::Place;
 pub(super) enum Passed {
     /// Not in chaos: by the first one only, or when the state of a guest moves.
     NotHere,
-    /// Each one, before it serves a queue.
+    /// Each one, when it takes over.
     AtStart,
     /// When a connection, a session, a pool or a queue comes or goes.
     OnChange,

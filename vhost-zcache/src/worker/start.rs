@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::{io, process, thread};
+use std::{process, thread};
 
 use log::error;
 use zcache_store::{Care, Guest, GuestConfig, Recovery, Reopened, Reservation, Store, StoreConfig, Watch};
@@ -101,17 +101,22 @@ impl Watch for Places {
     }
 }
 
+/// Ends the process and leaves everything to the next worker: what guests have that are dropped,
+/// by an error that is returned, is nobody's any more.
+fn leave_all(error: &Error) -> ! {
+    error!("{error}");
+    process::exit(1)
+}
+
 /// Finds all pages that nobody asks for, while guests are served.
-fn find_pages(recovery: Recovery) -> io::Result<()> {
-    let find = || {
-        if let Err(error) = recovery.finish() {
-            error!("{}", Error::from(error));
-            // Everything is left to the next worker.
-            process::exit(1);
-        }
-        crash::point(Place::PagesFound);
+fn find_pages(recovery: Recovery) {
+    let find = || match recovery.finish() {
+        Ok(_) => crash::point(Place::PagesFound),
+        Err(error) => leave_all(&error.into()),
     };
-    thread::Builder::new().name("recovery".into()).spawn(find).map(drop)
+    if let Err(error) = thread::Builder::new().name("recovery".into()).spawn(find) {
+        leave_all(&Error::Thread(error));
+    }
 }
 
 /// Makes the store, of the memory that the worker before has left if there is any, and takes over
@@ -131,6 +136,7 @@ pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<F
     };
     let noted: BTreeMap<usize, SessionState> = settings.guests.keys().copied().filter_map(noted).collect();
 
+    let reactors = Arc::new(Reactors::start(settings.workers).map_err(Error::Thread)?);
     let (store, mut found) = match arena {
         None => (Store::new(config)?, BTreeMap::new()),
         Some(arena) => {
@@ -149,13 +155,12 @@ pub fn start(settings: &Settings, ledger: Ledger, lives: &[u64], arena: Option<F
             };
             let Reopened { store, guests, recovery } = Store::reopen(config, arena, guest_config, watch)?;
             crash::point(Place::Reopened);
-            find_pages(recovery).map_err(Error::Thread)?;
+            find_pages(recovery);
             let by_number: BTreeMap<u32, Guest> = guests.into_iter().map(|guest| (guest.number(), guest)).collect();
             (store, by_number)
         }
     };
     let policies = policies.get(&|bytes| store.reserve(bytes));
-    let reactors = Arc::new(Reactors::start(settings.workers).map_err(Error::Thread)?);
     let mut guests = BTreeMap::new();
     for (number, policy) in policies {
         let (number, name) = (*number, settings.guests[number].name.clone());

@@ -49,7 +49,7 @@ pub use codec::{Codec, Scratch, StoredPage};
 pub use engine::export::{Export, ExportError};
 pub use engine::give_back::GivenBack;
 pub use engine::import::ImportError;
-pub use engine::recover::{Care, Recovery, Watch};
+pub use engine::recover::{Care, Recovery, Unwatched, Watch};
 pub use engine::take_back::Wanted;
 pub use engine::victim::{NoWeight, Weight};
 pub use fault::Faults;

@@ -222,9 +222,10 @@ impl Store {
         let reserve = |bytes| Arc::new(Reservation::new(&engine.budget, bytes));
         let guests = |number| guests(&reserve, number);
         let recovery = Recovery::begin(&engine, segments, guests, watch, config.thread_start)?;
+        let manual = start(&engine, config.background, config.thread_start)?;
+        // Nothing fails from here on: what guests have that are dropped is nobody's any more.
         let recovered = |state| Guest::recovered(Arc::clone(&engine), state);
         let guests = recovery.guests().iter().cloned().map(recovered).collect();
-        let manual = start(&engine, config.background, config.thread_start)?;
         Ok(Reopened { store: Self { engine, manual }, guests, recovery })
     }
 

@@ -4,8 +4,11 @@
 mod common;
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{env, panic};
 
 use common::{copy, page};
 use zcache_store::{
@@ -336,4 +339,30 @@ fn all_is_paid_for_before_it_is_found_and_limits_hold_after() {
         }
         store.check().expect("the store is consistent");
     }
+}
+
+/// Says to this program's own process that it is the one that ends.
+const CHILD: &str = "ZCACHE_FOUND_IN_PART";
+
+/// Whoever serves guests may catch panics, and must not go on with a part of the pages.
+#[test]
+fn a_shard_that_is_found_in_part_is_seen_by_nobody() {
+    if env::var_os(CHILD).is_none() {
+        let program = env::current_exe().expect("this program");
+        let name = "a_shard_that_is_found_in_part_is_seen_by_nobody";
+        let child = Command::new(program).args(["--exact", name]).env(CHILD, "1").output().expect("it is started");
+        assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{child:?}");
+        return;
+    }
+    let store = Store::new(config()).expect("a store is made");
+    let guest = store.register_guest(GuestConfig::new("a"));
+    let there = fill(&guest, 100_000);
+    let file = store.memory_file().expect("a file");
+    std::mem::forget((guest, store));
+    let config = config();
+    let faults = config.faults.clone();
+    let found = reopen(config, file, &GuestConfig::new("a"), &Looking::new(|_| Care::Usual));
+    faults.fail_from(1);
+    let get = || found.guests[0].get(&mut Scratch::new(), &there[0].0, GetMode::Plain, &mut [0; PAGE_SIZE]);
+    let _ = panic::catch_unwind(panic::AssertUnwindSafe(get));
 }

@@ -16,8 +16,8 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use serde::Serialize;
 use zcache_store::{
-    Background, Care, GetMode, GuestConfig, PAGE_SIZE, PoolKind, Reopened, Reservation, Scratch, Store, StoreConfig,
-    Watch,
+    Background, GetMode, GuestConfig, PAGE_SIZE, PoolKind, Reopened, Reservation, Scratch, Store, StoreConfig,
+    Unwatched,
 };
 
 use super::corpus::Corpus;
@@ -76,19 +76,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// Looks at nothing.
-struct Nobody;
-
-impl Watch for Nobody {
-    fn care(&self, _: u32) -> Care {
-        Care::Usual
-    }
-
-    fn begins(&self, _: u32) {}
-
-    fn ends(&self, _: u32) {}
-}
-
 /// As many shards as a store has that may be twice as large.
 fn config(bytes: u64) -> StoreConfig {
     StoreConfig { background: Background::Manual, memory_limit: u64::MAX, ..StoreConfig::new(bytes * 2) }
@@ -120,7 +107,7 @@ fn measure(corpus: &Corpus, gib: u64) -> Result<Recovery> {
     let started = Instant::now();
     let ms = || started.elapsed().as_secs_f64() * 1e3;
     let named = |_: &dyn Fn(u64) -> Arc<Reservation>, _| GuestConfig::new("bench");
-    let Reopened { store, guests, recovery } = Store::reopen(config(bytes), file, named, Box::new(Nobody))?;
+    let Reopened { store, guests, recovery } = Store::reopen(config(bytes), file, named, Box::new(Unwatched))?;
     let guest = guests.first().context("the guest is lost")?;
     let (first_ms, rebuild_ms) = thread::scope(|scope| {
         let all = scope.spawn(|| recovery.finish().map(|_| ms()));

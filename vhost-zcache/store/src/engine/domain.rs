@@ -2,12 +2,14 @@
 //! A set of shards and how keys are spread over them: a guest's own keys, or a shared pool's.
 
 use std::hash::{Hash, Hasher};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
+use log::error;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
@@ -162,16 +164,15 @@ impl Domain {
     }
 
     /// Locks a shard. If nobody has looked yet for what an earlier process has left in it, that is
-    /// done first, so there is nothing that could be done before.
-    ///
-    /// # Panics
-    /// If the host has no memory for the index of that. Whoever serves guests cannot go on then.
+    /// done first, so there is nothing that could be done before. If the host has no memory for the
+    /// index of that, the process ends: there is no answer about pages that were not found.
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Stripe> {
-        // No other code under the lock panics; if a bug makes it, the other shards go on, and this
-        // one is checked by the checksums of its pages.
+        // No code under the lock panics; if a bug makes it, the other shards go on, and this one
+        // is checked by the checksums of its pages.
         let mut stripe = self.lock_as_is(shard);
-        if stripe.pending.is_some() {
-            self.find_pending(&mut stripe).expect("the host has no memory for the index of what is stored");
+        if stripe.pending.is_some() && self.find_pending(&mut stripe).is_err() {
+            error!("The host has no memory for the index of what is stored");
+            process::abort();
         }
         stripe.shard.space.work.begin_hold();
         stripe

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{process, thread};
 
 use super::domain::{Domain, Stripe};
 use super::guest_state::GuestState;
@@ -59,6 +60,18 @@ pub(super) struct Pending {
     journal: Arc<Journal>,
 }
 
+/// Ends the process when it is dropped by a panic, also where panics are caught: a shard of which a
+/// part was found would answer that there is nothing more.
+struct AllOrNothing;
+
+impl Drop for AllOrNothing {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            process::abort();
+        }
+    }
+}
+
 impl Pending {
     pub(super) fn new(guest: &GuestState, remains: Vec<Remains>, pools: Arc<Pools>, journal: Arc<Journal>) -> Self {
         let bytes: u64 = remains.iter().map(|segment| segment.charge.bytes()).sum();
@@ -70,6 +83,7 @@ impl Pending {
     /// Makes the index of a shard, in which nothing is but pools without pages.
     pub(super) fn find(self, domain: &Domain, stripe: &mut Stripe) -> Result<(), Refusal> {
         let Self { guest, remains, pools, index, journal } = self;
+        let _all = AllOrNothing;
         journal.watch.begins(guest);
         // It is paid for as it is made.
         drop(index);

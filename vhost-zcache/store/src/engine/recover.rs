@@ -45,8 +45,8 @@ pub trait Watch: Send + Sync {
     fn ends(&self, guest: u32);
 }
 
-/// Nobody.
-pub(crate) struct Unwatched;
+/// Nobody is told, and no guest is suspected.
+pub struct Unwatched;
 
 impl Watch for Unwatched {
     fn care(&self, _: u32) -> Care {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zcache_store::{
-    Background, Care, Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError,
-    PoolId, PoolKind, PutError, Recovery, Reopened, Reservation, Scratch, Store, StoreConfig, Watch,
+    Background, Creation, GetError, GetMode, Guest, GuestConfig, Key, NoPool, ObjectId, PAGE_SIZE, PoolError, PoolId,
+    PoolKind, PutError, Recovery, Reopened, Reservation, Scratch, Store, StoreConfig, Unwatched,
 };
 
 use super::common::{copy, page};
@@ -151,19 +151,6 @@ struct Run {
     now: Duration,
     /// What an earlier process has left.
     recovery: Option<Recovery>,
-}
-
-/// Nobody is suspected.
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn care(&self, _: u32) -> Care {
-        Care::Usual
-    }
-
-    fn begins(&self, _: u32) {}
-
-    fn ends(&self, _: u32) {}
 }
 
 impl Run {
